@@ -1,0 +1,1 @@
+"""Observables, their error bars, comparison of runs, and the HTML report."""

@@ -1,0 +1,212 @@
+"""Kinetic temperatures of all atoms, of elements and of X-H bonds, and what they should be.
+
+A bond's temperature is T = mu v^2 / kB, v the relative velocity along it, mu its reduced mass:
+one degree of freedom, with mean T in any canonical ensemble, whatever the potential. Energy that
+multiple time stepping puts into a system shows there first.
+
+**What they should be.** A harmonic mode of frequency w, with the velocity Verlet inner step dt,
+moves on the ellipse of a shadow energy on which m <v^2> / (m w^2 <x^2>) = 1 - b, b = (w dt)^2 / 4.
+The thermostat sets which of the two is right (Leimkuhler and Matthews, J. Chem. Phys. 138, 174102
+(2013), for the first case):
+
+* in the middle of the drift (BAOAB; STS, every inner step, or once per outer step with an odd
+  n_inner): <x^2> is exact, the kinetic temperature reads T (1 - b);
+* between two full inner steps (once per outer step, even n_inner, as stock i-PI 3.3 does it):
+  the kinetic temperature is exact, <x^2> is too large by 1 / (1 - b).
+
+This is no heating, and it is why 300 K in the bonds of a BAOAB run would mean heating.
+
+The frequency is measured: R = <v^2> / <(r - <r>)^2> along the bond equals w^2 (1 - b) in both
+cases and at any temperature, so w^2 = 2 (1 - sqrt(1 - R dt^2)) / dt^2. Slow changes of <r> with a
+bond's surroundings enter <(r - <r>)^2> and make w too small by a few percent at most.
+
+A student whose stretch is stiffer or softer than the teacher's adds a bias of its own, as the last
+half kick of the slow force comes right before the output: with a student 2 % too soft, harmonic
+bonds of 16.6 fs read 287 K instead of 300 K at 1-6 fs, and 316 K if 2 % too stiff, without any
+heating. It is not in the expected values, as the stiffness error isn't known here. Heating raises
+<(r - <r>)^2> in proportion to <v^2>; this bias does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from dmts_ipi.core.molecules import bonds
+from dmts_ipi.core.statistics import Estimate, mean_stderr
+from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV, KB_EV_PER_K
+
+TO_KELVIN = AMU_A2_PER_FS2_IN_EV / KB_EV_PER_K  # amu A^2/fs^2 -> K
+BROKEN_FACTOR = 1.5  # longer than this times its first length: the bond is no longer that bond
+
+
+@dataclass(frozen=True)
+class BondKind:
+    """X-H bonds of one kind.
+
+    ``temperature``: K. ``frequency_per_fs``: angular frequency of the stretch, rad/fs.
+    ``bias_K``: T b, what BAOAB takes from its kinetic temperature (positive, K).
+    """
+
+    name: str
+    bonds: int
+    temperature: Estimate
+    length_A: float
+    length_std_A: float
+    frequency_per_fs: float
+    bias_fraction: float
+    broken: int
+
+    @property
+    def period_fs(self) -> float:
+        """Period of the stretch in fs."""
+        return 2 * math.pi / self.frequency_per_fs if self.frequency_per_fs > 0 else math.nan
+
+
+@dataclass
+class KineticSampler:
+    """Collects kinetic temperatures from frames with velocities.
+
+    Args:
+        numbers, masses_amu: (n,); masses as integrated (HMR included).
+        positions: (n, 3) A of the first structure, which defines the bonds.
+        cell: (3, 3) A; pbc: (3,).
+        fixcom: whether the integrator removes the motion of the centre of mass.
+    """
+
+    numbers: np.ndarray
+    masses_amu: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    fixcom: bool = False
+    _atoms: list[float] = field(default_factory=list, repr=False)
+    _elements: list[list[float]] = field(default_factory=list, repr=False)
+    _speeds2: list[np.ndarray] = field(default_factory=list, repr=False)
+    _lengths: list[np.ndarray] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        self.numbers = np.asarray(self.numbers)
+        self.masses_amu = np.asarray(self.masses_amu, float)
+        self.elements = sorted(set(int(z) for z in self.numbers), reverse=True)
+        removed = self.masses_amu / self.masses_amu.sum() if self.fixcom else 0 * self.masses_amu
+        # With the centre of mass at rest, <m v^2> = 3 kB T (1 - m/M).
+        self._dof = 3.0 * (1.0 - removed)
+        self._members = [np.flatnonzero(self.numbers == z) for z in self.elements]
+        pairs, _ = bonds(self.numbers, self.positions, self.cell, self.pbc)
+        self.bonds = pairs[(self.numbers[pairs[:, 1]] == 1) & (self.numbers[pairs[:, 0]] > 1)]
+        self._start = np.linalg.norm(self._vectors(self.positions, self.cell), axis=1)
+        m = self.masses_amu
+        self._reduced = 1.0 / (1.0 / m[self.bonds[:, 0]] + 1.0 / m[self.bonds[:, 1]])
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """3N, or 3N - 3 where the centre of mass is held."""
+        return 3 * len(self.numbers) - (3 if self.fixcom else 0)
+
+    def _vectors(self, positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
+        d = positions[self.bonds[:, 1]] - positions[self.bonds[:, 0]]
+        periodic = np.asarray(self.pbc, bool)
+        if periodic.any() and len(d):
+            box = np.where(periodic[:, None], cell, np.eye(3) * 1e6)
+            s = np.rint(d @ np.linalg.inv(box))
+            d = d - (s * periodic) @ box
+        return d
+
+    def add(self, positions: np.ndarray, cell: np.ndarray, velocities: np.ndarray) -> None:
+        """Adds a frame: positions (n, 3) A in any image, cell (3, 3) A, velocities (n, 3) A/fs."""
+        twice = self.masses_amu * (velocities**2).sum(axis=1) * TO_KELVIN
+        self._atoms.append(float(twice.sum() / self.degrees_of_freedom))
+        self._elements.append([float(twice[k].sum() / self._dof[k].sum()) for k in self._members])
+        if len(self.bonds):
+            d = self._vectors(positions, cell)
+            length = np.linalg.norm(d, axis=1)
+            v = velocities[self.bonds[:, 1]] - velocities[self.bonds[:, 0]]
+            self._speeds2.append((v * d).sum(axis=1) ** 2 / length**2)
+            self._lengths.append(length)
+
+    @property
+    def frames(self) -> int:
+        """Frames added so far."""
+        return len(self._atoms)
+
+    def atoms(self) -> np.ndarray:
+        """Series (frames,) of the temperature of all atoms, K."""
+        return np.array(self._atoms)
+
+    def by_element(self) -> dict[str, Estimate]:
+        """Temperature of each element, K."""
+        series = np.array(self._elements).reshape(-1, len(self.elements))
+        return {chemical_symbols[z]: mean_stderr(series[:, k]) for k, z in enumerate(self.elements)}
+
+    def bond_kinds(self, inner_fs: float) -> list[BondKind]:
+        """Temperature and stretch frequency of each kind of X-H bond; empty without frames.
+
+        Bonds that broke during the run (proton transfer) are left out and counted.
+        """
+        if not self._lengths:
+            return []
+        length, speed2 = np.array(self._lengths), np.array(self._speeds2)
+        whole = length.max(axis=0) < BROKEN_FACTOR * self._start
+        kinds = []
+        for z in sorted(set(int(a) for a in self.numbers[self.bonds[:, 0]]), reverse=True):
+            of_kind = self.numbers[self.bonds[:, 0]] == z
+            keep = of_kind & whole
+            if not keep.any():
+                continue
+            series = (self._reduced[keep] * speed2[:, keep]).mean(axis=1) * TO_KELVIN
+            # Each bond about its own mean would lose the slow part, but also 1/n of the fast one.
+            spread = float(length[:, keep].var())
+            ratio = float(speed2[:, keep].mean()) / spread if spread > 0 else 0.0
+            w2 = stretch_frequency_squared(ratio, inner_fs)
+            kinds.append(
+                BondKind(
+                    f"{chemical_symbols[z]}-H",
+                    int(keep.sum()),
+                    mean_stderr(series),
+                    float(length[:, keep].mean()),
+                    math.sqrt(spread),
+                    math.sqrt(w2),
+                    w2 * inner_fs**2 / 4,
+                    int((of_kind & ~whole).sum()),
+                )
+            )
+        return kinds
+
+    def expected(
+        self, temperature_K: float, kinds: Sequence[BondKind], kinetic_bias: bool
+    ) -> dict[str, float]:
+        """Expected kinetic temperature, K, of ``atoms``, each element and each kind of bond.
+
+        The loss of the stretches is shared by the two atoms as mu/m. Bends and slower modes
+        lose too, but little: in water about half a kelvin of all atoms, which is left out.
+        """
+        names = [chemical_symbols[z] for z in self.elements]
+        found = {"atoms": temperature_K, **{name: temperature_K for name in names}}
+        lost = np.zeros(len(self.numbers))
+        for kind in kinds:
+            bias = temperature_K * kind.bias_fraction if kinetic_bias else 0.0
+            found[kind.name] = temperature_K - bias
+            heavy = chemical_symbols.index(kind.name.split("-")[0])
+            of_kind = self.numbers[self.bonds[:, 0]] == heavy
+            for side in (0, 1):
+                atoms = self.bonds[of_kind, side]
+                np.add.at(lost, atoms, bias * self._reduced[of_kind] / self.masses_amu[atoms])
+        found["atoms"] -= float(lost.sum()) / self.degrees_of_freedom
+        for name, members in zip(names, self._members, strict=True):
+            found[name] -= float(lost[members].sum() / self._dof[members].sum())
+        return found
+
+
+def stretch_frequency_squared(ratio: float, inner_fs: float) -> float:
+    """w^2 in 1/fs^2 from R = <v^2> / <dr^2>, in 1/fs^2, of a Verlet trajectory of step dt.
+
+    Solves w^2 (1 - w^2 dt^2 / 4) = R. Where R dt^2 >= 1 the step is at its stability limit and
+    w^2 = 2 / dt^2 is returned.
+    """
+    x = max(0.0, 1.0 - ratio * inner_fs**2)
+    return 2.0 * (1.0 - math.sqrt(x)) / inner_fs**2

@@ -1,0 +1,71 @@
+"""The command line: ``dmts-ipi COMMAND``. Each command is a module with ``configure`` and ``run``.
+
+``configure(parser)`` adds arguments (units in every help text), ``run(args)`` returns an exit
+status. Modules are imported only when their command is used, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from dmts_ipi import __version__
+from dmts_ipi.core.errors import DmtsError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "label": ("dmts_ipi.commands.label", "sample configurations with a teacher and label them"),
+    "distill": ("dmts_ipi.commands.distill", "train a student on labels"),
+    "evaluate": ("dmts_ipi.commands.evaluate", "errors and predicted heating of a model"),
+    "models": ("dmts_ipi.commands.models", "list the models that ship with dmts-ipi"),
+    "check-driver": ("dmts_ipi.commands.check_driver", "conformance check of a model or a driver"),
+    "init": ("dmts_ipi.commands.init", "make a run folder"),
+    "run": ("dmts_ipi.commands.run", "start i-PI and both drivers, with live progress; resumes"),
+    "analyze": ("dmts_ipi.commands.analyze", "compare runs in one HTML report"),
+}
+
+
+def build_parser(wanted: str | None) -> argparse.ArgumentParser:
+    """The parser; only the wanted command's module is imported and configured."""
+    parser = argparse.ArgumentParser(
+        prog="dmts-ipi",
+        description="Distilled multiple time stepping with non-conservative forces, under i-PI.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, line) in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=line,
+            description=line[0].upper() + line[1:] + ".",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        if name == wanted:
+            loaded = importlib.import_module(module)
+            loaded.configure(sub)
+            sub.set_defaults(entry=loaded.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Status 0: success; 2: wrong input; 4: a fault; 130: interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    wanted = next((a for a in arguments if a in COMMANDS), None)
+    args = build_parser(wanted).parse_args(arguments)
+    try:
+        return int(args.entry(args) or 0)
+    except DmtsError as error:
+        print(f"dmts-ipi {args.command}: error: {error}", file=sys.stderr)
+        return error.status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"dmts-ipi {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

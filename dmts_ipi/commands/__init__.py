@@ -1,0 +1,1 @@
+"""The commands of ``dmts-ipi``: composition only. They may import everything, nothing them."""

@@ -1,0 +1,135 @@
+"""``dmts-ipi distill``: trains a student on labels."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dmts_ipi.core.errors import InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    add = parser.add_argument
+    # argparse's defaults would hide which options the user gave: None means not given.
+    hide = argparse.SUPPRESS
+    add("--labels", nargs="+", required=True, type=Path, metavar="FILE", help="labelled frames")
+    add("--out", required=True, type=Path, metavar="FOLDER", help="the student; resumed if begun")
+    add("--teacher", required=True, help="model that made the labels; its name is recorded")
+    add("--config", type=Path, default=None, metavar="YAML", help="options of the training")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=hide, help="length in minutes")
+    length.add_argument("--steps", type=int, default=hide, help="length in steps (repeatable)")
+    add("--seed", type=int, default=hide, help="of weights, split and order (default 0)")
+    add("--device", default=hide, help="cpu, cuda, cuda:1 (default cpu)")
+    add("--threads", type=int, default=None, help="CPU threads (default: torch's choice)")
+    add("--validation-fraction", type=float, default=hide, help="held out, 0 to 1 (default 0.1)")
+    add("--heating-at-fs", type=float, default=hide, help="outer step, fs, at which checkpoints "
+        "compete by predicted heating (default 6)")  # fmt: skip
+    add("--no-compile", action="store_true", help="train without torch.compile")
+    add("--json", action="store_true", help="print the final figures as JSON")
+
+
+OPTIONS = ("minutes", "steps", "seed", "device", "validation_fraction", "heating_at_fs")
+
+
+def build_config(args: argparse.Namespace) -> Any:
+    """The options of YAML, overridden by those of the command line.
+
+    Raises:
+        InputError: a field is unknown or wrong.
+    """
+    import yaml
+
+    from dmts_ipi.core.config import parse
+    from dmts_ipi.distill.train_config import TrainConfig
+
+    fields: dict[str, Any] = {}
+    where = "distill"
+    if args.config is not None:
+        where = str(args.config)
+        try:
+            fields = yaml.safe_load(args.config.read_text()) or {}
+        except FileNotFoundError as error:
+            raise InputError("--config", args.config, "does not exist") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError("--config", args.config, "is not valid YAML") from error
+        if not isinstance(fields, dict):
+            raise InputError("--config", args.config, "must be a mapping of field: value")
+    given = vars(args)
+    if "steps" in given or "minutes" in given:
+        fields.pop("steps", None)
+        fields.pop("minutes", None)
+    fields.update({name: given[name] for name in OPTIONS if name in given})
+    if args.no_compile:
+        fields["compile"] = False
+    if fields.get("steps") is None and fields.get("minutes") is None:
+        raise InputError("--minutes", "", "give --minutes or --steps, or one of them in the YAML")
+    return parse(TrainConfig, fields, where)
+
+
+def describe_teacher(spec: str) -> dict[str, str]:
+    """Name and identity of the teacher; the identity needs only its record."""
+    identity = ""
+    try:
+        from dmts_ipi.distill.models import read_record
+
+        record = read_record(spec)
+        identity = str(record.get("weights_sha256") or record.get("identity") or "")
+    except Exception:  # the labels are what counts: a teacher that is not here is still named
+        identity = ""
+    return {"name": spec, "identity": identity}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; returns the exit status."""
+    import json
+
+    config = build_config(args)
+
+    import torch
+
+    from dmts_ipi.core.frames import Frame, read_frames, require_forces
+    from dmts_ipi.distill.train import CURVE, Trainer
+    from dmts_ipi.distill.train_parallel import join_workers, leave_workers
+    from dmts_ipi.distill.train_plot import plot_history
+    from dmts_ipi.distill.train_split import data_hash
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    frames: list[Frame] = []
+    for path in args.labels:
+        some = read_frames(path)
+        require_forces(some, path)
+        # Bursts of different files must not be taken for one.
+        offset = 1 + max((f.burst for f in frames), default=-1)
+        for frame in some:
+            if frame.burst >= 0:
+                frame.burst += offset
+        frames += some
+    workers, device = join_workers(config.device)
+    config = config.model_copy(update={"device": device})
+    try:
+        trainer = Trainer(
+            frames,
+            config,
+            args.out,
+            describe_teacher(args.teacher),
+            data_hash(args.labels),
+            workers,
+        )
+        if trainer.resume() and workers.leads:
+            print(f"resumes at step {trainer.progress.step}", flush=True)
+        progress = trainer.run()
+        if not workers.leads:
+            return 0
+        plot_history(progress.history, progress.best_step, args.out / CURVE)
+        best = next(r for r in progress.history if r["step"] == progress.best_step)
+        if args.json:
+            print(json.dumps({"folder": str(args.out), **best}))
+        else:
+            print(f"student in {args.out}: step {progress.best_step}, curve in {args.out / CURVE}")
+    finally:
+        leave_workers(workers)
+    return 0

@@ -1,0 +1,93 @@
+"""Bonds and molecules by distance, hydrogen mass repartitioning, kinds of motion."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+
+from .errors import InputError
+from .neighbours import neighbour_pairs
+
+BOND_FACTOR = 1.25  # a bond is shorter than this times the sum of covalent radii
+
+
+def bonds(
+    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray | bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bonded pairs by distance, each once.
+
+    Returns:
+        ``pairs`` (b, 2) with the heavier atom first, and ``shifts`` (b, 3): the vector from
+        first to second is ``x[second] - x[first] + shifts @ cell``. A hydrogen keeps only its
+        nearest partner, a heavy one if there is any.
+    """
+    numbers = np.asarray(numbers)
+    radii = covalent_radii[numbers]
+    reach = BOND_FACTOR * 2 * float(radii.max())
+    i, j, s = neighbour_pairs(positions, cell, pbc, reach, full=False)
+    d = np.linalg.norm(positions[j] - positions[i] + s @ np.asarray(cell, float), axis=1)
+    near = d < BOND_FACTOR * (radii[i] + radii[j])
+    i, j, s, d = i[near], j[near], s[near], d[near]
+    swap = numbers[i] < numbers[j]
+    i, j, s = np.where(swap, j, i), np.where(swap, i, j), np.where(swap[:, None], -s, s)
+    keep = np.ones(len(i), bool)
+    best: dict[int, tuple[tuple[bool, float], int]] = {}
+    for k in np.argsort(d, kind="stable"):
+        for h in {int(i[k]), int(j[k])}:
+            if numbers[h] != 1:
+                continue
+            other = int(i[k]) if h == int(j[k]) else int(j[k])
+            rank = (bool(numbers[other] == 1), float(d[k]))
+            if h not in best or rank < best[h][0]:
+                best[h] = (rank, int(k))
+    for k in range(len(i)):
+        for h in (int(i[k]), int(j[k])):
+            if numbers[h] == 1 and best[h][1] != k:
+                keep[k] = False
+    return np.stack([i[keep], j[keep]], axis=1), s[keep]
+
+
+def molecules(n: int, pairs: np.ndarray) -> np.ndarray:
+    """Molecule number of each atom, (n,), from bonded pairs (b, 2)."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
+
+
+def repartition_hydrogen_mass(
+    masses_amu: np.ndarray, numbers: np.ndarray, pairs: np.ndarray, added_amu: float
+) -> np.ndarray:
+    """HMR: each hydrogen gains ``added_amu``, taken from the heavy atom that it is bonded to.
+
+    Args:
+        masses_amu: (n,).
+        numbers: (n,).
+        pairs: bonds, (b, 2), as ``bonds`` returns them.
+        added_amu: mass moved per hydrogen (3.0 in seeds/000 section 2.4).
+
+    Raises:
+        InputError: a hydrogen has no heavy neighbour, or a heavy atom would get lighter than
+            the hydrogens that it carries.
+    """
+    masses = np.array(masses_amu, float)
+    if added_amu == 0:
+        return masses
+    partner = {int(h): int(x) for x, h in pairs if numbers[h] == 1 and numbers[x] != 1}
+    for h in np.flatnonzero(np.asarray(numbers) == 1):
+        if int(h) not in partner:
+            raise InputError(
+                "hmr", f"atom {h} (H)", "has no heavy neighbour to take mass from; use --hmr 0"
+            )
+        masses[h] += added_amu
+        masses[partner[int(h)]] -= added_amu
+    light = np.flatnonzero((masses < 1.0) & (np.asarray(numbers) > 1))
+    if len(light):
+        a = int(light[0])
+        raise InputError(
+            "hmr",
+            f"{added_amu} amu",
+            f"leaves atom {a} ({chemical_symbols[numbers[a]]}) with {masses[a]:.2f} amu; use less",
+        )
+    return masses

@@ -1,0 +1,85 @@
+"""Geometries made from sampled ones: scaled cells, rattled atoms, stretched X-H bonds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.frames import Frame
+from dmts_ipi.core.molecules import bonds, molecules
+from dmts_ipi.core.motions import whole_molecules
+
+
+def bare(frame: Frame, source: str) -> Frame:
+    """The structure alone: no labels, velocities or burst."""
+    return replace(
+        frame,
+        positions=np.array(frame.positions, float),
+        forces=None,
+        energy_eV=None,
+        virial_eV=None,
+        velocities=None,
+        source=source,
+        burst=-1,
+        time_fs=0.0,
+        info={},
+    )
+
+
+def scale_cell(frame: Frame, scale: float) -> Frame:
+    """Scales the cell and the centres of molecules; molecules stay rigid.
+
+    Atoms of a network that is bonded through the periodic boundary (a crystal, a polymer) move
+    affinely, each by itself.
+
+    Raises:
+        InputError: the structure is not periodic in three directions.
+    """
+    if not np.all(frame.pbc):
+        raise InputError("cell_scales", scale, "needs a structure that is periodic along x, y, z")
+    cell = np.asarray(frame.cell, float)
+    pairs, shifts = bonds(frame.numbers, frame.positions, cell, frame.pbc)
+    n = len(frame.numbers)
+    x = frame.positions + whole_molecules(frame.positions, cell, pairs, shifts)
+    of = molecules(n, pairs) if len(pairs) else np.arange(n)
+    if len(pairs):
+        a, b = pairs.T
+        wanted = frame.positions[b] - frame.positions[a] + shifts @ cell
+        broken = np.linalg.norm(x[b] - x[a] - wanted, axis=1) > 0.01
+        alone = np.isin(of, of[a[broken]])
+        of = np.where(alone, of.max() + 1 + np.arange(n), of)
+    _, of = np.unique(of, return_inverse=True)
+    count = np.bincount(of)[:, None]
+    centre = np.stack([np.bincount(of, x[:, k]) for k in range(3)], axis=1) / count
+    scaled = bare(frame, f"cell x {scale:g}")
+    return replace(scaled, positions=x + (scale - 1.0) * centre[of], cell=cell * scale)
+
+
+def rattle(frame: Frame, sigma_A: float, rng: np.random.Generator) -> Frame:
+    """Moves every coordinate by a Gaussian of ``sigma_A`` Angstrom."""
+    moved = bare(frame, f"rattled {sigma_A:g} A")
+    return replace(
+        moved, positions=moved.positions + rng.normal(0.0, sigma_A, moved.positions.shape)
+    )
+
+
+def stretch_bonds(
+    frame: Frame, low: float, high: float, fraction: float, rng: np.random.Generator
+) -> Frame:
+    """Scales a random ``fraction`` of the X-H bonds (at least one) to ``low``...``high`` times
+    their length; the hydrogen moves, along the bond."""
+    pairs, shifts = bonds(frame.numbers, frame.positions, frame.cell, frame.pbc)
+    has_h = frame.numbers[pairs[:, 1]] == 1 if len(pairs) else np.zeros(0, bool)
+    pairs, shifts = pairs[has_h], shifts[has_h]
+    stretched = bare(frame, f"X-H bonds x {low:g}-{high:g}")
+    if len(pairs) == 0:
+        return stretched
+    chosen = rng.random(len(pairs)) < fraction
+    chosen[rng.integers(len(pairs))] = True
+    a, h = pairs[chosen].T
+    x = stretched.positions
+    bond = x[h] - x[a] + shifts[chosen] @ np.asarray(frame.cell, float)
+    x[h] += bond * (rng.uniform(low, high, len(h)) - 1.0)[:, None]
+    return stretched

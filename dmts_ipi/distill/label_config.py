@@ -1,0 +1,66 @@
+"""Options of ``dmts-ipi label``: one strict model for YAML files and the command line."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from dmts_ipi.core.config import StrictModel
+
+
+class LabelConfig(StrictModel):
+    """What to sample and how. The descriptions are the manual of the command line."""
+
+    teacher: str = Field(description="model that labels (see 'dmts-ipi models --help')")
+    structures: list[str] = Field(
+        [], description="structure files to sample from; the last frame, or FILE@INDEX, FILE@::10"
+    )
+    frames: list[str] = Field([], description="files whose frames are labelled as they are")
+    sampler: str | None = Field(
+        None, description="cheaper model that drives the sampling; the teacher only labels"
+    )
+    temperatures_K: list[float] = Field([300.0, 350.0], description="one run at each, K")
+    cell_scales: list[float] = Field(
+        [], description="besides 1, linear factors of the cell; molecules stay rigid"
+    )
+    time_ps: float = Field(1.0, ge=0, description="length of each run, ps; 0 for bursts alone")
+    equilibrate_ps: float = Field(0.2, ge=0, description="before the first frame, ps")
+    every_fs: float = Field(20.0, gt=0, description="time between frames, fs")
+    step_fs: float = Field(1.0, gt=0, le=5, description="time step of the sampler, fs")
+    hmr_amu: float = Field(3.0, ge=0, description="mass added to each hydrogen, amu")
+    friction_per_ps: float = Field(10.0, gt=0, description="friction of the sampler, 1/ps")
+    rattle_A: float = Field(0.02, ge=0, description="Gaussian of rattled copies, A")
+    rattle_every: int = Field(4, ge=0, description="rattle a copy of every so many frames; 0: none")
+    stretch_low: float = Field(0.88, gt=0.5, description="shortest X-H bond over its length")
+    stretch_high: float = Field(1.2, lt=2.0, description="longest X-H bond over its length")
+    stretch_fraction: float = Field(0.2, gt=0, le=1, description="part of the bonds stretched")
+    stretch_every: int = Field(
+        4, ge=0, description="stretch bonds in a copy of every so many frames; 0: none"
+    )
+    bursts: int = Field(
+        0, ge=0, description="bursts of consecutive frames with velocities, per structure"
+    )
+    burst_frames: int = Field(60, ge=16, description="frames of a burst, 1 fs apart")
+    burst_gap_fs: float = Field(200.0, ge=0, description="time between bursts, fs")
+    burst_temperature_K: float = Field(300.0, gt=0, description="temperature of bursts, K")
+    force_limit_eV_per_A: float = Field(
+        20.0, gt=0, description="a frame with a larger force is dropped, eV/A"
+    )
+    shortest_A: float = Field(
+        0.5, ge=0.3, description="a frame with atoms closer than this is dropped, A"
+    )
+    temperature_band: float = Field(
+        0.4, gt=0, description="a run stops when its mean over 50 fs leaves T(1 +- this)"
+    )
+    seed: int = Field(1, ge=0, description="seed; results repeat exactly on the same machine")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    dtype: str | None = Field(None, description="float32 or float64; default: the model's own")
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> LabelConfig:
+        if not self.structures and not self.frames:
+            raise ValueError("give structures to sample from (--structure) or frames (--frames)")
+        if any(t <= 0 for t in self.temperatures_K) or any(s <= 0 for s in self.cell_scales):
+            raise ValueError("temperatures_K and cell_scales must be positive")
+        if self.stretch_high <= self.stretch_low:
+            raise ValueError("stretch_high must exceed stretch_low")
+        return self

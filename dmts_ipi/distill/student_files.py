@@ -1,0 +1,168 @@
+"""The student's files: ``model.safetensors`` and ``model.json`` in one folder; no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmts_ipi.core.config import parse
+from dmts_ipi.core.errors import InputError
+
+from .student import Student, StudentArchitecture
+
+FORMAT = "dmts-ipi-student"
+VERSION = 1
+WEIGHTS = "model.safetensors"
+RECORD = "model.json"
+REQUIRED = ("architecture", "elements", "cutoff_A", "precision", "teacher", "weights_sha256")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a crash or a full disk leaves the old one intact.
+
+    Raises:
+        InputError: the folder is not writable or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+        raise InputError(
+            "file",
+            path,
+            f"cannot be written ({error.strerror or error}); free space or choose another folder",
+        ) from error
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Tensors as safetensors bytes, on the CPU."""
+    from safetensors.torch import save
+
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    return bytes(save(plain, metadata=dict(metadata or {})))
+
+
+def save_student(
+    folder: Path,
+    student: Student,
+    *,
+    teacher: Mapping[str, str],
+    training_data_sha256: str,
+    errors: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> dict[str, Any]:
+    """Writes a student. Returns its record.
+
+    Args:
+        folder: made if absent.
+        student: the network; ``weights`` replace its own where given (an average of weights).
+        teacher: ``name`` and ``identity`` of the teacher.
+        training_data_sha256: hash of the labels.
+        errors: figures of the training (units in their names).
+        extra: more fields for the record.
+
+    Raises:
+        InputError: the folder cannot be written; an earlier model there stays as it was.
+    """
+    content = pack({**student.state_dict(), **(weights or {})})
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": student.architecture.model_dump(mode="json"),
+        "elements": student.elements,
+        "cutoff_A": student.architecture.reach_A,
+        "precision": "float32",
+        "teacher": dict(teacher),
+        "training_data_sha256": training_data_sha256,
+        "errors": dict(errors),
+        **(extra or {}),
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+    }
+    folder = Path(folder)
+    write_atomically(folder / WEIGHTS, content)
+    write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    return record
+
+
+def read_student_record(folder: Path) -> dict[str, Any]:
+    """The JSON of a student.
+
+    Raises:
+        InputError: absent, unreadable, another format, a newer version, a missing field.
+    """
+    path = Path(folder) / RECORD
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError("model", folder, f"has no {RECORD}; give a student's folder") from error
+    except (OSError, ValueError) as error:
+        raise InputError("model", path, "is no readable JSON; copy it again") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise InputError("model", path, f"format is not '{FORMAT}'; give a student's folder")
+    version = record.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise InputError(
+            "model", path, f"version {version} is newer than {VERSION}; upgrade dmts-ipi"
+        )
+    for key in REQUIRED:
+        if key not in record:
+            raise InputError("model", path, f"field '{key}' is missing; copy it again")
+    return record
+
+
+def read_student(folder: Path) -> tuple[Student, dict[str, Any]]:
+    """Rebuilds a student in float32 on the CPU. Returns it with its record.
+
+    Raises:
+        InputError: as ``read_student_record``; weights absent, truncated, a pickle, or not
+            those of the record.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    record = read_student_record(folder)
+    path = Path(folder) / WEIGHTS
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError("model", path, "is missing or unreadable; copy it again") from error
+    if content[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        raise InputError("model", path, "is a pickle, which is never loaded; give safetensors")
+    if hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
+        raise InputError(
+            "model", path, "is truncated or not the one of its model.json; copy both again"
+        )
+    architecture = parse(StudentArchitecture, record["architecture"], f"{RECORD}: architecture")
+    student = Student(architecture, [int(z) for z in record["elements"]])
+    try:
+        student.load_state_dict(load(content))
+    except (SafetensorError, RuntimeError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError("model", path, f"does not fit its model.json ({line})") from error
+    return student.eval().requires_grad_(False), record
+
+
+def parse_dtype(dtype: str | None) -> torch.dtype:
+    """float32 (default) or float64.
+
+    Raises:
+        InputError: anything else.
+    """
+    kinds = {None: torch.float32, "float32": torch.float32, "float64": torch.float64}
+    if dtype not in kinds:
+        raise InputError("dtype", dtype, "a student runs in float32 or float64")
+    return kinds[dtype]

@@ -1,0 +1,204 @@
+"""The student's view of a structure: atoms sorted by species, neighbours in rows of equal length.
+
+Row i of ``neighbour`` holds the neighbours of atom i, those of species 0 in the first block of
+columns, those of species 1 in the next, and so on; short rows are padded. Rows of equal length
+turn the densities into matrix products and keep shapes fixed, so that a compiled student is not
+compiled again when a neighbour comes or goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmts_ipi.core.neighbours import Pairs, neighbour_pairs
+
+
+class Layout(NamedTuple):
+    """Sizes that are fixed while the student is not compiled again.
+
+    ``counts``: atoms of each species; ``columns``: columns of each species' block;
+    ``near``, ``far``: entries of the two lists of half pairs.
+    """
+
+    counts: tuple[int, ...]
+    columns: tuple[int, ...]
+    near: int
+    far: int
+
+
+class Graph(NamedTuple):
+    """Tensors that the network reads; n atoms sorted by species, k columns, e half pairs.
+
+    ``shifts`` are in whole cells (float), so that the cell may change between two rebuilds.
+    """
+
+    species: Tensor  # (n,) int64
+    neighbour: Tensor  # (n, k) int64
+    reverse: Tensor  # (n, k) int64: flat position of the edge j -> i
+    shifts: Tensor  # (n, k, 3)
+    pad: Tensor  # (n, k): 1 where there is no neighbour
+    near: Tensor  # (2, e_near) int64
+    near_shifts: Tensor  # (e_near, 3)
+    near_pad: Tensor  # (e_near,)
+    far: Tensor  # (2, e_far)
+    far_shifts: Tensor  # (e_far, 3)
+    far_pad: Tensor  # (e_far,)
+
+
+def round_up(value: int, step: int) -> int:
+    """The next multiple of ``step``, at least one step."""
+    return max(step, -(-value // step) * step)
+
+
+@dataclass
+class Rows:
+    """Neighbour rows in numpy, before padding. ``order[k]``: original index of sorted atom k."""
+
+    order: np.ndarray
+    species: np.ndarray  # sorted
+    atom: np.ndarray  # (2e,) directed edges
+    other: np.ndarray
+    shifts: np.ndarray  # (2e, 3)
+    rank: np.ndarray  # (2e,) column within the block of the neighbour's species
+    widths: tuple[int, ...]  # columns needed by each block
+    near: Pairs
+    far: Pairs
+    counts: tuple[int, ...] = field(default=())
+
+    def layout(self, slack: float = 1.0) -> Layout:
+        """The sizes that hold these rows, enlarged by ``slack`` and rounded up."""
+        return Layout(
+            self.counts,
+            tuple(round_up(int(np.ceil(w * slack)), 2) for w in self.widths),
+            round_up(int(np.ceil(len(self.near.i) * slack)), 64),
+            round_up(int(np.ceil(len(self.far.i) * slack)), 64),
+        )
+
+    def fits(self, layout: Layout) -> bool:
+        """Whether the rows fit into a layout."""
+        return (
+            self.counts == layout.counts
+            and all(a <= b for a, b in zip(self.widths, layout.columns, strict=True))
+            and len(self.near.i) <= layout.near
+            and len(self.far.i) <= layout.far
+        )
+
+
+def build_rows(
+    species: np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: np.ndarray,
+    n_species: int,
+    cutoffs_A: tuple[float, float, float],
+) -> Rows:
+    """Neighbour rows of one structure.
+
+    Args:
+        species: (n,) index of the element of each atom.
+        positions: (n, 3) Angstrom.
+        cell, pbc: as in ``core.model``.
+        n_species: number of elements that the student knows.
+        cutoffs_A: of the rows, of the near pairs and of the far pairs (0: none); a skin included.
+    """
+    order = np.argsort(species, kind="stable")
+    z = species[order]
+    x = np.asarray(positions, float)[order]
+    rows, near, far = cutoffs_A
+    all_pairs = neighbour_pairs(x, cell, pbc, max(cutoffs_A), full=False)
+    i, j, s = all_pairs
+    d = x[j] - x[i] + s @ np.asarray(cell, float)
+    r = np.sqrt(np.einsum("ea,ea->e", d, d))
+
+    def within(cutoff: float) -> Pairs:
+        keep = np.flatnonzero(r < cutoff)
+        return Pairs(i[keep], j[keep], s[keep])
+
+    hi, hj, hs = within(rows)
+    atom, other = np.concatenate([hi, hj]), np.concatenate([hj, hi])
+    key = atom * n_species + z[other]
+    sort = np.argsort(key, kind="stable")
+    filled = np.bincount(key, minlength=len(z) * n_species)
+    start = np.cumsum(filled) - filled
+    rank = np.empty(len(key), np.int64)
+    rank[sort] = np.arange(len(key)) - start[key[sort]]
+    widths = filled.reshape(-1, n_species).max(axis=0) if len(z) else np.zeros(n_species, int)
+    return Rows(
+        order,
+        z,
+        atom,
+        other,
+        np.concatenate([hs, -hs]),
+        rank,
+        tuple(int(w) for w in widths),
+        within(near),
+        within(far),
+        tuple(int(c) for c in np.bincount(z, minlength=n_species)),
+    )
+
+
+def to_graph(rows: Sequence[Rows], layout: Layout, dtype: torch.dtype, device: str) -> Graph:
+    """Pads rows into tensors; several structures are joined, atoms sorted by species throughout.
+
+    ``layout`` holds the sizes for each structure; ``counts`` must agree.
+    """
+    copies = len(rows)
+    n = len(rows[0].order)
+    width = sum(layout.columns)
+    offset = np.cumsum((0, *layout.columns[:-1]))
+    # Sorted position in the joined list of atom a of structure b: species by species.
+    first = np.cumsum((0, *layout.counts[:-1]))
+    species = rows[0].species
+    place = np.arange(n) - first[species] + first[species] * copies
+    counts = np.asarray(layout.counts)[species]
+
+    neighbour = np.empty((n * copies, width), np.int64)
+    neighbour[:] = np.arange(n * copies)[:, None]
+    reverse = np.arange(n * copies * width)
+    shifts = np.zeros((n * copies * width, 3))
+    pad = np.ones(n * copies * width)
+    halves = [([], [], []) for _ in range(2)]  # type: ignore[var-annotated]
+    for b, r in enumerate(rows):
+        where = place + b * counts
+        slot = where[r.atom] * width + offset[species[r.other]] + r.rank
+        half = len(slot) // 2
+        neighbour.reshape(-1)[slot] = where[r.other]
+        reverse[slot] = np.concatenate([slot[half:], slot[:half]])
+        shifts[slot] = r.shifts
+        pad[slot] = 0.0
+        for part, pairs, size in ((0, r.near, layout.near), (1, r.far, layout.far)):
+            index = np.zeros((2, size), np.int64)
+            index[:, : len(pairs.i)] = where[pairs.i], where[pairs.j]
+            cells = np.zeros((size, 3))
+            cells[: len(pairs.i)] = pairs.shifts
+            empty = np.ones(size)
+            empty[: len(pairs.i)] = 0.0
+            for store, value in zip(halves[part], (index, cells, empty), strict=True):
+                store.append(value)
+
+    def real(a: np.ndarray) -> Tensor:
+        return torch.as_tensor(a, dtype=dtype, device=device)
+
+    def whole(a: np.ndarray) -> Tensor:
+        return torch.as_tensor(a, dtype=torch.int64, device=device)
+
+    (near, near_s, near_p), (far, far_s, far_p) = halves
+    return Graph(
+        whole(np.repeat(np.arange(len(layout.counts)), np.asarray(layout.counts) * copies)),
+        whole(neighbour),
+        whole(reverse.reshape(-1, width)),
+        real(shifts.reshape(-1, width, 3)),
+        real(pad.reshape(-1, width)),
+        whole(np.concatenate(near, axis=1)),
+        real(np.concatenate(near_s)),
+        real(np.concatenate(near_p)),
+        whole(np.concatenate(far, axis=1)),
+        real(np.concatenate(far_s)),
+        real(np.concatenate(far_p)),
+    )

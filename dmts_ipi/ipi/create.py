@@ -1,0 +1,96 @@
+"""Writes a new run folder, all of it or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dmts_ipi.core.config import write_yaml
+from dmts_ipi.core.errors import InputError
+
+from .folder import CONFIG, INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
+from .render import render
+from .resources import ipi_script
+from .session import driver_command
+from .structure import write_structure
+from .validate import read_input
+
+
+def check_target(path: Path) -> None:
+    """Refuses a folder that cannot become a run.
+
+    Raises:
+        InputError: a run is there already, other files are, or it cannot be written.
+    """
+    if (path / CONFIG).exists():
+        raise InputError("folder", path, "holds a run already; it is never overwritten: remove it")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError("folder", path, "exists and is not empty; choose another")
+    above = path.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError("folder", path, f"{above} is not writable; choose another")
+
+
+def create_folder(path: Path, config: RunConfig, atoms: Any) -> RunFolder:
+    """Makes a run folder from a checked configuration and a prepared structure.
+
+    Everything is written beside the folder first and then put in place by one rename.
+
+    Args:
+        path: absent, or an empty folder.
+        config: the run.
+        atoms: ASE Atoms as ``structure.prepare_structure`` returns them.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    check_target(path)
+    addresses = socket_names(path, config)
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
+    except OSError as error:
+        raise InputError("folder", path, f"{error.strerror}") from error
+    try:
+        work.chmod(0o755)
+        (work / LOGS).mkdir()
+        write_structure(work / STRUCTURE, atoms)
+        (work / INPUT).write_text(render(config, addresses))
+        write_yaml(config, work / CONFIG)
+        facts = read_input(work / INPUT)
+        _script(work / "start_ipi.sh", "i-PI; after a stop give it RESTART", _ipi_command())
+        for name, at in facts.sockets.items():
+            command = driver_command(config, name, at, python=sys.executable)
+            _script(work / f"start_{name}.sh", f"the {name}'s driver", shlex.join(command))
+        work.rename(path)
+    except OSError as error:
+        raise InputError("folder", path, f"{error.strerror}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return RunFolder(path)
+
+
+def socket_names(path: Path, config: RunConfig) -> dict[str, str]:
+    """Unix socket name of each model, different for every folder."""
+    mark = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:10]
+    return {name: f"dmts-{mark}-{name}" for name in config.models()}
+
+
+def _ipi_command() -> str:
+    return shlex.join([sys.executable, "-u", str(ipi_script())]) + ' "${1:-input.xml}"'
+
+
+def _script(file: Path, what: str, command: str) -> None:
+    """A launch script for people who start the processes by hand or with srun."""
+    file.write_text(
+        f'#!/bin/sh\n# Starts {what}.\ncd "$(dirname "$0")" || exit 1\nexec {command}\n'
+    )
+    file.chmod(0o755)

@@ -1,0 +1,110 @@
+"""A force model as i-PI sees it: atomic units in and out, elements known beforehand."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from dmts_ipi.core.errors import InputError, ModelFault
+from dmts_ipi.core.model import ForceModel, check_result
+
+from . import units
+
+
+class AtomicUnitsModel:
+    """Evaluates a ``ForceModel`` for i-PI, which sends neither elements nor periodicity.
+
+    Args:
+        model: the force model.
+        numbers: atomic numbers, (n,), in i-PI's order of atoms.
+        pbc: one flag, or three.
+        need_virial: refuse a model without virial. Where False such a model answers with a
+            virial of zeros, because i-PI's protocol has no "absent": right for NVE and NVT,
+            wrong for NPT.
+
+    Attributes:
+        evaluations: how many structures were asked for since the start.
+        seconds: wall time spent inside the model.
+        virial_absent: whether the last evaluation had no virial.
+    """
+
+    def __init__(
+        self,
+        model: ForceModel,
+        numbers: np.ndarray,
+        pbc: np.ndarray | bool,
+        need_virial: bool = False,
+    ) -> None:
+        self.model = model
+        self.numbers = np.array(numbers, dtype=np.int64)
+        self.pbc = np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)))
+        self.need_virial = need_virial
+        self.evaluations = 0
+        self.seconds = 0.0
+        self.virial_absent = False
+
+    def compute(
+        self, h_bohr: np.ndarray, positions_bohr: np.ndarray
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        """Energy (hartree, 0 where the model has none), forces (n, 3), virial (3, 3).
+
+        Args:
+            h_bohr: (3, 3), cell vectors as columns.
+            positions_bohr: (n, 3).
+
+        Raises:
+            ModelFault: whatever went wrong, with the number of the evaluation in front.
+            InputError: a virial is needed and the model has none.
+        """
+        self.evaluations += 1
+        start = time.perf_counter()
+        n = len(self.numbers)
+        try:
+            if len(positions_bohr) != n:
+                raise ModelFault(f"i-PI sent {len(positions_bohr)} atoms, the structure has {n}")
+            if not (np.isfinite(positions_bohr).all() and np.isfinite(h_bohr).all()):
+                raise ModelFault("i-PI sent positions or a cell that are not finite")
+            result = self.model.compute(
+                self.numbers,
+                units.positions_from_ipi(positions_bohr),
+                units.cell_from_ipi(h_bohr),
+                self.pbc,
+            )
+            check_result(result, n, self.model.name)
+        except Exception as error:  # a network can raise anything; i-PI must see a clean end
+            raise ModelFault(f"evaluation {self.evaluations}: {_cause(error)}") from error
+        finally:
+            self.seconds += time.perf_counter() - start
+        self.virial_absent = result.virial_eV is None
+        if result.virial_eV is None:
+            self._refuse_absent_virial()
+            virial = np.zeros((3, 3))
+        else:
+            virial = units.virial_to_ipi(result.virial_eV)
+        energy = 0.0 if result.energy_eV is None else units.energy_to_ipi(result.energy_eV)
+        return energy, units.forces_to_ipi(result.forces_eV_per_A), virial
+
+    def parameters(self, fields: dict[str, str]) -> None:
+        """Takes the ``<parameters>`` of i-PI's ``<ffsocket>``; ``virial: required`` counts.
+
+        Raises:
+            InputError: i-PI requires a virial and the model has none.
+        """
+        if fields.get("virial", "").lower() == "required":
+            self.need_virial = True
+            if self.virial_absent:
+                self._refuse_absent_virial()
+
+    def _refuse_absent_virial(self) -> None:
+        if self.need_virial:
+            raise InputError(
+                "virial", self.model.name, "the model gives none; NPT needs a model with virial"
+            )
+
+
+def _cause(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, ModelFault | InputError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,80 @@
+"""One run per folder: a lock that the kernel drops with the process that holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+
+from dmts_ipi.core.errors import InputError
+
+LOCK = "run.lock"
+
+
+class FolderLock:
+    """Holds a folder while a run is alive. Use as a context manager.
+
+    The file says who holds it (``pid``, ``host``, ``started``); what counts is ``flock``, so the
+    file of a process that was killed locks nothing and is simply taken over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> FolderLock:
+        """Takes the lock.
+
+        Raises:
+            InputError: another run holds it, or the folder cannot be written or locked.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise InputError("folder", self.path.parent, f"{error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 1000)
+            os.close(descriptor)
+            raise InputError(
+                "folder", self.path.parent, f"a run is alive here ({_who(holder)}); wait or stop it"
+            ) from error
+        except OSError as error:
+            os.close(descriptor)
+            raise InputError(
+                "folder", self.path.parent, f"its file system has no locks ({error.strerror})"
+            ) from error
+        record = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(record).encode(), 0)
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Drops the lock; the empty file stays, because removing it would race with a newcomer."""
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _who(raw: bytes) -> str:
+    try:
+        record = json.loads(raw)
+        return f"process {record['pid']} on {record['host']} since {record['started']}"
+    except (ValueError, KeyError, TypeError):
+        return "by another process"

@@ -1,0 +1,91 @@
+"""Renders an i-PI input from a template of ``ipi_inputs/``: values change, comments stay."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from dmts_ipi.core.errors import InputError
+
+from .folder import STRUCTURE, RunConfig
+from .resources import inputs_folder
+
+DYNAMICS = "system/motion/dynamics"
+
+
+class Template:
+    """An XML file whose named values are set; anything else, comments included, is kept."""
+
+    def __init__(self, text: str, name: str) -> None:
+        """Parses a template.
+
+        Raises:
+            InputError: it is no XML.
+        """
+        parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))
+        try:
+            self.root = ET.fromstring(text, parser)
+        except ET.ParseError as error:
+            raise InputError("template", name, f"is not valid XML ({error})") from error
+        self.name = name
+
+    def set(self, path: str, value: object = None, **attributes: object) -> None:
+        """Sets the text (unless None) and attributes of every element at ``path``.
+
+        Raises:
+            InputError: the template has no such element.
+        """
+        elements = [self.root] if path == "." else self.root.findall(path)
+        if not elements:
+            raise InputError("template", self.name, f"has no <{path}>")
+        for element in elements:
+            if value is not None:
+                element.text = str(value)
+            for key, text in attributes.items():
+                element.set(key, str(text))
+
+    def text(self) -> str:
+        """The XML."""
+        return ET.tostring(self.root, encoding="unicode") + "\n"
+
+
+def template_path(ensemble: str, mode: str) -> Path:
+    """Template of an ensemble (nvt, nve, npt) and a mode (sts, dmts)."""
+    return inputs_folder() / f"{ensemble}_{mode}.xml"
+
+
+def number(value: float) -> str:
+    """Shortest decimal that reads back as the same double, without a trailing .0."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def render(config: RunConfig, addresses: dict[str, str]) -> str:
+    """``input.xml`` of a run.
+
+    Args:
+        config: the run.
+        addresses: unix socket name by forcefield (``teacher``, ``student``).
+    """
+    file = template_path(config.ensemble, config.mode)
+    t = Template(file.read_text(), file.name)
+    properties, frames, checkpoints = config.strides
+    t.set(".", safe_stride=properties)
+    t.set("output/properties", stride=properties)
+    t.set("output/trajectory", stride=frames, format=config.trajectory_format)
+    t.set("output/checkpoint", stride=checkpoints)
+    t.set("total_steps", config.total_steps)
+    t.set("prng/seed", config.seed)
+    for name, address in addresses.items():
+        t.set(f"ffsocket[@name='{name}']/address", address)
+    t.set("system/initialize/file", STRUCTURE)
+    t.set("system/initialize/velocities", number(config.temperature_K))
+    t.set("system/ensemble/temperature", number(config.temperature_K))
+    t.set(f"{DYNAMICS}/timestep", number(config.outer_step_fs))
+    if config.mode == "dmts":
+        t.set(f"{DYNAMICS}/nmts", f"[1, {config.n_inner}]")
+    if config.ensemble != "nve":
+        t.set(f"{DYNAMICS}/thermostat/tau", number(1000 / config.friction_per_ps))
+    if config.ensemble == "npt":
+        t.set("system/ensemble/pressure", number(config.pressure_bar))
+        t.set(f"{DYNAMICS}/barostat/tau", number(config.barostat_tau_fs))
+    return t.text()

@@ -1,0 +1,51 @@
+"""Where templates and driver scripts are: in a wheel, or beside an editable install."""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import dmts_ipi
+from dmts_ipi.core.errors import InputError
+
+_PACKAGE = Path(dmts_ipi.__file__).resolve().parent
+_IN_WHEEL = {"ipi_inputs": _PACKAGE / "ipi" / "inputs", "drivers": _PACKAGE / "drivers"}
+
+
+def resource_folder(name: str) -> Path:
+    """``ipi_inputs`` or ``drivers``.
+
+    Raises:
+        InputError: the installation lacks it.
+    """
+    for folder in (_IN_WHEEL[name], _PACKAGE.parent / name):
+        if folder.is_dir():
+            return folder
+    raise InputError("installation", name, "is missing; install dmts-ipi again")
+
+
+def inputs_folder() -> Path:
+    """Folder of the i-PI templates."""
+    return resource_folder("ipi_inputs")
+
+
+def driver_script(forcefield: str) -> Path:
+    """Driver of a forcefield: ``teacher`` (slow force) or ``student`` (fast force)."""
+    return (
+        resource_folder("drivers")
+        / {"teacher": "nnp_driver.py", "student": "nc_driver.py"}[forcefield]
+    )
+
+
+def ipi_script() -> Path:
+    """i-PI's own executable: the one of this Python, else the first on the path.
+
+    Raises:
+        InputError: there is none.
+    """
+    own = Path(sysconfig.get_path("scripts")) / "i-pi"
+    found = own if own.is_file() else shutil.which("i-pi")
+    if not found:
+        raise InputError("i-pi", "", "is not installed here; pip install 'ipi>=3.3,<3.4'")
+    return Path(found)

@@ -1,0 +1,160 @@
+"""``summary.json`` of a run, and the record of its sessions from which its speed follows."""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+import dmts_ipi
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.statistics import Estimate, langevin_floor_K, mean_stderr, not_below
+from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV, KB_EV_PER_K
+
+from .folder import SUMMARY, RunFolder
+
+SESSIONS = "sessions.json"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's result depends on."""
+    found = {"dmts-ipi": dmts_ipi.__version__}
+    for package in ("ipi", "numpy", "torch", "ase", "mace-torch"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_json(path: Path, record: object) -> None:
+    """Replaces a JSON file in one step; NaN becomes null."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(json.dumps(_plain(record), indent=1) + "\n")
+    temporary.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def read_sessions(folder: Path) -> list[dict[str, Any]]:
+    """Earlier sessions of a run; a damaged record counts as none."""
+    try:
+        sessions = json.loads((folder / SESSIONS).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return []
+    return sessions if isinstance(sessions, list) else []
+
+
+def kinetic_temperatures_K(
+    velocities_A_per_fs: np.ndarray, masses_amu: np.ndarray, numbers: np.ndarray
+) -> dict[str, float]:
+    """Kinetic temperature of each element, over 3 N degrees of freedom (``fixcom`` False).
+
+    Args:
+        velocities_A_per_fs: (n, 3).
+        masses_amu: (n,), HMR included.
+        numbers: (n,).
+    """
+    kinetic = 0.5 * masses_amu * (velocities_A_per_fs**2).sum(axis=1) * AMU_A2_PER_FS2_IN_EV
+    return {
+        chemical_symbols[z]: float(2 * kinetic[numbers == z].mean() / (3 * KB_EV_PER_K))
+        for z in sorted(set(int(z) for z in numbers))
+    }
+
+
+def write_summary(folder: RunFolder, exit: str, outer_steps: int) -> dict[str, Any]:
+    """Writes ``summary.json`` from what is on disk, and returns it.
+
+    Means leave out ``equilibration_ps``; a NaN (null in the file) is a figure that the run was
+    too short for.
+
+    Args:
+        folder: the run.
+        exit: ``finished``, ``interrupted``, ``terminated``, or what went wrong.
+        outer_steps: how many were done.
+    """
+    config = folder.config
+    columns: dict[str, np.ndarray] = {}
+    by_element: dict[str, list[float]] = {}
+    try:
+        columns = folder.properties()
+        by_element = _by_element(folder)
+    except InputError:
+        pass  # ended before the first line: the summary says so by its nulls
+    step = columns.get("step", np.zeros(0, int))
+    kept = step * config.outer_step_fs >= config.equilibration_ps * 1000
+    numbers = folder.structure().numbers
+    kept_ps = outer_steps * config.outer_step_fs / 1000 - config.equilibration_ps
+    floor = 0.0
+    if config.ensemble != "nve" and kept_ps > 0:
+        dof = 3 * len(numbers)
+        floor = langevin_floor_K(config.temperature_K, dof, config.friction_per_ps, kept_ps)
+    temperature = not_below(_estimate(columns.get("temperature_K", np.zeros(0))[kept]), floor)
+    potential = _estimate(columns.get("potential_eV", np.zeros(0))[kept])
+    elements = {z: not_below(_estimate(np.array(t)), floor) for z, t in by_element.items()}
+    sessions = read_sessions(folder.path)
+    steady_s = sum(s.get("steady_s", 0.0) for s in sessions)
+    steady_steps = sum(s.get("steady_steps", 0) for s in sessions)
+    fs = steady_steps * config.outer_step_fs
+    record: dict[str, Any] = {
+        "exit": exit,
+        "ensemble": config.ensemble,
+        "mode": config.mode,
+        "inner_step_fs": config.inner_step_fs,
+        "n_inner": config.n_inner,
+        "outer_step_fs": config.outer_step_fs,
+        "outer_steps": outer_steps,
+        "time_ps": round(outer_steps * config.outer_step_fs / 1000, 9),
+        "equilibration_ps": config.equilibration_ps,
+        "temperature_mean_K": temperature.mean,
+        "temperature_stderr_K": temperature.stderr,
+        "temperature_by_element_K": {z: e.mean for z, e in elements.items()},
+        "temperature_by_element_stderr_K": {z: e.stderr for z, e in elements.items()},
+        "potential_mean_eV": potential.mean,
+        "potential_stderr_eV": potential.stderr,
+        "ns_per_day": fs * 1e-6 / steady_s * 86400 if steady_s > 0 else math.nan,
+        "wall_s": sum(s.get("wall_s", 0.0) for s in sessions),
+        "sessions": len(sessions),
+        "atoms": len(numbers),
+        "models": {k: m.model_dump(mode="json") for k, m in config.models().items()},
+        "versions": versions(),
+    }
+    write_json(folder.path / SUMMARY, record)
+    return record
+
+
+def _estimate(series: np.ndarray) -> Estimate:
+    """Mean and standard error of what comes before the first NaN (a run may end with some)."""
+    bad = np.flatnonzero(~np.isfinite(series))
+    return mean_stderr(series[: bad[0]] if len(bad) else series)
+
+
+def _by_element(folder: RunFolder) -> dict[str, list[float]]:
+    """Series of kinetic temperatures by element, from the velocity frames."""
+    numbers, masses, *_ = folder.structure()
+    first = folder.config.equilibration_ps * 1000 / folder.config.outer_step_fs
+    series: dict[str, list[float]] = {}
+    output = folder.facts().output("trajectory", "velocities")
+    if output is None:
+        return series
+    from .outputs import iter_trajectory
+
+    for frame in iter_trajectory(folder.path / output.filename):
+        if frame.step < first:
+            continue
+        for element, value in kinetic_temperatures_K(frame.values, masses, numbers).items():
+            series.setdefault(element, []).append(value)
+    return series

@@ -1,0 +1,288 @@
+"""What an i-PI input says, and whether dmts-ipi can run it: one line for the first thing wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dmts_ipi.core.errors import InputError
+
+SOCKET_PREFIX = "/tmp/ipi_"
+TEACHER, STUDENT = "teacher", "student"
+ENSEMBLES = ("nvt", "nve", "npt")
+# tags whose value means nothing without a unit, and an example of one
+UNITS: dict[str, tuple[str, str]] = {
+    "timestep": ("time", "femtosecond"),
+    "tau": ("time", "femtosecond"),
+    "temperature": ("temperature", "kelvin"),
+    "pressure": ("pressure", "bar"),
+    "velocities": ("temperature", "kelvin"),
+    "masses": ("mass", "dalton"),
+}
+
+
+@dataclass(frozen=True)
+class Socket:
+    """Where i-PI listens for a driver: ``unix`` (a name) or ``inet`` (host and port)."""
+
+    mode: str
+    address: str
+    port: int
+
+    @property
+    def path(self) -> Path:
+        """Socket file of the unix mode."""
+        return Path(SOCKET_PREFIX + self.address)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of i-PI: its kind (tag), what it holds, its file name and stride in steps."""
+
+    kind: str
+    what: str
+    filename: str
+    stride: int
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """What dmts-ipi needs to know of an input or of a checkpoint."""
+
+    step: int
+    total_steps: int
+    ensemble: str
+    outer_step_fs: float
+    n_inner: int
+    temperature_K: float | None
+    sockets: dict[str, Socket]
+    outputs: list[Output] = field(default_factory=list)
+
+    def output(self, kind: str, what: str = "") -> Output | None:
+        """The first output of a kind (``properties``, ``trajectory``, ``checkpoint``)."""
+        return next((o for o in self.outputs if o.kind == kind and o.what.startswith(what)), None)
+
+
+class _Reader:
+    """Reads fields of one file; every complaint names the file and the field."""
+
+    def __init__(self, root: ET.Element, name: str, units_required: bool) -> None:
+        self.root, self.name, self.units_required = root, name, units_required
+
+    def fail(self, what: str, value: object, remedy: str) -> InputError:
+        return InputError(f"{self.name}: {what}", value, remedy)
+
+    def find(self, path: str) -> ET.Element:
+        element = self.root.find(path)
+        if element is None:
+            raise self.fail(path.rsplit("/", 1)[-1], "", f"is missing; add <{path}>")
+        return element
+
+    def integer(self, text: str | None, what: str) -> int:
+        try:
+            return int((text or "").strip())
+        except ValueError as error:
+            raise self.fail(what, (text or "").strip(), "must be a whole number") from error
+
+    def quantity(self, element: ET.Element, to: str) -> float:
+        """Value of an element in our unit; demands a unit where the file is written by hand."""
+        text, what = (element.text or "").strip(), element.tag
+        dimension, example = UNITS[what]
+        unit = element.get("units")
+        if unit is None and self.units_required:
+            raise self.fail(what, text, f"has no unit; write <{what} units='{example}'>")
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise self.fail(what, text, "must be a number") from error
+        from ipi.utils.units import unit_to_internal
+
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # i-PI prints its table of units
+                inside = unit_to_internal(dimension, unit or "atomic_unit", value)
+        except (TypeError, ValueError) as error:
+            raise self.fail(what, f"units='{unit}'", f"unknown unit; try '{example}'") from error
+        return float(inside / unit_to_internal(dimension, to, 1.0))
+
+    def numbers(self, element: ET.Element | None) -> list[float]:
+        if element is None or not (element.text or "").strip():
+            return []
+        words = re.split(r"[\s,]+", (element.text or "").strip().strip("[]").strip())
+        try:
+            return [float(w) for w in words if w]
+        except ValueError as error:
+            text = (element.text or "").strip()
+            raise self.fail(element.tag, text, "must be a list such as [1, 5]") from error
+
+
+def parse_xml(path: Path) -> ET.Element:
+    """Root of an i-PI input or checkpoint.
+
+    Raises:
+        InputError: the file is absent, is no XML (truncated, for example), or is not of i-PI.
+    """
+    try:
+        root = ET.parse(path).getroot()
+    except FileNotFoundError as error:
+        raise InputError("file", path, "does not exist") from error
+    except ET.ParseError as error:
+        raise InputError("file", path, f"is not valid XML ({error})") from error
+    if root.tag != "simulation":
+        raise InputError("file", path, f"starts with <{root.tag}>, not with <simulation>")
+    return root
+
+
+def read_input(path: Path) -> InputFacts:
+    """Reads and checks an input that a person may have edited.
+
+    Raises:
+        InputError: the first thing that is wrong: field, value, remedy.
+    """
+    return _facts(_Reader(parse_xml(path), path.name, units_required=True))
+
+
+def read_checkpoint(path: Path) -> InputFacts:
+    """The same for a checkpoint that i-PI wrote: atomic units, defaults left out."""
+    return _facts(_Reader(parse_xml(path), path.name, units_required=False))
+
+
+def _facts(r: _Reader) -> InputFacts:
+    dynamics = r.find("system/motion/dynamics")
+    ensemble = dynamics.get("mode", "nve").strip()
+    if ensemble not in ENSEMBLES:
+        raise r.fail("dynamics mode", ensemble, f"must be one of {', '.join(ENSEMBLES)}")
+    outer = r.quantity(r.find("system/motion/dynamics/timestep"), "femtosecond")
+    if not 0 < outer < 1000:
+        raise r.fail("timestep", f"{outer:g} fs", "must be positive and of the order of 1 to 10 fs")
+    levels = _levels(r, dynamics)
+    _check_weights(r, levels)
+    temperature = r.root.find("system/ensemble/temperature")
+    for tag in ("tau", "velocities", "masses", "pressure"):
+        for element in r.root.iter(tag):
+            if element.get("mode", "manual") in ("manual", "thermal") and tag != "masses":
+                r.quantity(element, UNITS[tag][1])
+            elif tag == "masses" and r.units_required and element.get("units") is None:
+                raise r.fail(tag, "", f"has no unit; write units='{UNITS[tag][1]}'")
+    kelvin = None if temperature is None else r.quantity(temperature, "kelvin")
+    if ensemble != "nve" and (kelvin is None or kelvin <= 0):
+        raise r.fail("temperature", kelvin, "must be positive in NVT and NPT")
+    if ensemble == "npt":
+        r.find("system/ensemble/pressure")
+        r.find("system/motion/dynamics/barostat")
+    step, total = r.root.find("step"), r.root.find("total_steps")
+    total_steps = 1000 if total is None else r.integer(total.text, "total_steps")
+    if total_steps < 1:
+        raise r.fail("total_steps", total_steps, "must be at least 1")
+    return InputFacts(
+        step=0 if step is None else r.integer(step.text, "step"),
+        total_steps=total_steps,
+        ensemble=ensemble,
+        outer_step_fs=outer,
+        n_inner=math.prod(levels),
+        temperature_K=kelvin,
+        sockets=_sockets(r),
+        outputs=_outputs(r),
+    )
+
+
+def _levels(r: _Reader, dynamics: ET.Element) -> list[int]:
+    """``nmts`` as whole numbers; [1] where it is absent."""
+    values = r.numbers(dynamics.find("nmts")) or [1.0]
+    if any(v != int(v) or v < 1 for v in values):
+        text = (dynamics.findtext("nmts") or "").strip()
+        raise r.fail(
+            "nmts",
+            text,
+            "each level must be a whole number of steps of the one inside it; write [1, n_inner]",
+        )
+    return [int(v) for v in values]
+
+
+def _check_weights(r: _Reader, levels: list[int]) -> None:
+    """Every force names a forcefield; over all levels the teacher counts once, others not."""
+    known = [e.get("name", "").strip() for e in r.root if e.tag.startswith("ff")]
+    for name in known:
+        if known.count(name) > 1:
+            raise r.fail("forcefield", name, "is defined twice; give each its own name")
+    forces = r.root.findall("system/forces/force")
+    if not forces:
+        raise r.fail("forces", "", "has no <force>")
+    used: dict[str, float] = {}
+    for force in forces:
+        name = force.get("forcefield", "").strip()
+        if name not in known:
+            raise r.fail("force", name, f"no such forcefield; there are {', '.join(known)}")
+        weights = r.numbers(force.find("mts_weights")) or [1.0]
+        if len(weights) != len(levels) and not (len(weights) == 1 and len(levels) == 1):
+            raise r.fail(
+                f"mts_weights of {name}", weights, f"needs {len(levels)} numbers, one per MTS level"
+            )
+        used[name] = used.get(name, 0.0) + sum(weights) * float(force.get("weight", "1"))
+    if TEACHER not in used:
+        raise r.fail("forces", ", ".join(used), f"one force must be named '{TEACHER}'")
+    for name, total in used.items():
+        wanted = 1.0 if name == TEACHER else 0.0
+        if abs(total - wanted) > 1e-9:
+            raise r.fail(
+                f"mts_weights of {name}",
+                f"sum {total:g}",
+                f"must sum to {wanted:g} over the levels: teacher [1, 0], student [-1, 1]",
+            )
+
+
+def _sockets(r: _Reader) -> dict[str, Socket]:
+    found: dict[str, Socket] = {}
+    if r.root.get("sockets_prefix", SOCKET_PREFIX).strip() != SOCKET_PREFIX:
+        prefix = r.root.get("sockets_prefix")
+        raise r.fail("sockets_prefix", prefix, f"must be left at {SOCKET_PREFIX}")
+    for element in r.root.findall("ffsocket"):
+        name, mode = element.get("name", "").strip(), element.get("mode", "inet").strip()
+        if name not in (TEACHER, STUDENT):
+            raise r.fail("ffsocket", name, f"must be named '{TEACHER}' or '{STUDENT}'")
+        address = (element.findtext("address") or "localhost").strip()
+        port = r.integer(element.findtext("port") or "65535", "port")
+        if mode == "inet":
+            found[name] = Socket("inet", address, port)
+            continue
+        if mode not in ("unix", "shm") or not re.fullmatch(r"[\w.+-]{1,90}", address):
+            raise r.fail(f"address of {name}", address, "must be letters, digits, dots and hyphens")
+        found[name] = Socket("unix", address, port)
+    if len(set(found.values())) < len(found):
+        raise r.fail("ffsocket", "address", "two sockets share it; give each its own")
+    return found
+
+
+def _outputs(r: _Reader) -> list[Output]:
+    output = r.find("output")
+    prefix = output.get("prefix", "i-pi").strip()
+    found: list[Output] = []
+    for element in output:
+        if not isinstance(element.tag, str):
+            continue  # a comment
+        stride = r.integer(element.get("stride", "1"), f"stride of {element.tag}")
+        if stride < 1:
+            raise r.fail(f"stride of {element.tag}", stride, "must be at least 1")
+        name = (
+            f"{prefix}.{element.get('filename', '').strip()}"
+            if prefix
+            else element.get("filename", "")
+        )
+        what = " ".join((element.text or "").split())
+        if element.tag == "trajectory":
+            name += "_0." + element.get("format", "xyz").strip()
+        if element.tag == "checkpoint" and element.get("overwrite", "True").strip() == "True":
+            raise r.fail(
+                "checkpoint",
+                "overwrite='True'",
+                "a checkpoint is not written atomically; write overwrite='False'",
+            )
+        found.append(Output(element.tag, what, name, stride))
+    for kind in ("properties", "checkpoint"):
+        if not any(o.kind == kind for o in found):
+            raise r.fail("output", "", f"needs <{kind}>: progress and resuming rest on it")
+    return found

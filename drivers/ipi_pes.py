@@ -1,0 +1,70 @@
+"""Our models inside i-PI's own driver, or inside i-PI itself.
+
+    i-pi-driver-py -u -a NAME -m custom -P drivers/ipi_pes.py -o model=SPEC,structure=FILE
+
+    <ffdirect name='teacher'>
+      <pes> custom </pes> <pes_path> drivers/ipi_pes.py </pes_path>
+      <parameters> {model: water-teacher, structure: water.xyz} </parameters>
+    </ffdirect>
+
+Further parameters: ``device``, ``dtype``, ``compile`` (true or false), ``need_virial``. i-PI splits
+parameters at commas, so a SPEC with a comma in it needs our own drivers, which also reconnect.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ipi.pes.dummy import Dummy_driver
+
+__DRIVER_NAME__ = "dmts_ipi"
+__DRIVER_CLASS__ = "DmtsDriver"
+
+
+class DmtsDriver(Dummy_driver):
+    """A force model as i-PI's PES. Everything that it takes and gives is in atomic units."""
+
+    def check_parameters(self) -> None:
+        """Loads model and structure.
+
+        Raises:
+            InputError: a parameter is missing or unknown, or names nothing usable.
+        """
+        from dmts_ipi.core.errors import InputError
+        from dmts_ipi.core.frames import read_frames
+        from dmts_ipi.distill.models import load_model
+        from dmts_ipi.ipi.driver import warm_up
+        from dmts_ipi.ipi.driver_model import AtomicUnitsModel
+
+        given: dict[str, Any] = {k: v for k, v in self.kwargs.items() if k != "verbosity"}
+        if self.args:
+            raise InputError("parameter", self.args[0], "write it as name=value")
+        for name in ("model", "structure"):
+            if name not in given:
+                raise InputError(name, "", f"is missing; give {name}=...")
+        known = {"model", "structure", "device", "dtype", "compile", "need_virial"}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise InputError("parameter", unknown[0], f"unknown; known: {', '.join(sorted(known))}")
+        frame = read_frames(Path(str(given["structure"])), index="0")[0]
+        model = load_model(
+            str(given["model"]),
+            device=str(given.get("device", "cpu")),
+            dtype=given.get("dtype"),
+            compile=_flag(given.get("compile", True)),
+        )
+        need_virial = _flag(given.get("need_virial", False))
+        self.evaluator = AtomicUnitsModel(model, frame.numbers, frame.pbc, need_virial)
+        warm_up(self.evaluator, frame, lambda line: print(f"dmts_ipi: {line}", flush=True))
+
+    def compute_structure(
+        self, cell: np.ndarray, pos: np.ndarray
+    ) -> tuple[float, np.ndarray, np.ndarray, str]:
+        """Energy, forces (n, 3), virial (3, 3) and no extras."""
+        return (*self.evaluator.compute(cell, pos), "")
+
+
+def _flag(value: object) -> bool:
+    return str(value).strip().lower() in ("true", "yes", "1")

@@ -1,0 +1,23 @@
+#!/usr/bin/env python
+"""Driver of the slow force: the teacher (NNP), for i-PI.
+
+    python drivers/nnp_driver.py --model water-teacher --structure water.xyz --unix teacher
+
+Composition only: any model loads here, the options and exit statuses are in
+``dmts_ipi.ipi.driver``, the models in ``dmts_ipi.distill.models``.
+"""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the driver; returns its exit status."""
+    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.ipi.driver import main as run
+
+    return run("nnp_driver", load_model, default_dtype=None, argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

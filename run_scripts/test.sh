@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Installs into .venv (once) and runs every check: format, lint, types, shell scripts, tests.
+#   run_scripts/test.sh [PYTEST ARGUMENTS]      such as  -m slow  or  tests/test_heating.py
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+run_scripts/install.sh mace,dev
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MPLBACKEND=Agg PATH=$PWD/.venv/bin:$PATH
+ruff format --check .
+ruff check .
+mypy
+shellcheck run_scripts/*.sh run_scripts/recipes/*.sh .ci/run
+exec pytest "$@"

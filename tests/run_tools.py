@@ -1,0 +1,179 @@
+"""Small run folders for the tests of ``init`` and ``run``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+
+from dmts_ipi.cli import main
+from dmts_ipi.core.neighbours import neighbour_pairs
+
+TESTS = Path(__file__).resolve().parent
+TEACHER = 'ase:run_tools.Pair {"strength": 1.0}'
+STUDENT = 'ase:run_tools.Pair {"strength": 0.9}'
+
+
+class Pair(Calculator):
+    """Soft repulsion, eV: strength * (1 - r^2/16)^4. NaN from the evaluation ``nan_at`` on."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, strength: float = 1.0, nan_at: int = 0, stress: bool = True) -> None:
+        super().__init__()
+        if not stress:
+            self.implemented_properties = ("energy", "forces")
+        self.strength, self.nan_at, self.calls = strength, nan_at, 0
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.calls += 1
+        x, h = self.atoms.positions, self.atoms.cell.array
+        i, j, s = neighbour_pairs(x, h, self.atoms.pbc, 4.5, full=False)
+        d = x[j] - x[i] + s @ h
+        u = np.clip(1 - (d**2).sum(1) / 16, 0, None)
+        g = (self.strength * 8 / 16 * u**3)[:, None] * d
+        f = np.zeros_like(x)
+        np.add.at(f, j, g)
+        np.add.at(f, i, -g)
+        if self.nan_at and self.calls >= self.nan_at:
+            f[0, 0] = np.nan
+        self.results = {"energy": float((self.strength * u**4).sum()), "forces": f}
+        stress = -(d.T @ g) / self.atoms.get_volume()
+        self.results["stress"] = stress.ravel()[[0, 4, 8, 5, 2, 1]]
+
+
+def argon() -> Atoms:
+    """32 argon atoms, near the fcc lattice whose sites are quarters of the cell's edges."""
+    atoms = bulk("Ar", "fcc", a=5.2, cubic=True) * (2, 2, 2)
+    atoms.rattle(0.02, seed=1)
+    return atoms
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "dmts_ipi.cli", *[str(w) for w in words]]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+
+
+@dataclass
+class Done:
+    """What a command left: exit status and output."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def call(*words: object) -> Done:
+    """``dmts-ipi`` within this process: the tests start enough processes as it is."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            status = main([str(w) for w in words])
+        except SystemExit as error:  # argparse
+            status = int(error.code or 0)
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def make(folder: Path, *options: object) -> Path:
+    """``dmts-ipi init`` of argon at 60 K, 4 x 1 fs a step unless the options say otherwise."""
+    structure = folder.parent / "argon.extxyz"
+    argon().write(structure)
+    done = call(
+        *("init", folder, "--structure", structure, "--teacher", TEACHER, "--student", STUDENT),
+        *("--temperature-K", 60, "--n-inner", 4, "--checkpoints-every-fs", 80),
+        *("--time-ps", 0.4, "--frames-every-fs", 16, "--threads", 1, *options),
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def direct(folder: Path, teacher: str = "k: 0.02", student: str = "k: 0.018") -> Path:
+    """Turns a folder's sockets into PES inside i-PI: no drivers, quick to start."""
+    file = folder / "input.xml"
+    text = file.read_text()
+    for name, parameters in (("teacher", teacher), ("student", student)):
+        text = re.sub(
+            rf"<ffsocket name=['\"]{name}['\"].*?</ffsocket>",
+            f"<ffdirect name='{name}' pbc='False'><pes>custom</pes>"
+            f"<pes_path>{TESTS / 'run_pes.py'}</pes_path><parameters>{{{parameters}}}</parameters>"
+            "</ffdirect>",
+            text,
+            flags=re.DOTALL,
+        )
+    file.write_text(text)
+    return folder
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def until(condition: Callable[[], bool], limit_s: float = 120) -> None:
+    """Waits for a condition that another process brings about."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def lines(folder: Path) -> int:
+    """Whole lines of figures that a run has written."""
+    file = folder / "md.properties"
+    if not file.exists():
+        return 0
+    return sum(1 for x in file.read_text().splitlines(True) if x[0] != "#" and x[-1] == "\n")
+
+
+def descendants(pid: int) -> list[int]:
+    """Children of a process, and theirs (Linux)."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(c) for c in children] + [d for c in children for d in descendants(int(c))]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: it exists and is no zombie (Linux)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def start(folder: Path, *options: object) -> subprocess.Popen[str]:
+    """``dmts-ipi run`` in the background."""
+    return subprocess.Popen(
+        command("run", folder, "--report-every-s", 1, *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    )
+
+
+def finish(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, str]:
+    """Sends a signal, waits for the end; status and output."""
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output

@@ -1,0 +1,131 @@
+"""Readers of i-PI's files, what they make of half a record, and cutting back to a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ipi.engine.atoms import Atoms
+from ipi.engine.cell import Cell
+from ipi.utils.io import print_file
+from ipi.utils.units import unit_to_internal
+
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.ipi import outputs
+
+HEADER = """# column   1     --> step : The current simulation time step.
+# column   2     --> time{femtosecond} : The elapsed simulation time.
+# column   3     --> temperature{kelvin} : The current temperature.
+# column   4     --> potential : The physical system potential energy.
+# cols.    5-6   --> dipole : something with two columns.
+"""
+
+
+def properties(path: Path, steps: range) -> Path:
+    rows = "".join(f"  {s:.1f}  {5.0 * s}  {300 + s}  0.5  1.0 2.0 \n" for s in steps)
+    path.write_text(HEADER + rows)
+    return path
+
+
+def test_properties_come_in_our_units(tmp_path: Path) -> None:
+    columns = outputs.read_properties(properties(tmp_path / "p", range(0, 8, 2)))
+    assert columns["step"].tolist() == [0, 2, 4, 6]
+    assert columns["step"].dtype.kind == "i"
+    np.testing.assert_allclose(columns["time_ps"], [0, 0.01, 0.02, 0.03])
+    np.testing.assert_allclose(columns["potential_eV"], 0.5 * 27.2114, rtol=1e-5)
+    assert columns["dipole"].shape == (4, 2)
+
+
+def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
+    path = properties(tmp_path / "p", range(3))
+    reader = outputs.PropertyReader(path)
+    assert len(reader.read()["step"]) == 3
+    with open(path, "a") as stream:
+        stream.write("  3.0  15.0 ")
+    assert len(reader.read()["step"]) == 0
+    assert reader.incomplete
+    with open(path, "a") as stream:
+        stream.write(" 303  0.5 1 2\n")
+    assert reader.read()["step"].tolist() == [3]
+    assert not reader.incomplete
+
+
+@pytest.mark.parametrize("kept", [0, 3, 4, 99])
+def test_cut_lines(tmp_path: Path, kept: int) -> None:
+    path = properties(tmp_path / "p", range(0, 8, 2))
+    with open(path, "a") as stream:
+        stream.write("  8.0  40")
+    outputs.cut(path, kept)
+    assert path.read_text() == properties(tmp_path / "q", range(0, min(kept, 6) + 1, 2)).read_text()
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has the run started"):
+        outputs.read_properties(tmp_path / "absent")
+    (tmp_path / "p").write_text(HEADER + "  what is this\n")
+    with pytest.raises(InputError, match="is not a line of i-PI properties"):
+        outputs.read_properties(tmp_path / "p")
+    (tmp_path / "t.xyz").write_text("2\nno title\nAr 0 0 0\nAr 1 1 1\n")
+    with pytest.raises(InputError, match="is no trajectory of i-PI"):
+        list(outputs.iter_trajectory(tmp_path / "t.xyz"))
+
+
+def trajectory(path: Path, steps: range, quantity: str = "positions") -> np.ndarray:
+    """A trajectory written by i-PI itself; returns what is in it, Angstrom or atomic units."""
+    rng = np.random.default_rng(5)
+    data = rng.normal(size=(len(steps), 7, 3)) * 3
+    cell = Cell(np.array([[9.0, 1.0, -0.5], [0, 8.0, 0.3], [0, 0, 7.0]]) / 0.529177210564)
+    with open(path, "w") as stream:
+        for k, step in enumerate(steps):
+            atoms = Atoms(7)
+            unit = "angstrom" if quantity == "positions" else "atomic_unit"
+            dimension = "length" if quantity == "positions" else "velocity"
+            atoms.q[:] = data[k].ravel() * unit_to_internal(dimension, unit, 1.0)
+            atoms.names[:] = ["O", "H", "H", "Ar", "C", "Na", "H"]
+            print_file(
+                path.suffix[1:],
+                atoms,
+                cell,
+                stream,
+                title=f"Step:  {step:10d}  Bead:   {0:5d} ",
+                key=quantity,
+                dimension=dimension,
+                units=unit,
+                cell_units="angstrom",
+            )
+    return data
+
+
+@pytest.mark.parametrize("shape", ["xyz", "bin"])
+def test_trajectories(tmp_path: Path, shape: str) -> None:
+    path = tmp_path / f"t.{shape}"
+    data = trajectory(path, range(0, 12, 4))
+    frames = list(outputs.iter_trajectory(path))
+    assert [f.step for f in frames] == [0, 4, 8]
+    np.testing.assert_allclose([f.values for f in frames], data, rtol=2e-5, atol=1e-6)
+    cell = np.array([[9.0, 0, 0], [1.0, 8.0, 0], [-0.5, 0.3, 7.0]])
+    np.testing.assert_allclose(frames[2].cell, cell, atol=2e-5)
+    data = trajectory(path, range(0, 8, 4), "velocities")
+    velocities = next(outputs.iter_trajectory(path))
+    assert velocities.quantity == "velocities"
+    np.testing.assert_allclose(velocities.values, data[0] * 21.876912, rtol=2e-5)  # A/fs
+
+
+@pytest.mark.parametrize("shape", ["xyz", "bin"])
+@pytest.mark.parametrize("lost", [1, 40, 200])
+def test_half_a_frame_is_left_out_and_cut(tmp_path: Path, shape: str, lost: int) -> None:
+    path, short = tmp_path / f"t.{shape}", tmp_path / f"s.{shape}"
+    trajectory(path, range(0, 16, 4))
+    trajectory(short, range(0, 12, 4))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-lost])
+    assert [f.step for f in outputs.iter_trajectory(path)] == [0, 4, 8]
+    assert outputs.last_step(path) == 8
+    outputs.cut(path, 99)
+    assert path.read_bytes() == short.read_bytes()
+    outputs.cut(path, 5)
+    assert outputs.last_step(path) == 4
+    outputs.cut(path, -1)
+    assert path.stat().st_size == 0
+    assert outputs.last_step(path) is None

@@ -1,0 +1,304 @@
+"""``dmts-ipi run``: whole runs, stopping, resuming, faults. Real processes and real sockets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import run_tools
+from run_tools import alive, call, descendants, direct, finish, lines, make, start, summary, until
+
+from dmts_ipi.commands.run import clock, figures
+from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.watch import Progress
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+KEYS = ("step", "time_ps", "temperature_K", "potential_eV", "kinetic_eV", "conserved_eV")
+
+
+def same_run(a: Path, b: Path) -> None:
+    """Every line and frame of two runs agrees, to 1e-10 and to the digits of the frames."""
+    one, two = RunFolder(a).properties(), RunFolder(b).properties()
+    assert one["step"].tolist() == two["step"].tolist()
+    assert len(set(one["step"])) == len(one["step"])
+    for key in KEYS:
+        np.testing.assert_allclose(one[key], two[key], rtol=1e-10, atol=1e-12, err_msg=key)
+    for name in ("md.positions_0.xyz", "md.velocities_0.xyz"):
+        assert (a / name).read_text() == (b / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh folder to copy: 100 outer steps of 4 fs, springs inside i-PI, no drivers."""
+    return direct(make(tmp_path_factory.mktemp("made") / "run", "--no-model-check"))
+
+
+@pytest.fixture
+def fresh(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(made: Path) -> Path:
+    """The same run to its end, in one go."""
+    folder = Path(shutil.copytree(made, made.parent / "unbroken"))
+    done = call("run", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def slow(folder: Path, **faults: object) -> Path:
+    """A folder whose i-PI takes its time, or has a fault."""
+    words = ", ".join(f"{k}: {v}" for k, v in faults.items())
+    text = (folder / "input.xml").read_text()
+    (folder / "input.xml").write_text(text.replace("{k: 0.02}", f"{{k: 0.02, {words}}}"))
+    return folder
+
+
+def test_a_run_ends_with_its_summary(unbroken: Path) -> None:
+    s = summary(unbroken)
+    assert s["exit"] == "finished"
+    assert s["outer_steps"] == 100
+    assert s["time_ps"] == pytest.approx(0.4)
+    assert s["ns_per_day"] is None or s["ns_per_day"] > 0  # None: over within one look
+    run = RunFolder(unbroken)
+    columns = run.properties()
+    kept = columns["step"] * 4 >= run.config.equilibration_ps * 1000
+    assert s["temperature_mean_K"] == pytest.approx(columns["temperature_K"][kept].mean())
+    assert list(s["temperature_by_element_K"]) == ["Ar"]
+    assert s["temperature_by_element_K"]["Ar"] == pytest.approx(s["temperature_mean_K"], rel=0.1)
+    frames = list(run.frames())
+    assert [f[0] for f in frames] == list(range(0, 101, 4))
+    assert frames[0][3] is not None
+    numbered = sorted(p.name for p in unbroken.glob("md.checkpoint_*"))
+    assert len(numbered) == run.config.keep_checkpoints
+
+
+def test_a_finished_run_says_so_and_can_be_extended(unbroken: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    done = call("run", folder)
+    assert done.returncode == 0
+    assert "finished, 100 outer steps (0.4 ps); --time-ps extends it" in done.stderr
+    done = call("run", folder, "--time-ps", 0.42, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "resumes at step 100" in done.stderr
+    assert json.loads(done.stdout)["outer_steps"] == 105
+    assert RunFolder(folder).config.time_ps == 0.42
+    assert "<!--" in (folder / "input.xml").read_text()
+
+
+@pytest.mark.parametrize("first_ps", [0.04, 0.148])
+def test_cut_and_resumed_equals_unbroken(fresh: Path, unbroken: Path, first_ps: float) -> None:
+    done = call("run", fresh, "--time-ps", first_ps)
+    assert done.returncode == 0, done.stderr
+    done = call("run", fresh, "--time-ps", 0.4)
+    assert f"resumes at step {round(first_ps * 250)} " in done.stderr
+    same_run(fresh, unbroken)
+    assert summary(fresh)["sessions"] == 2
+
+
+@linux
+def test_sigterm_stops_cleanly_and_the_run_goes_on(fresh: Path, unbroken: Path) -> None:
+    process = start(slow(fresh, delay_s=0.02))
+    until(lambda: lines(fresh) > 9)
+    children = descendants(process.pid)
+    assert children
+    status, output = finish(process, signal.SIGTERM)
+    assert status == 143
+    assert "stops on SIGTERM" in output
+    assert not any(alive(pid) for pid in children)
+    stopped = summary(fresh)
+    assert stopped["exit"] == "terminated"
+    assert 16 < stopped["outer_steps"] < 100
+    done = call("run", fresh)
+    assert done.returncode == 0, done.stderr
+    same_run(fresh, unbroken)
+
+
+@linux
+def test_ctrl_c_is_status_130(fresh: Path) -> None:
+    process = start(slow(fresh, delay_s=0.02))
+    until(lambda: lines(fresh) > 2)
+    status, _ = finish(process, signal.SIGINT)
+    assert status == 130
+    assert summary(fresh)["exit"] == "interrupted"
+
+
+@linux
+def test_sigkill_takes_all_processes_and_loses_no_checkpoint(fresh: Path, unbroken: Path) -> None:
+    process = start(slow(fresh, delay_s=0.02))
+    until(lambda: lines(fresh) > 13)
+    children = descendants(process.pid)
+    process.kill()
+    process.communicate(timeout=20)
+    until(lambda: not any(alive(pid) for pid in children), 10)
+    with open(fresh / "md.properties", "a") as stream:  # what a power failure leaves
+        stream.write("    9.9999")
+    with open(fresh / "md.positions_0.xyz", "a") as stream:
+        stream.write("32\n# CELL(abcABC): 1 1 1 90 90 90 Step: ")
+    done = call("run", fresh)
+    assert done.returncode == 0, done.stderr
+    same_run(fresh, unbroken)
+
+
+@linux
+def test_drivers_sockets_and_a_second_run(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", "--time-ps", 4)
+    process = start(folder)
+    until(lambda: lines(folder) > 5)
+    children = descendants(process.pid)
+    assert len(children) == 3
+    second = call("run", folder)
+    assert second.returncode == 2
+    assert f"a run is alive here (process {process.pid} on " in second.stderr
+    assert second.stderr.count("\n") == 1
+    until(lambda: lines(folder) > 20)
+    process.kill()
+    process.communicate(timeout=20)
+    until(lambda: not any(alive(pid) for pid in children), 10)
+    done = call("run", folder, "--time-ps", 0.4)
+    assert done.returncode == 0, done.stderr
+    s = summary(folder)
+    assert s["outer_steps"] == 100
+    for name in ("i-pi", "teacher", "student"):
+        assert (folder / "logs" / f"{name}.log").stat().st_size > 0
+    at = RunFolder(folder).facts().sockets["teacher"].path
+    assert not at.exists()  # the stale one of the killed i-PI was taken over
+
+
+def test_a_teacher_that_returns_nan_ends_the_run(tmp_path: Path) -> None:
+    teacher = 'ase:run_tools.Pair {"strength": 1.0, "nan_at": 12}'
+    folder = make(tmp_path / "run", "--teacher", teacher)
+    done = call("run", folder)
+    assert done.returncode == 4
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("dmts-ipi run: error: ")
+    assert "teacher ended (exit status 4)" in last
+    assert "force on atom 0 is [nan" in last
+    assert summary(folder)["exit"].startswith("fault: ")
+
+
+def test_nan_inside_ipi_is_seen_and_its_states_are_dropped(fresh: Path) -> None:
+    slow(fresh, fault="invalid", at=45, delay_s=0.005)
+    done = call("run", fresh)
+    assert done.returncode == 4
+    assert "is nan at step" in done.stderr.splitlines()[-1]
+    for file in [*fresh.glob("md.checkpoint_*"), *fresh.glob("RESTART")]:
+        text = file.read_text()
+        assert "nan" not in text[text.index("<q") :]
+    assert list(fresh.glob("md.checkpoint_*"))
+
+
+def test_a_runaway_temperature_ends_the_run(fresh: Path) -> None:
+    done = call("run", slow(fresh, fault="kick", at=45, delay_s=0.005))
+    assert done.returncode == 4
+    assert "over 10 times 60 K" in done.stderr.splitlines()[-1]
+
+
+def test_a_stall_ends_the_run(fresh: Path) -> None:
+    done = call("run", slow(fresh, fault="hang", at=45), "--stall-limit-s", 2)
+    assert done.returncode == 4
+    assert "stalled at step" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_ends_the_run_with_a_good_checkpoint(fresh: Path, unbroken: Path) -> None:
+    text = (fresh / "input.xml").read_text()
+    slow(fresh, delay_s=0.02)
+    process = start(fresh)
+    until(lambda: lines(fresh) > 1)
+    (fresh / "md.checkpoint_2").symlink_to("/dev/full")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 4
+    assert "disk full at step" in output.splitlines()[-1]
+    (fresh / "md.checkpoint_2").unlink()
+    (fresh / "input.xml").write_text(text)
+    done = call("run", fresh)
+    assert done.returncode == 0, done.stderr
+    assert "resumes at step" in done.stderr
+    same_run(fresh, unbroken)
+
+
+WRONG = [
+    ("free", "disk = ", "make room"),
+    ("socket", "socket = /tmp/ipi_dmts-", "is in use; stop that i-PI, or change <address>"),
+    ("unit", "input.xml: timestep = 4: has no unit", "femtosecond"),
+    ("yaml", "run.yaml: colour", "unknown field; known: "),
+    ("lost", "file = ", "structure.extxyz: does not exist"),
+    ("none", "folder = ", "has no run.yaml; make it with `dmts-ipi init`"),
+]
+
+
+@pytest.mark.parametrize(("case", "start_of_line", "remedy"), WRONG, ids=[w[0] for w in WRONG])
+def test_wrong_input_is_one_line_and_nothing_is_written(
+    case: str, start_of_line: str, remedy: str, fresh: Path, made: Path, tmp_path: Path
+) -> None:
+    options: list[object] = []
+    file = fresh / "input.xml"
+    listener = socket.socket(socket.AF_UNIX)
+    if case == "free":
+        options = ["--min-free-MB", 1e12]
+    elif case == "socket":
+        shutil.rmtree(fresh)
+        make(fresh, "--no-model-check")
+        at = RunFolder(fresh).facts().sockets["teacher"].path
+        listener.bind(str(at))
+        listener.listen(1)
+    elif case == "unit":
+        file.write_text(file.read_text().replace('<timestep units="femtosecond">', "<timestep>"))
+    elif case == "yaml":
+        (fresh / "run.yaml").write_text((fresh / "run.yaml").read_text() + "colour: red\n")
+    elif case == "lost":
+        (fresh / "structure.extxyz").unlink()
+    elif case == "none":
+        (fresh / "run.yaml").unlink()
+    before = sorted(p.name for p in fresh.rglob("*"))
+    done = call("run", fresh, *options)
+    listener.close()
+    if case == "socket":
+        at.unlink()
+    assert done.returncode == 2
+    assert done.stderr.startswith("dmts-ipi run: error: ")
+    assert start_of_line in done.stderr
+    assert remedy in done.stderr
+    assert done.stderr.count("\n") == 1
+    after = [p.name for p in fresh.rglob("*") if p.name != "run.lock"]
+    assert sorted(after) == before
+
+
+def test_other_physics_is_refused_on_resuming(unbroken: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    file = folder / "input.xml"
+    file.write_text(file.read_text().replace(">4</timestep>", ">6</timestep>"))
+    done = call("run", folder, "--time-ps", 1)
+    assert done.returncode == 2
+    assert "timestep = 6 fs: the run was started with 4 fs" in done.stderr
+
+
+def test_an_edited_input_before_the_start_is_followed(fresh: Path) -> None:
+    file = fresh / "input.xml"
+    file.write_text(
+        file.read_text().replace(">4</timestep>", ">6</timestep>").replace(">100<", ">10<")
+    )
+    done = call("run", fresh)
+    assert done.returncode == 0, done.stderr
+    assert "run.yaml: inner_step_fs 1.0 -> 1.5, as input.xml says" in done.stderr
+    assert RunFolder(fresh).config.outer_step_fs == pytest.approx(6)
+    assert summary(fresh)["time_ps"] == pytest.approx(0.06)
+
+
+def test_progress_in_words() -> None:
+    p = Progress(250, 1000, 4.0, 301.2, -12.5, steady_steps=200, steady_s=10.0)
+    assert figures(p) == ("step 250/1000  1.000 ps  6.91 ns/day  T 301 K  E -12.5000 eV  left 0:38")
+    assert figures(Progress(0, 10, 1.0)) == "starting: models are loaded"
+    assert clock(3723) == "1:02:03"
+
+
+def test_tools_see_no_zombies() -> None:
+    assert not run_tools.alive(2**22 + 1)
