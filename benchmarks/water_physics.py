@@ -21,14 +21,14 @@ from common import save
 REPOSITORY = Path(__file__).resolve().parents[1]
 # name: structure, mode, n_inner, ps
 RUNS: dict[str, tuple[str, str, int, float]] = {
-    "sts-64": ("water64", "sts", 1, 50),
-    "1-5fs-64": ("water64", "dmts", 5, 60),
-    "1-6fs-64": ("water64", "dmts", 6, 60),
-    "1-7fs-64": ("water64", "dmts", 7, 60),
-    "1-8fs-64": ("water64", "dmts", 8, 60),
+    "sts-64": ("water64", "sts", 1, 80),
+    "1-5fs-64": ("water64", "dmts", 5, 80),
+    "1-6fs-64": ("water64", "dmts", 6, 80),
+    "1-7fs-64": ("water64", "dmts", 7, 80),
+    "1-8fs-64": ("water64", "dmts", 8, 80),
     "nve-sts-64": ("water64", "sts", 1, 5),
     "nve-1-3fs-64": ("water64", "dmts", 3, 10),
-    "sts-216": ("water216", "sts", 1, 20),
+    "sts-216": ("water216", "sts", 1, 24),
     "1-5fs-216": ("water216", "dmts", 5, 30),
     "1-6fs-216": ("water216", "dmts", 6, 30),
 }

@@ -25,6 +25,7 @@ from .watch import Limits, Progress, Watch, check_room
 TICK_S = 0.5
 STOP_LIMIT_S = 20.0
 DRIVER_LIMIT_S = 5.0
+SOCKET_LIMIT_S = 2.0
 
 
 @dataclass
@@ -148,22 +149,43 @@ def _names(facts: InputFacts) -> list[tuple[str, int]]:
 
 
 def _free_socket(at: Socket) -> None:
-    """Removes the socket file that a killed i-PI left; refuses one that somebody listens on."""
-    if at.mode != "unix" or not at.path.exists():
+    """Removes the socket file that a killed i-PI left; refuses one that somebody listens on.
+
+    A process that was just killed still takes connections until its last thread is gone, and
+    then drops them: that end is waited for. A living i-PI keeps the connection.
+    """
+    if at.mode != "unix":
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(2.0)
-        try:
-            probe.connect(str(at.path))
-        except ConnectionRefusedError:
-            with contextlib.suppress(OSError):
-                at.path.unlink()
-            return
-        except OSError as error:
-            raise InputError("socket", at.path, f"{error.strerror}; remove it") from error
-    raise InputError(
-        "socket", at.path, "is in use; stop that i-PI, or change <address> in input.xml"
-    )
+    deadline = time.monotonic() + SOCKET_LIMIT_S
+    while at.path.exists():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(SOCKET_LIMIT_S)
+            try:
+                probe.connect(str(at.path))
+                dying = _dropped(probe, deadline)
+            except ConnectionRefusedError:
+                with contextlib.suppress(FileNotFoundError):
+                    at.path.unlink()
+                return
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise InputError("socket", at.path, f"{error.strerror}; remove it") from error
+        if not dying or time.monotonic() > deadline:
+            raise InputError(
+                "socket", at.path, "is in use; stop that i-PI, or change <address> in input.xml"
+            )
+
+
+def _dropped(probe: socket.socket, deadline: float) -> bool:
+    """Whether the other end closed the connection before the deadline without a word."""
+    probe.settimeout(max(deadline - time.monotonic(), 0.01))
+    try:
+        return probe.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 class _Session:
@@ -222,6 +244,10 @@ class _Session:
                     if at.mode == "unix":
                         with contextlib.suppress(OSError):
                             at.path.unlink()
+        try:
+            self.watch.read()  # what was written since the last look
+        except DmtsError as error:
+            fault = fault or error
         if self.watch.sound_step is not None:
             resume.discard_after(self.folder.path, self.facts, self.watch.sound_step)
         resume.prune(self.folder.path, self.facts, self.folder.config.keep_checkpoints)

@@ -93,10 +93,8 @@ class Watch:
             RunFault: NaN, a runaway temperature, a stall, or too little room on the disk.
         """
         now = time.monotonic()
-        new = self._reader.read()
-        if len(new.get("step", ())):
+        if self.read():
             self._last_news = now
-            self._take(new)
         waited, started = now - self._last_news, self._origin is not None
         limit = self.limits.stall_s if started else self.limits.startup_s
         if waited > limit:
@@ -107,6 +105,18 @@ class Watch:
             )
         check_room(self._reader.path.parent, self.limits.free_MB, RunFault)
         return self.progress
+
+    def read(self) -> bool:
+        """Reads new lines, checks them, and returns whether there were any.
+
+        Raises:
+            RunFault: NaN, or a runaway temperature.
+        """
+        new = self._reader.read()
+        if not len(new.get("step", ())):
+            return False
+        self._take(new)
+        return True
 
     def _take(self, new: dict[str, np.ndarray]) -> None:
         steps, p = new["step"], self.progress
