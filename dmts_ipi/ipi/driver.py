@@ -21,6 +21,7 @@ import numpy as np
 
 from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.core.frames import Frame, read_frames
+from dmts_ipi.core.memory import keep_freed_memory
 from dmts_ipi.core.model import ForceModel, check_structure
 
 from . import units
@@ -130,6 +131,7 @@ def main(
             print(f"{program}: {line}", file=sys.stderr, flush=True)
 
     stopping = _end_on_signals(say)
+    keep_freed_memory()
     try:
         for option in ("connect_timeout_s", "reconnect_timeout_s"):
             if not getattr(args, option) >= 0:
