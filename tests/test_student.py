@@ -12,7 +12,7 @@ from student_tools import NUMBERS, TINY, make_student, water_box
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.neighbours import neighbour_pairs
 from dmts_ipi.distill import student_basis as basis
-from dmts_ipi.distill.student_model import StudentModel
+from dmts_ipi.distill.student_model import MOST_SPILLS, StudentModel
 
 
 def model(**options) -> StudentModel:
@@ -206,6 +206,38 @@ def test_padding_does_not_change_the_result():
     again = forces(loose, numbers, x, cell, True)
     assert loose._kept.layout == wide
     np.testing.assert_allclose(again, f, atol=1e-10)
+
+
+def test_lists_that_outgrow_the_compiled_layout_run_uncompiled_at_first(monkeypatch):
+    numbers, x, cell = water_box(10)
+    pbc = np.ones(3, bool)
+    compiled_for = []
+
+    def compiled(self):
+        def run(x, cell, graph, layout):
+            compiled_for.append(layout)
+            return self.student(x, cell, graph, layout)
+
+        return run
+
+    monkeypatch.setattr(StudentModel, "_compile", compiled)
+    m = StudentModel(make_student(), dtype="float64", compile=True)
+    for k in range(2 * MOST_SPILLS):  # a box that pulses: every second list is a dense one
+        scale = (1.0, 0.88)[k % 2]
+        before, spills = len(compiled_for), m.spills
+        f = forces(m, numbers, scale * x, scale * cell, True)
+        np.testing.assert_allclose(f, forces(model(), numbers, scale * x, scale * cell, True))
+        ran_uncompiled = len(compiled_for) == before
+        assert ran_uncompiled == (k % 2 == 1 and k < 2 * MOST_SPILLS - 1)
+        assert m.spills - spills == k % 2
+    assert len(set(compiled_for)) == 2
+    before = len(compiled_for)  # both fit into the larger layout from now on
+    forces(m, numbers, x, cell, True)
+    forces(m, numbers, 0.88 * x, 0.88 * cell, True)
+    assert len(compiled_for) == before + 2
+    assert len(set(compiled_for)) == 2
+    m.compute(numbers[:3], x[:3], cell, pbc)  # other atoms: another layout at once
+    assert len(set(compiled_for)) == 3
 
 
 def test_no_compiler_means_eager_and_one_line(monkeypatch, capsys):

@@ -31,6 +31,17 @@ class Layout(NamedTuple):
     near: int
     far: int
 
+    def joined(self, other: Layout | None) -> Layout:
+        """The smallest layout that holds what either holds; this one for other atoms."""
+        if other is None or other.counts != self.counts:
+            return self
+        return Layout(
+            self.counts,
+            tuple(max(a, b) for a, b in zip(self.columns, other.columns, strict=True)),
+            max(self.near, other.near),
+            max(self.far, other.far),
+        )
+
 
 class Graph(NamedTuple):
     """Tensors that the network reads; n atoms sorted by species, k columns, e half pairs.

@@ -20,15 +20,16 @@ from .student_graph import Graph, Layout, Rows, build_rows, to_graph
 from .train_data import species_of
 
 SKIN_A = 0.3
-SLACK = 1.06  # first padding; grown by this again whenever rows no longer fit
+SLACK = 1.06  # padding of a layout that is compiled
+MOST_SPILLS = 10  # lists that did not fit and ran uncompiled before a larger layout is compiled
 MOST_RECOMPILATIONS = 64
 
 
 class _Neighbourhood:
     """A graph and what decides whether it still holds."""
 
-    def __init__(self, rows: Rows, graph: Graph, layout: Layout) -> None:
-        self.rows, self.graph, self.layout = rows, graph, layout
+    def __init__(self, rows: Rows, graph: Graph, layout: Layout, spilt: bool) -> None:
+        self.rows, self.graph, self.layout, self.spilt = rows, graph, layout, spilt
         self.numbers = np.empty(0)
         self.pbc = np.empty(0)
         self.cell = np.empty((3, 3))
@@ -59,6 +60,11 @@ class _Neighbourhood:
 
 class StudentModel:
     """A student that meets ``core.model.ForceModel``.
+
+    The compiled network is bound to a layout. A list that outgrows it runs uncompiled (a
+    *spill*: some three times slower for a dozen steps) instead of holding the run up for the
+    20 s of a compilation; only when that has happened ``MOST_SPILLS`` times is a larger layout
+    compiled.
 
     Args:
         student: the network.
@@ -99,7 +105,8 @@ class StudentModel:
         if compile:
             self._run = self._compile()
         self._kept: _Neighbourhood | None = None
-        self.rebuilds = 0
+        self._layout: Layout | None = None
+        self.rebuilds = self.spills = 0
 
     def _compile(self) -> Callable[..., tuple[Tensor, Tensor]]:
         import torch._dynamo.config as dynamo
@@ -145,9 +152,10 @@ class StudentModel:
 
     def _evaluate(self, x: Tensor, cell: Tensor, kept: _Neighbourhood) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            if self._compiled:
+            run = self.student if kept.spilt else self._run
+            if self._compiled and not kept.spilt:
                 try:
-                    return self._run(x, cell, kept.graph, kept.layout)
+                    return run(x, cell, kept.graph, kept.layout)
                 except Exception as error:  # no compiler, or one that fails: any exception
                     lines = str(error).strip().splitlines() or [type(error).__name__]
                     print(
@@ -155,8 +163,9 @@ class StudentModel:
                         file=sys.stderr,
                     )
                     self._compiled, self._run = False, self.student
+                    run = self.student
             try:
-                return self._run(x, cell, kept.graph, kept.layout)
+                return run(x, cell, kept.graph, kept.layout)
             except RuntimeError as error:
                 raise ModelFault(f"{self.name}: {str(error).splitlines()[0]}") from error
 
@@ -180,13 +189,24 @@ class StudentModel:
             len(self.student.elements),
             tuple(c + self.skin_A if c else 0.0 for c in cutoffs),  # type: ignore[arg-type]
         )
-        layout = kept.layout if kept is not None and rows.fits(kept.layout) else rows.layout(SLACK)
+        layout, spilt = self._layout_for(rows)
         graph = to_graph([rows], layout, self._dtype, self._device)
-        self._kept = kept = _Neighbourhood(rows, graph, layout)
+        self._kept = kept = _Neighbourhood(rows, graph, layout, spilt)
         kept.numbers, kept.pbc, kept.cell = numbers.copy(), pbc.copy(), cell.copy()
         kept.positions, kept.images = x.copy(), images[rows.order]
         self.rebuilds += 1
         return kept
+
+    def _layout_for(self, rows: Rows) -> tuple[Layout, bool]:
+        """A layout that holds the rows, and whether it is another one than the compiled."""
+        if self._layout is not None and rows.fits(self._layout):
+            return self._layout, False
+        if self._layout is not None and rows.counts == self._layout.counts and self._compiled:
+            self.spills += 1
+            if self.spills % MOST_SPILLS:
+                return rows.layout(), True
+        self._layout = rows.layout(SLACK).joined(self._layout)
+        return self._layout, False
 
 
 def load_student(
