@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Time of one evaluation, student against teacher, on the same cores, alternating.
 
-    python benchmarks/evaluation_time.py [--threads 2] [--structure FILE ...]
+    python benchmarks/evaluation_time.py --structure FILE ... [--threads 2] [--default-malloc]
 
+--default-malloc: with and without what the drivers ask of malloc (core/memory.py).
 Positions move by a thermal step between evaluations, so that neighbour lists, skins and padding
 cost what they cost in a run. Medians over rounds; the ratio is the median of the rounds' ratios.
 """
@@ -16,6 +17,7 @@ import numpy as np
 from common import save
 
 from dmts_ipi.core.frames import read_frames
+from dmts_ipi.core.memory import keep_freed_memory
 from dmts_ipi.core.model import ForceModel
 
 
@@ -34,6 +36,7 @@ def main() -> None:
     p.add_argument("--structure", nargs="+", required=True)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=7)
+    p.add_argument("--default-malloc", action="store_true")
     p.add_argument("--name", default="evaluation_time")
     args = p.parse_args()
     import torch
@@ -42,24 +45,27 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(0)
-    rows = [f"threads {args.threads}", "atoms  teacher_ms  student_ms  ratio"]
-    for path in args.structure:
-        frame = read_frames(path)[0]
-        # a straight flight of 40 fs at 300 K: what a skin and a padded list see in a run
-        v = rng.normal(size=frame.positions.shape) * 0.006
-        track = frame.positions + np.arange(40)[:, None, None] * 0.2 * v
-        teacher, student = load_model(args.teacher), load_model(args.student)
-        evaluations(teacher, frame, track[:3])
-        evaluations(student, frame, track)
-        times = np.array(
-            [
-                (evaluations(teacher, frame, track[:6]), evaluations(student, frame, track))
-                for _ in range(args.rounds)
-            ]
-        )
-        t, s = 1e3 * np.median(times, axis=0)
-        ratio = np.median(times[:, 0] / times[:, 1])
-        rows.append(f"{len(frame.numbers):5d}  {t:10.1f}  {s:10.2f}  1/{ratio:.1f}")
+    rows = [f"threads {args.threads}", "malloc   atoms  teacher_ms  student_ms  ratio"]
+    teacher, student = load_model(args.teacher), load_model(args.student)
+    for malloc in ("default", "kept") if args.default_malloc else ("kept",):
+        if malloc == "kept":
+            keep_freed_memory()
+        for path in args.structure:
+            frame = read_frames(path)[0]
+            # a straight flight of 40 fs at 300 K: what a skin and a padded list see in a run
+            v = rng.normal(size=frame.positions.shape) * 0.006
+            track = frame.positions + np.arange(40)[:, None, None] * 0.2 * v
+            evaluations(teacher, frame, track[:3])
+            evaluations(student, frame, track)
+            times = np.array(
+                [
+                    (evaluations(teacher, frame, track[:6]), evaluations(student, frame, track))
+                    for _ in range(args.rounds)
+                ]
+            )
+            t, s = 1e3 * np.median(times, axis=0)
+            ratio = np.median(times[:, 0] / times[:, 1])
+            rows.append(f"{malloc:8s} {len(frame.numbers):5d}  {t:10.1f}  {s:10.2f}  1/{ratio:.1f}")
     save(args.name, "\n".join(rows))
 
 

@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
 
     A network allocates and frees the same large tensors at every evaluation. By default glibc
     maps and unmaps each of them, and the kernel fills every page with zeros again: a quarter of
-    the time of a MACE teacher of 768 atoms (benchmarks/results/memory.txt). The price is that a
+    the time of a MACE teacher of 648 atoms (benchmarks/results/evaluation_time.txt). The price is that a
     process keeps its peak. To be called before the first evaluation.
 
     Returns:
