@@ -1,0 +1,72 @@
+"""``dmts-ipi i-pi input.xml``: i-PI with our integrators and thermostats registered."""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+import traceback
+from pathlib import Path
+
+from dmts_ipi.core.errors import DmtsError, InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments, which are i-PI's."""
+    parser.epilog = (
+        "Adds splitting='baoab-respa', <local_tau> and <bonds> to i-PI: docs/thermostats.md. "
+        "An input that uses none of them runs as under plain i-pi, to the last digit. Checkpoints "
+        "are started in the same way."
+    )
+    parser.add_argument("input", help="i-PI input or checkpoint")
+    parser.add_argument(
+        "-V",
+        "--verbosity",
+        default=None,
+        choices=["quiet", "low", "medium", "high", "debug"],
+        help="instead of the input's",
+    )
+    parser.add_argument(
+        "-S", "--sockets-prefix", default=None, metavar="PREFIX", help="instead of the input's"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Registers our classes and runs i-PI's own script; ends as that does."""
+    from dmts_ipi.ipi.integrator.register import register
+    from dmts_ipi.ipi.resources import ipi_script
+
+    if not Path(args.input).is_file():
+        raise InputError("input", args.input, "does not exist")
+    register()
+    script = str(ipi_script())
+    options = ["-V", args.verbosity] if args.verbosity else []
+    options += ["-S", args.sockets_prefix] if args.sockets_prefix else []
+    before, sys.argv = sys.argv, [script, *options, args.input]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except DmtsError:
+        _close()
+        raise
+    except Exception as error:
+        if not _while_loading(error):
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise InputError("input", args.input, f"i-PI says: {text}") from error
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _while_loading(error: Exception) -> bool:
+    """Whether i-PI was still reading the input: the error is then one of the input."""
+    return any(f.name == "load_from_xml" for f in traceback.extract_tb(error.__traceback__))
+
+
+def _close() -> None:
+    """Closes what i-PI opened (sockets), if it came so far; the exit status stays ours."""
+    from ipi.utils.softexit import softexit
+
+    softexit.hard_exit = False
+    if softexit.flist:
+        softexit.cleanup("bad")

@@ -1,0 +1,274 @@
+"""BAOAB-RESPA, the integrator of DMTS-NC, as classes of i-PI (Algorithm 1 of seeds/000).
+
+One outer step with levels nmts = [1, n]: kick with the outer force, n BAOAB steps with the inner
+one, kick. The thermostat O acts in the middle of every inner drift, with the inner step; i-PI's
+own 'baoab' applies it once, with the outer step. More levels nest in the same way.
+
+    level k, nmts[k] times:  B_k(dt_k/2)  [level k+1, or A(d/2) O(d) A(d/2)]  B_k(dt_k/2)
+
+with dt_k = dt / (nmts[0] ... nmts[k]) and d the last of them. Without a thermostat (NVE) it is
+velocity Verlet RESPA. With one level it is i-PI's own BAOAB.
+
+========================  ====================================
+seeds/000                 here
+========================  ====================================
+Delta                     ``dt`` (the ``timestep`` of the input)
+n                         product of ``nmts``
+F_L, F_S                  ``forces.mts_forces[0].f``, ``[1].f``
+Thermostat(v, Delta / n)  ``tstep``, with ``thermostat.dt`` = ``tdt``
+========================  ====================================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ipi.engine.barostats import BaroBZP
+from ipi.engine.motion.dynamics import Dynamics, NPTIntegrator, NVEIntegrator, NVTIntegrator
+from ipi.utils.depend import dstrip
+from ipi.utils.messages import verbosity, warning
+
+from dmts_ipi.core.errors import InputError
+
+from .thermostats import ThermoLocal, as_local
+
+SPLITTING = "baoab-respa"
+
+
+class RespaIntegrator(NVEIntegrator):
+    """NVE, and what all ensembles share: the order of the steps, and a loop on plain arrays."""
+
+    def get_tdt(self) -> float:
+        """Time step of the thermostat: the inner step."""
+        return float(self.dt / np.prod(self.nmts))
+
+    def tstep(self) -> None:
+        """No thermostat in NVE."""
+
+    def step(self, step: int | None = None) -> None:
+        """One outer step."""
+        if self._on_arrays():
+            self._steps_on_arrays()
+        else:
+            self.mtsprop(0)
+
+    def mtsprop(self, index: int) -> None:
+        """The steps of a level and all inside it, for anything that i-PI can integrate."""
+        for _ in range(self.nmts[index]):
+            self.pstep(index)
+            self.pconstraints()
+            if index + 1 < self.nmtslevels:
+                self.mtsprop(index + 1)
+            else:
+                self.qcstep()
+                self.nm.free_qstep()
+                self.tstep()
+                self.pconstraints()
+                self.qcstep()
+                self.nm.free_qstep()
+            self.pstep(index)
+            self.pconstraints()
+
+    def _on_arrays(self) -> bool:
+        """Whether the loop on arrays covers this system: classical, no bias, nothing held."""
+        return (
+            self.beads.nbeads == 1
+            and len(self.fixatoms_dof) == 0
+            and not self.ensemble.has_bias
+            and len(self.nm.open_paths) == 0
+            and len(self.nm.bosons) == 0
+        )
+
+    def _steps_on_arrays(self) -> None:
+        """The same steps with plain arrays: i-PI's objects are told at forces and at the end."""
+        self._q = dstrip(self.beads.q)[0].copy()
+        self._p = dstrip(self.beads.p)[0].copy()
+        self._m = dstrip(self.beads.m3)[0]
+        self._drift_per_p = self.qdt / self._m
+        self._heat = self._com_energy = 0.0
+        self._halves = [float(x) for x in dstrip(self.pdt)]
+        self._counts = [int(n) for n in self.nmts]
+        self._level(0)
+        self.beads.p = self._p[None]
+        if self._com_energy:
+            self.ensemble.eens += self._com_energy
+        if self._heat:
+            self.thermostat.ethermo += self._heat
+
+    def _level(self, k: int) -> None:
+        level, half, inner = self.forces.mts_forces[k], self._halves[k], k + 1 < len(self._counts)
+        for _ in range(self._counts[k]):
+            self._p += dstrip(level.f)[0] * half
+            self._hold_com()
+            if inner:
+                self._level(k + 1)
+            else:
+                self._q += self._p * self._drift_per_p
+                self._thermostat_on_arrays()
+                self._q += self._p * self._drift_per_p
+                self.beads.q = self._q[None]
+            self._p += dstrip(level.f)[0] * half
+            self._hold_com()
+
+    def _thermostat_on_arrays(self) -> None:
+        """No thermostat in NVE."""
+
+    def _hold_com(self) -> None:
+        """``pconstraints`` on arrays: removes the motion of the centre of mass, if it is held."""
+        if not self.fixcom:
+            return
+        mass = float(self._m[::3].sum())
+        v = self._p.reshape(-1, 3).sum(axis=0) / mass
+        self._p -= self._m * np.tile(v, len(self._m) // 3)
+        self._com_energy += 0.5 * mass * float(v @ v)
+
+
+class RespaNVTIntegrator(RespaIntegrator, NVTIntegrator):
+    """Constant temperature."""
+
+    def tstep(self) -> None:
+        """The thermostat, with the inner step."""
+        self.thermostat.step()
+
+    def _thermostat_on_arrays(self) -> None:
+        if isinstance(self.thermostat, ThermoLocal):
+            self._heat += self.thermostat.propagate(self._p, self._q)
+        else:  # SVR, GLE, ...: theirs is the momentum of the beads
+            self.beads.p = self._p[None]
+            self.thermostat.step()
+            self._p[:] = dstrip(self.beads.p)[0]
+        self._hold_com()
+
+
+class RespaNPTIntegrator(RespaNVTIntegrator, NPTIntegrator):
+    """Constant pressure, with i-PI's isotropic barostat.
+
+    The barostat is kicked at each level with the virial of that level's force, and the cell moves
+    with the positions, so that the pressure is that of all forces together and needs no correction
+    (seeds/000 section 2.7 corrects a barostat that acts once per outer step).
+    """
+
+    def bind(self, motion: Any) -> None:
+        """Binds; see i-PI.
+
+        Raises:
+            InputError: another barostat than the isotropic one.
+        """
+        if type(motion.barostat) is not BaroBZP:
+            raise InputError(
+                "barostat",
+                type(motion.barostat).__name__,
+                f"splitting '{SPLITTING}' takes mode='isotropic' only; "
+                "cells that change shape need splitting='baoab'",
+            )
+        super().bind(motion)
+        self._seen = False
+
+    def _on_arrays(self) -> bool:
+        return False
+
+    def tstep(self) -> None:
+        """The thermostats of the atoms and of the volume, with the inner step."""
+        self.thermostat.step()
+        self.barostat.thermostat.step()
+
+    def step(self, step: int | None = None) -> None:
+        """One outer step; the first looks whether every force comes with a virial."""
+        if not self._seen:
+            self._check_virials()
+            self._seen = True
+        super().step(step)
+
+    def _check_virials(self) -> None:
+        for component in self.forces.mforces:
+            if component.weight == 0 or not np.any(dstrip(component.f)):
+                continue
+            if not np.any(dstrip(component.virs)):
+                raise InputError(
+                    "virial",
+                    component.ffield,
+                    "this forcefield gives forces but no virial, which NPT needs; use nvt",
+                )
+
+
+INTEGRATORS = {
+    "nve": RespaIntegrator,
+    "nvt": RespaNVTIntegrator,
+    "npt": RespaNPTIntegrator,
+}
+
+
+class RespaDynamics(Dynamics):
+    """i-PI's ``Dynamics``, which also knows the splitting 'baoab-respa'.
+
+    With any other splitting it is i-PI's own class, step by step.
+    """
+
+    def __init__(
+        self,
+        timestep: float,
+        mode: str = "nve",
+        splitting: str = "obabo",
+        thermostat: Any = None,
+        **others: Any,
+    ) -> None:
+        """As i-PI's.
+
+        Raises:
+            InputError: the splitting is ours and the mode has no integrator.
+        """
+        if splitting == SPLITTING:
+            if mode not in INTEGRATORS:
+                known = ", ".join(INTEGRATORS)
+                raise InputError("dynamics mode", mode, f"splitting '{SPLITTING}' has {known}")
+            if not timestep > 0:
+                raise InputError("timestep", timestep, "must be positive")
+            thermostat = as_local(thermostat)
+        super().__init__(timestep, mode, splitting, thermostat, **others)
+        if splitting == SPLITTING:
+            self.integrator = INTEGRATORS[mode]()
+        if mode == "nve" and isinstance(self.thermostat, ThermoLocal) and self.thermostat.special:
+            raise InputError(
+                "thermostat", self.thermostat.mode, "mode='nve' has none; remove it or use nvt"
+            )
+
+    def bind(
+        self, ens: Any, beads: Any, nm: Any, cell: Any, bforce: Any, prng: Any, omaker: Any
+    ) -> None:
+        """As i-PI's; the bond thermostat also gets the cell.
+
+        Raises:
+            InputError: levels and weights do not match.
+        """
+        if isinstance(self.thermostat, ThermoLocal):
+            self.thermostat.bind_cell(cell)
+        if self.splitting == SPLITTING:
+            if len(self.nmts) != bforce.nmtslevels:
+                raise InputError(
+                    "nmts",
+                    [int(n) for n in self.nmts],
+                    f"has {len(self.nmts)} levels, mts_weights have {bforce.nmtslevels}; "
+                    "give each force one weight per level",
+                )
+            if any(n < 1 for n in self.nmts):
+                raise InputError("nmts", [int(n) for n in self.nmts], "must be at least 1 each")
+            _tell_what_is_sampled(bforce)
+        super().bind(ens, beads, nm, cell, bforce, prng, omaker)
+
+
+def sampled(totals: dict[str, float]) -> str | None:
+    """What is sampled if forces count by these sums of weights; None if each counts 0 or 1."""
+    if all(min(abs(t), abs(t - 1)) < 1e-9 for t in totals.values()):
+        return None
+    parts = [f"{total:g} {name}" for name, total in totals.items() if abs(total) > 1e-9]
+    return " + ".join(parts) or "no force at all"
+
+
+def _tell_what_is_sampled(forces: Any) -> None:
+    totals: dict[str, float] = {}
+    for force in forces.mforces:
+        weights = force.mts_weights if len(force.mts_weights) else [1.0]
+        totals[force.ffield] = totals.get(force.ffield, 0.0) + float(sum(weights) * force.weight)
+    if (text := sampled(totals)) is not None:
+        warning(f"mts_weights: the levels sum to {text}; that potential is sampled", verbosity.low)
