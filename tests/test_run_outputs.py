@@ -12,7 +12,7 @@ from ipi.utils.io import print_file
 from ipi.utils.units import unit_to_internal
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi import outputs
+from dmts_ipi.ipi import fixed_width, outputs
 
 HEADER = """# column   1     --> step : The current simulation time step.
 # column   2     --> time{femtosecond} : The elapsed simulation time.
@@ -129,3 +129,30 @@ def test_half_a_frame_is_left_out_and_cut(tmp_path: Path, shape: str, lost: int)
     outputs.cut(path, -1)
     assert path.stat().st_size == 0
     assert outputs.last_step(path) is None
+
+
+def xyz_line(name: str, *values: float) -> str:
+    """A line as i-PI writes it."""
+    return f"{name:>8s} " + " ".join(f"{v:12.5e}" for v in values) + "\n"
+
+
+def test_fixed_width_lines_read_as_float_reads_them() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(2000, 3)) * 10.0 ** rng.integers(-14, 14, (2000, 3))
+    lines = [xyz_line("O", *row) for row in values]
+    expected = np.array([[float(x) for x in line.split()[1:]] for line in lines])
+    found = fixed_width.parse("".join(lines).encode(), len(lines))
+    assert found is not None
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        xyz_line("O", 1e-120, 1.0, 1.0),  # three digits of exponent
+        xyz_line("O", float("nan"), 1.0, 1.0),
+        xyz_line("averylong", 1.0, 1.0, 1.0),
+    ],
+)
+def test_other_layouts_are_left_to_the_slow_reader(line: str) -> None:
+    assert fixed_width.parse((line * 3).encode(), 3) is None

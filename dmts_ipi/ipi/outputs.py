@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,8 @@ from ase import units as ase_units
 from ase.cell import Cell
 
 from dmts_ipi.core.errors import InputError
+
+from . import fixed_width
 
 # i-PI's name of a property -> our key, its kind of unit, our unit in i-PI's words
 PROPERTIES: dict[str, tuple[str, str, str]] = {
@@ -35,6 +38,7 @@ _TITLE = re.compile(r"Step:\s+(-?\d+)\s+Bead:\s+\d+\s+(\w+)\{([^}]*)\}\s+cell\{(
 _CELL = re.compile(r"CELL\(abcABC\):((?:\s+[-+.\deE]+){6})")
 
 
+@lru_cache(maxsize=64)
 def _in_unit(dimension: str, unit: str, wanted: str) -> float:
     """Factor from one of i-PI's units to another."""
     from ipi.utils.units import unit_to_internal
@@ -159,6 +163,13 @@ class TrajectoryFrame:
     start: int
 
 
+@lru_cache(maxsize=4)
+def _cell(parameters: str) -> np.ndarray:
+    """Rows of a cell from its lengths and angles as text; most runs have one cell."""
+    return np.asarray(Cell.fromcellpar([float(x) for x in parameters.split()]).array, float)
+
+
+@lru_cache(maxsize=16)
 def _to_inside(quantity: str, unit: str) -> float:
     """Factor from a trajectory's unit to Angstrom (positions) or A/fs (velocities)."""
     if quantity.startswith("v"):
@@ -206,20 +217,24 @@ def _next_xyz(stream: BinaryIO, path: Path, skip: bool) -> TrajectoryFrame | Non
         n = int(head)
     except ValueError as error:
         raise InputError("file", path, f"byte {start} should be a number of atoms") from error
-    lines = [stream.readline() for _ in range(n)]
-    if n and not lines[-1].endswith(b"\n"):
-        return None
+    body = stream.tell()
+    block = stream.read(n * fixed_width.LINE)
+    values = None if skip else fixed_width.parse(block, n)
+    if values is None and not (skip and block.count(b"\n") == n and block.endswith(b"\n")):
+        stream.seek(body)
+        lines = [stream.readline() for _ in range(n)]
+        if n and not lines[-1].endswith(b"\n"):
+            return None
+        words = b"".join(lines).split()
+        values = np.array(words[1::4] + words[2::4] + words[3::4]).astype(float).reshape(3, n).T
     text = comment.decode("utf-8", "replace")
     step, quantity, factor, cell_factor = _title(text, path)
-    if skip:
+    if skip or values is None:
         return TrajectoryFrame(step, quantity, np.zeros((0, 3)), np.zeros((3, 3)), start)
-    words = b"".join(lines).split()
-    values = np.array(words[1::4] + words[2::4] + words[3::4]).astype(float).reshape(3, n).T
     match = _CELL.search(text)
     cell = np.zeros((3, 3))
     if match:
-        lengths = [float(x) for x in match[1].split()]
-        cell = Cell.fromcellpar(lengths).array * cell_factor
+        cell = _cell(match[1]) * cell_factor
     return TrajectoryFrame(step, quantity, values * factor, cell, start)
 
 
@@ -236,12 +251,13 @@ def _next_bin(stream: BinaryIO, path: Path, skip: bool) -> TrajectoryFrame | Non
     data = stream.read(24 * n)
     size = stream.read(8)
     names = stream.read(4 * int(np.frombuffer(size, np.int64)[0])) if len(size) == 8 else b""
-    title = ""
-    while not title.endswith("}") or "cell{" not in title:
-        letter = stream.read(4)
-        if len(letter) < 4 or len(title) > 300:
-            return None
-        title += letter.decode("utf-32-le", "replace")
+    after = stream.tell()
+    tail = stream.read(4 * 300).decode("utf-32-le", "replace")
+    cell = tail.find("}", max(tail.find("cell{"), 0))
+    if "cell{" not in tail or cell < 0:
+        return None
+    title = tail[: cell + 1]
+    stream.seek(after + 4 * len(title))
     if not names:
         return None
     step, quantity, factor, cell_factor = _title(title, path)
