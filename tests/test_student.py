@@ -12,7 +12,19 @@ from student_tools import NUMBERS, TINY, make_student, water_box
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.neighbours import neighbour_pairs
 from dmts_ipi.distill import student_basis as basis
-from dmts_ipi.distill.student_model import MOST_SPILLS, StudentModel
+from dmts_ipi.distill.student_kernels import NoKernels
+from dmts_ipi.distill.student_model import StudentModel
+from dmts_ipi.distill.student_torch import MOST_SPILLS, TorchStudent
+
+
+@pytest.fixture
+def _no_kernels(monkeypatch):
+    """As on a machine without a C compiler."""
+
+    def refuse(*unused):
+        raise NoKernels("no compiler")
+
+    monkeypatch.setattr("dmts_ipi.distill.student_model.CpuStudent", refuse)
 
 
 def model(**options) -> StudentModel:
@@ -178,13 +190,17 @@ def test_float32_traced_whole_agrees_with_float64_eager():
     pbc = np.ones(3, bool)
     exact = model().compute(numbers, x, cell, pbc)
     traced = StudentModel(make_student(), compile=False)
-    traced._run = torch.compile(traced.student, backend="aot_eager", dynamic=False, fullgraph=True)
+    traced.compute(numbers, x, cell, pbc)
+    assert isinstance(traced.evaluator, TorchStudent)
+    run = torch.compile(traced.student, backend="aot_eager", dynamic=False, fullgraph=True)
+    traced.evaluator._run = run
     quick = traced.compute(numbers, x, cell, pbc)
     size = np.abs(exact.forces_eV_per_A).max()
     np.testing.assert_allclose(quick.forces_eV_per_A, exact.forces_eV_per_A, atol=2e-5 * size)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_no_kernels")
 def test_float32_and_compiled_agree_with_float64_eager():
     numbers, x, cell = water_box(9)
     pbc = np.ones(3, bool)
@@ -201,13 +217,14 @@ def test_padding_does_not_change_the_result():
     f = forces(tight, numbers, x, cell, True)
     dense = 0.9 * x
     forces(loose, numbers, dense, 0.9 * cell, True)  # more neighbours: wider rows are kept
-    assert loose._kept is not None
-    wide = loose._kept.layout
+    assert isinstance(loose.evaluator, TorchStudent)
+    wide = loose.evaluator.layout
     again = forces(loose, numbers, x, cell, True)
-    assert loose._kept.layout == wide
+    assert loose.evaluator.layout == wide
     np.testing.assert_allclose(again, f, atol=1e-10)
 
 
+@pytest.mark.usefixtures("_no_kernels")
 def test_lists_that_outgrow_the_compiled_layout_run_uncompiled_at_first(monkeypatch):
     numbers, x, cell = water_box(10)
     pbc = np.ones(3, bool)
@@ -220,16 +237,17 @@ def test_lists_that_outgrow_the_compiled_layout_run_uncompiled_at_first(monkeypa
 
         return run
 
-    monkeypatch.setattr(StudentModel, "_compile", compiled)
+    monkeypatch.setattr(TorchStudent, "_compile", compiled)
     m = StudentModel(make_student(), dtype="float64", compile=True)
     for k in range(2 * MOST_SPILLS):  # a box that pulses: every second list is a dense one
         scale = (1.0, 0.88)[k % 2]
-        before, spills = len(compiled_for), m.spills
+        before = len(compiled_for)
+        spills = m.evaluator.spills if m.evaluator else 0
         f = forces(m, numbers, scale * x, scale * cell, True)
         np.testing.assert_allclose(f, forces(model(), numbers, scale * x, scale * cell, True))
         ran_uncompiled = len(compiled_for) == before
         assert ran_uncompiled == (k % 2 == 1 and k < 2 * MOST_SPILLS - 1)
-        assert m.spills - spills == k % 2
+        assert m.evaluator.spills - spills == k % 2
     assert len(set(compiled_for)) == 2
     before = len(compiled_for)  # both fit into the larger layout from now on
     forces(m, numbers, x, cell, True)
@@ -240,6 +258,7 @@ def test_lists_that_outgrow_the_compiled_layout_run_uncompiled_at_first(monkeypa
     assert len(set(compiled_for)) == 3
 
 
+@pytest.mark.usefixtures("_no_kernels")
 def test_no_compiler_means_eager_and_one_line(monkeypatch, capsys):
     numbers, x, cell = water_box(11)
 
@@ -251,8 +270,9 @@ def test_no_compiler_means_eager_and_one_line(monkeypatch, capsys):
     m.compute(numbers, x, cell, np.ones(3, bool))
     m.compute(numbers, x, cell, np.ones(3, bool))
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert "uncompiled" in lines[0]
+    assert len(lines) == 2
+    assert lines[0].endswith("note: no compiler; torch.compile is used")
+    assert "uncompiled" in lines[1]
 
 
 def test_wrong_structures_are_refused():

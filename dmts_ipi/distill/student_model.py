@@ -1,49 +1,55 @@
-"""The student as a force model: neighbour rows with a skin, compiled where a compiler works."""
+"""The student as a force model: order of atoms, skin, and what evaluates it on this device."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from dmts_ipi.core.errors import InputError, ModelFault
+from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceResult, check_result
 
 from .student import Student
+from .student_cpu import CpuStudent
 from .student_files import parse_dtype, read_student
-from .student_graph import Graph, Layout, Rows, build_rows, to_graph
+from .student_kernels import NoKernels
+from .student_torch import TorchStudent
 from .train_data import species_of
 
 SKIN_A = 0.3
-SLACK = 1.06  # padding of a layout that is compiled
-MOST_SPILLS = 10  # lists that did not fit and ran uncompiled before a larger layout is compiled
-MOST_RECOMPILATIONS = 64
 
 
-class _Neighbourhood:
-    """A graph and what decides whether it still holds."""
+class Evaluator(Protocol):
+    """Evaluates a student for one set of atoms, sorted by species: ``TorchStudent`` or
+    ``CpuStudent``."""
 
-    def __init__(self, rows: Rows, graph: Graph, layout: Layout, spilt: bool) -> None:
-        self.rows, self.graph, self.layout, self.spilt = rows, graph, layout, spilt
-        self.numbers = np.empty(0)
-        self.pbc = np.empty(0)
-        self.cell = np.empty((3, 3))
-        self.positions = np.empty((0, 3))
-        self.images = np.empty((0, 3))  # whole cells taken off each sorted atom
+    def set_pairs(self, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, skin_A: float) -> None:
+        """Lists the pairs of positions x (n, 3) A, ``skin_A`` beyond the cutoffs."""
 
-    def holds(
-        self, numbers: np.ndarray, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, room_A: float
-    ) -> bool:
+    def evaluate(self, x: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Forces (n, 3) eV/A and virial (3, 3) eV at positions near those of ``set_pairs``."""
+
+
+class _Listed:
+    """Where the atoms were when pairs were listed, and so whether the list still holds."""
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        cell: np.ndarray,
+        pbc: np.ndarray,
+        images: np.ndarray,
+    ) -> None:
+        self.positions, self.cell, self.pbc = x.copy(), cell.copy(), pbc.copy()
+        self.images = images  # whole cells taken off each atom
+
+    def holds(self, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, room_A: float) -> bool:
         """Whether no pair can have come within reach: atoms and cell moved by less than room."""
-        if not np.array_equal(numbers, self.numbers) or not np.array_equal(pbc, self.pbc):
+        if not np.array_equal(pbc, self.pbc):
             return False
-        if len(x) == 0:
-            return True
         reference = self.positions
         strain = 0.0
         if pbc.any() and not np.array_equal(cell, self.cell):
@@ -61,19 +67,19 @@ class _Neighbourhood:
 class StudentModel:
     """A student that meets ``core.model.ForceModel``.
 
-    The compiled network is bound to a layout. A list that outgrows it runs uncompiled (a
-    *spill*: some three times slower for a dozen steps) instead of holding the run up for the
-    20 s of a compilation; only when that has happened ``MOST_SPILLS`` times is a larger layout
-    compiled.
-
     Args:
         student: the network.
         name: shown in messages.
         identity: hash of the weights.
         device: ``cpu``, ``cuda``, ``cuda:1``.
         dtype: ``float32`` (default) or ``float64``.
-        compile: compile; falls back to eager with one line on stderr.
-        skin_A: the list is rebuilt when an atom moved half of it.
+        compile: on a CPU the C kernels, where there is a C compiler; else ``torch.compile``.
+            False: plain torch.
+        skin_A: the list is made anew when an atom moved half of it.
+
+    Attributes:
+        rebuilds: how often pairs were listed.
+        evaluator: what evaluates the present atoms; None before the first evaluation.
     """
 
     conservative = False
@@ -93,30 +99,18 @@ class StudentModel:
         self.elements: frozenset[int] | None = frozenset(student.elements)
         self.cutoff_A: float | None = student.architecture.reach_A
         self.skin_A = skin_A
-        self._dtype, self._device = parse_dtype(dtype), device
+        self._device, self._compile = device, compile
         try:
-            self.student = student.to(device=device, dtype=self._dtype).eval()
+            self.student = student.to(device=device, dtype=parse_dtype(dtype)).eval()
         except (RuntimeError, AssertionError) as error:
             line = str(error).splitlines()[0]
             raise InputError("device", device, f"cannot be used ({line})") from error
         self.student.requires_grad_(False)
-        self._run: Callable[..., tuple[Tensor, Tensor]] = self.student
-        self._compiled = compile
-        if compile:
-            self._run = self._compile()
-        self._kept: _Neighbourhood | None = None
-        self._layout: Layout | None = None
-        self.rebuilds = self.spills = 0
-
-    def _compile(self) -> Callable[..., tuple[Tensor, Tensor]]:
-        import torch._dynamo.config as dynamo
-
-        dynamo.recompile_limit = max(dynamo.recompile_limit, MOST_RECOMPILATIONS)
-        options: dict[str, Any] = {"triton.cudagraphs": self._device.startswith("cuda")}
-        skip = getattr(torch.compiler, "skip_guard_on_inbuilt_nn_modules_unsafe", None)
-        if skip is not None:  # the weights never change: checking them costs 0.2 ms a call
-            options["guard_filter_fn"] = skip
-        return torch.compile(self.student, dynamic=False, options=options)
+        self.evaluator: Evaluator | None = None
+        self.rebuilds = 0
+        self._numbers = np.empty(0, int)
+        self._order = np.empty(0, int)
+        self._listed: _Listed | None = None
 
     def compute(
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
@@ -136,77 +130,40 @@ class StudentModel:
         if not np.isfinite(x).all():
             atom = int(np.argwhere(~np.isfinite(x))[0, 0])
             raise InputError("positions", f"atom {atom}: {x[atom]}", "must be finite numbers")
-        kept = self._neighbourhood(numbers, x, box, periodic)
-        local = x[kept.rows.order] - kept.images @ box
-        local -= local.mean(axis=0)  # float32 keeps more digits near the origin
-        forces, virial = self._evaluate(
-            torch.as_tensor(local, dtype=self._dtype, device=self._device),
-            torch.as_tensor(box, dtype=self._dtype, device=self._device),
-            kept,
-        )
-        result = np.empty((len(x), 3))
-        result[kept.rows.order] = forces.cpu().numpy()
-        return check_result(
-            ForceResult(None, result, virial.cpu().numpy().astype(float)), len(x), self.name
-        )
+        if self.evaluator is None or not np.array_equal(numbers, self._numbers):
+            self._set_atoms(numbers)
+        assert self.evaluator is not None
+        x = x[self._order]
+        if self._listed is None or not self._listed.holds(x, box, periodic, self.skin_A):
+            self._list_pairs(x, box, periodic)
+        assert self._listed is not None
+        forces, virial = self.evaluator.evaluate(x - self._listed.images @ box, box)
+        result = np.empty_like(forces)
+        result[self._order] = forces
+        return check_result(ForceResult(None, result, virial), len(x), self.name)
 
-    def _evaluate(self, x: Tensor, cell: Tensor, kept: _Neighbourhood) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            run = self.student if kept.spilt else self._run
-            if self._compiled and not kept.spilt:
-                try:
-                    return run(x, cell, kept.graph, kept.layout)
-                except Exception as error:  # no compiler, or one that fails: any exception
-                    lines = str(error).strip().splitlines() or [type(error).__name__]
-                    print(
-                        f"{self.name}: warning: runs uncompiled and slower ({lines[0][:160]})",
-                        file=sys.stderr,
-                    )
-                    self._compiled, self._run = False, self.student
-                    run = self.student
-            try:
-                return run(x, cell, kept.graph, kept.layout)
-            except RuntimeError as error:
-                raise ModelFault(f"{self.name}: {str(error).splitlines()[0]}") from error
-
-    def _neighbourhood(
-        self, numbers: np.ndarray, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray
-    ) -> _Neighbourhood:
-        kept = self._kept
-        if kept is not None and kept.holds(numbers, x, cell, pbc, self.skin_A):
-            return kept
+    def _set_atoms(self, numbers: np.ndarray) -> None:
         species = species_of(numbers, self.student.elements)
+        self._order = np.argsort(species, kind="stable")
+        self._numbers, self._listed = numbers.copy(), None
+        species = species[self._order]
+        if self._compile and self._device == "cpu":
+            try:
+                self.evaluator = CpuStudent(self.student, species, torch.get_num_threads())
+                return
+            except NoKernels as error:
+                print(f"{self.name}: note: {error}; torch.compile is used", file=sys.stderr)
+        self.evaluator = TorchStudent(self.student, species, self._compile, self.name)
+
+    def _list_pairs(self, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
+        assert self.evaluator is not None
         # Atoms are brought into the cell first, so that coordinates stay short.
         images = np.zeros_like(x)
         if pbc.all():
             images = np.floor(np.linalg.solve(cell.T, x.T).T)
-        cutoffs = self.student.architecture.cutoffs_A
-        rows = build_rows(
-            species,
-            x - images @ cell,
-            cell,
-            pbc,
-            len(self.student.elements),
-            tuple(c + self.skin_A if c else 0.0 for c in cutoffs),  # type: ignore[arg-type]
-        )
-        layout, spilt = self._layout_for(rows)
-        graph = to_graph([rows], layout, self._dtype, self._device)
-        self._kept = kept = _Neighbourhood(rows, graph, layout, spilt)
-        kept.numbers, kept.pbc, kept.cell = numbers.copy(), pbc.copy(), cell.copy()
-        kept.positions, kept.images = x.copy(), images[rows.order]
+        self.evaluator.set_pairs(x - images @ cell, cell, pbc, self.skin_A)
+        self._listed = _Listed(x, cell, pbc, images)
         self.rebuilds += 1
-        return kept
-
-    def _layout_for(self, rows: Rows) -> tuple[Layout, bool]:
-        """A layout that holds the rows, and whether it is another one than the compiled."""
-        if self._layout is not None and rows.fits(self._layout):
-            return self._layout, False
-        if self._layout is not None and rows.counts == self._layout.counts and self._compiled:
-            self.spills += 1
-            if self.spills % MOST_SPILLS:
-                return rows.layout(), True
-        self._layout = rows.layout(SLACK).joined(self._layout)
-        return self._layout, False
 
 
 def load_student(

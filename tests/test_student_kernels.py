@@ -1,0 +1,147 @@
+"""The student in C equals the student in torch, and is used where a C compiler is."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from student_tools import make_student, water_box
+
+from dmts_ipi.distill import student_kernels
+from dmts_ipi.distill.student_cpu import CpuStudent
+from dmts_ipi.distill.student_model import StudentModel
+from dmts_ipi.distill.student_torch import TorchStudent
+
+pytestmark = pytest.mark.skipif(
+    not any(shutil.which(c) for c in ("cc", "gcc", "clang")), reason="no C compiler"
+)
+PBC = np.ones(3, bool)
+PARTS = [
+    {},
+    {"normalise": False},
+    {"messages": 0},
+    {"near_hidden": 0},
+    {"far_bessel": 0, "triple_invariants": 0},
+    {"hidden": 17, "messages": 21, "invariants": 9, "head_channels": 5, "near_channels": 3},
+]
+
+
+@pytest.fixture(autouse=True)
+def _quick_to_compile(monkeypatch, tmp_path_factory):
+    """Less optimised, and kept for all tests of this session only."""
+    flags = [f if f != "-O3" else "-O1" for f in student_kernels.COMPILE]
+    monkeypatch.setattr(student_kernels, "COMPILE", tuple(flags))
+    monkeypatch.setenv("DMTS_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
+
+
+def both(student, dtype="float64") -> tuple[StudentModel, StudentModel]:
+    kernels = StudentModel(student, dtype=dtype, compile=True)
+    return kernels, StudentModel(student, dtype=dtype, compile=False)
+
+
+def assert_equal(kernels, plain, numbers, x, cell, pbc, tolerance=1e-11):
+    a, b = kernels.compute(numbers, x, cell, pbc), plain.compute(numbers, x, cell, pbc)
+    assert isinstance(kernels.evaluator, CpuStudent)
+    assert isinstance(plain.evaluator, TorchStudent)
+    size = np.abs(b.forces_eV_per_A).max() + 0.1  # alone, an atom feels nothing
+    np.testing.assert_allclose(a.forces_eV_per_A, b.forces_eV_per_A, atol=tolerance * size, rtol=0)
+    np.testing.assert_allclose(a.virial_eV, b.virial_eV, atol=100 * tolerance * size, rtol=0)
+
+
+@pytest.mark.parametrize("parts", PARTS, ids=[",".join(p) or "all" for p in PARTS])
+def test_equals_torch_for_every_part(parts):
+    numbers, x, cell = water_box(1)
+    kernels, plain = both(make_student(**parts))
+    assert_equal(kernels, plain, numbers, x, cell, PBC)
+
+
+def test_equals_torch_for_every_kind_of_structure():
+    kernels, plain = both(make_student())
+    numbers, x, cell = water_box(2, molecules=4, length=5.0)
+    tilted = cell + np.array([[0, 0, 0], [0.7, 0, 0], [0.3, -0.5, 0]])  # under twice the reach
+    assert_equal(kernels, plain, numbers, x, tilted, PBC)
+    assert_equal(kernels, plain, numbers, x, cell, np.zeros(3, bool))
+    assert_equal(kernels, plain, numbers, x, cell, np.array([True, True, False]))
+    assert_equal(kernels, plain, numbers[:3], x[:3], cell, np.zeros(3, bool))
+    assert_equal(kernels, plain, numbers[1:2], x[1:2], cell, np.zeros(3, bool))
+    assert_equal(kernels, plain, numbers[1:2], x[1:2], cell / 2, PBC)  # its own images
+    hydrogens = np.array([[0, 0, 0], [0, 0, 0.62]])  # within the wall
+    assert_equal(kernels, plain, np.array([1, 1]), hydrogens, cell, np.zeros(3, bool))
+
+
+def test_equals_torch_along_a_path_with_a_skin_and_a_moving_cell():
+    kernels, plain = both(make_student())
+    numbers, x, cell = water_box(8)
+    rng = np.random.default_rng(1)
+    for k in range(10):
+        x = x + rng.normal(scale=0.02, size=x.shape)
+        assert_equal(kernels, plain, numbers, x, cell * (1 + 1e-4 * k), PBC)
+    assert 1 < kernels.rebuilds < 10
+
+
+def test_float32_is_as_close_to_float64_as_torch_is():
+    numbers, x, cell = water_box(3)
+    exact = StudentModel(make_student(), dtype="float64", compile=False)
+    wanted = exact.compute(numbers, x, cell, PBC).forces_eV_per_A
+    error = [
+        np.abs(m.compute(numbers, x, cell, PBC).forces_eV_per_A - wanted).max()
+        for m in both(make_student(), "float32")
+    ]
+    assert error[0] < 3 * error[1]
+    assert error[1] < 1e-4 * np.abs(wanted).max()
+
+
+def test_threads_do_not_change_a_digit(monkeypatch):
+    numbers, x, cell = water_box(4)
+    results = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
+        m = StudentModel(make_student(), dtype="float32", compile=True)
+        results.append(m.compute(numbers, x, cell, PBC))
+    np.testing.assert_array_equal(results[0].forces_eV_per_A, results[1].forces_eV_per_A)
+    np.testing.assert_array_equal(results[0].virial_eV, results[1].virial_eV)
+
+
+@pytest.mark.parametrize("why", ["no compiler", "a compiler that fails", "cutoffs"])
+def test_without_kernels_torch_is_used_and_one_line_says_why(why, monkeypatch, capsys, tmp_path):
+    parts = {}
+    if why == "no compiler":
+        student_kernels._compiler.cache_clear()
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    elif why == "a compiler that fails":
+        monkeypatch.setenv("DMTS_CACHE", str(tmp_path))
+        flags = (*student_kernels.COMPILE, "--no-such-option")
+        monkeypatch.setattr(student_kernels, "COMPILE", flags)
+    else:
+        parts = {"near_cutoff_A": 3.5}
+    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    numbers, x, cell = water_box(5)
+    student = make_student(**parts)
+    m = StudentModel(student, dtype="float64", compile=True)
+    f = m.compute(numbers, x, cell, PBC).forces_eV_per_A
+    assert isinstance(m.evaluator, TorchStudent)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith("; torch.compile is used")
+    plain = StudentModel(student, dtype="float64", compile=False)
+    np.testing.assert_array_equal(f, plain.compute(numbers, x, cell, PBC).forces_eV_per_A)
+    student_kernels._compiler.cache_clear()
+
+
+def test_a_read_only_cache_is_no_obstacle(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("DMTS_CACHE", str(blocked / "below"))
+    numbers, x, cell = water_box(6)
+    kernels, plain = both(make_student())
+    assert_equal(kernels, plain, numbers, x, cell, PBC)
+
+
+def test_a_compiled_library_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("DMTS_CACHE", str(tmp_path))
+    numbers, x, cell = water_box(7)
+    for _ in range(2):
+        both(make_student())[0].compute(numbers, x, cell, PBC)
+        assert [p.suffix for p in tmp_path.iterdir()] == [".so"]
