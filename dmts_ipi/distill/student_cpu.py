@@ -21,6 +21,8 @@ from dmts_ipi.core.neighbours import neighbour_pairs
 from .student import Student
 from .student_kernels import NoKernels, atom_parameters_of, build, parameters_of, sizes_of
 
+BOX_A = 3.0
+
 
 class _System(ctypes.Structure):
     """``system_t`` of student_pairs.c."""
@@ -79,6 +81,7 @@ class CpuStudent:
         }
         self._buffers = {k: torch.zeros(v, dtype=self._dtype) for k, v in sizes.items()}
         self._forces, self._virial = np.zeros((n, 3)), np.zeros((3, 3))
+        self._order = np.arange(n)
         self._system = _System(n_atoms=n)
         self._kept: dict[str, np.ndarray | Tensor] = {"species": self._species}
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
@@ -86,14 +89,18 @@ class CpuStudent:
 
     def set_pairs(self, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, skin_A: float) -> None:
         """Makes the list of pairs of positions x (n, 3) A, ``skin_A`` beyond the cutoffs."""
+        self._order = order = np.lexsort((_along_curve(x, cell, pbc), self._species))
+        x = x[order]
         rows, near, far = self.architecture.cutoffs_A
         i, j, s = neighbour_pairs(x, cell, pbc, max(rows, near, far) + skin_A, full=False)
         d = x[j] - x[i] + s @ cell
         r = np.sqrt(np.einsum("ea,ea->e", d, d))
         reach = (r >= near + skin_A).astype(np.int8) + (r >= rows + skin_A)
-        order = np.lexsort((i, reach))
-        i, j, s, reach = i[order], j[order], s[order], reach[order]
-        owners = np.stack([i, j], axis=1).reshape(-1)
+        by_reach = np.lexsort((i, reach))
+        i, j, s, reach = i[by_reach], j[by_reach], s[by_reach], reach[by_reach]
+        # numpy sorts short integers by their digits, five times faster
+        index = np.int16 if len(x) < 2**15 else np.int64
+        owners = np.stack([i, j], axis=1).reshape(-1).astype(index)
         n_pairs, n = len(i), len(x)
         n_rows = int(np.searchsorted(reach, 2))
         a, dtype = self.architecture, self._dtype
@@ -148,7 +155,7 @@ class CpuStudent:
             x: positions (n, 3), Angstrom, in the order and images of ``set_pairs``.
             cell: (3, 3) Angstrom, rows.
         """
-        x, cell = np.ascontiguousarray(x, float), np.ascontiguousarray(cell, float)
+        x, cell = np.ascontiguousarray(x[self._order], float), np.ascontiguousarray(cell, float)
         self._system.x, self._system.cell = x.ctypes.data, cell.ctypes.data
         atoms, pairs = self._atom_ranges, self._pair_ranges
         density, hidden, q, message, heads, *near, far = map(_address, self._buffers.values())
@@ -162,7 +169,26 @@ class CpuStudent:
         self._each("pair_forces", pairs, *near, far, int(self.architecture.normalise))
         self._each("sum_forces", atoms, self._forces.ctypes.data)
         self._library.virial(ctypes.addressof(self._system), self._virial.ctypes.data)
-        return self._forces.copy(), 0.5 * (self._virial + self._virial.T)
+        forces = np.empty_like(self._forces)
+        forces[self._order] = self._forces
+        return forces, 0.5 * (self._virial + self._virial.T)
+
+
+def _along_curve(x: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Places (n,) along a Z curve through boxes of BOX_A: neighbours in space stay so in memory."""
+    if pbc.all():
+        fractions = np.linalg.solve(cell.T, x.T).T
+        lengths = np.linalg.norm(cell, axis=1)
+    else:
+        lengths = np.ptp(x, axis=0) + 1e-9
+        fractions = (x - x.min(axis=0)) / lengths
+    boxes = np.minimum(np.ceil(lengths / BOX_A), 1024)
+    index = (np.clip(fractions, 0, 1 - 1e-9) * boxes).astype(np.int64)
+    place = np.zeros(len(x), np.int64)
+    for bit in range(10):
+        for axis in range(3):
+            place |= (index[:, axis] >> bit & 1) << (3 * bit + axis)
+    return place
 
 
 def _address(array: np.ndarray | Tensor) -> int:
