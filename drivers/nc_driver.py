@@ -4,7 +4,8 @@
     python drivers/nc_driver.py --model water-student --structure water.xyz --unix student
 
 Composition only: any model loads here, the options and exit statuses are in
-``dmts_ipi.ipi.driver``, the models in ``dmts_ipi.distill.models``.
+``dmts_ipi.ipi.driver``, the models in ``dmts_ipi.distill.models``, telemetry in
+``dmts_ipi.watchdog``.
 """
 
 import sys
@@ -15,8 +16,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the driver; returns its exit status."""
     from dmts_ipi.distill.models import load_model
     from dmts_ipi.ipi.driver import main as run
+    from dmts_ipi.watchdog.publisher import opener
 
-    return run("nc_driver", load_model, default_dtype="float32", argv=argv)
+    telemetry = opener("student")
+    return run(
+        "nc_driver", load_model, default_dtype="float32", argv=argv, open_telemetry=telemetry
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     python drivers/nnp_driver.py --model water-teacher --structure water.xyz --unix teacher
 
 Composition only: any model loads here, the options and exit statuses are in
-``dmts_ipi.ipi.driver``, the models in ``dmts_ipi.distill.models``.
+``dmts_ipi.ipi.driver``, the models in ``dmts_ipi.distill.models``, telemetry in
+``dmts_ipi.watchdog``.
 """
 
 import sys
@@ -15,8 +16,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the driver; returns its exit status."""
     from dmts_ipi.distill.models import load_model
     from dmts_ipi.ipi.driver import main as run
+    from dmts_ipi.watchdog.publisher import opener
 
-    return run("nnp_driver", load_model, default_dtype=None, argv=argv)
+    telemetry = opener("teacher")
+    return run("nnp_driver", load_model, default_dtype=None, argv=argv, open_telemetry=telemetry)
 
 
 if __name__ == "__main__":

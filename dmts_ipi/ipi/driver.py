@@ -26,10 +26,12 @@ from dmts_ipi.core.model import ForceModel, check_structure
 
 from . import units
 from .client import SOCKETS_PREFIX, Client, Endpoint
-from .driver_model import AtomicUnitsModel
+from .driver_model import AtomicUnitsModel, Observer
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WARM_UP_EVALUATIONS = 3
+# (setting, name, n_atoms, device), handed in like the models: ``watchdog.publisher.opener``
+OpenTelemetry = Callable[[str, str, int, str], Observer | None]
 
 
 class LoadModel(Protocol):
@@ -97,6 +99,13 @@ def build_parser(program: str, default_dtype: str | None) -> argparse.ArgumentPa
         metavar="S",
         help="limit of the wait for i-PI to come back, s; 0: none (%(default)g)",
     )
+    add(
+        "--telemetry",
+        default="auto",
+        metavar="WHERE",
+        help="figures of every evaluation over ZeroMQ: auto (unix sockets in /tmp/dmts-UID), off, "
+        "ipc:///PATH or tcp://HOST:PORT, which takes PORT + 1 as well (%(default)s)",
+    )
     add("--verbose", action="store_true", help="say where the time went")
     return parser
 
@@ -122,6 +131,7 @@ def main(
     *,
     default_dtype: str | None = None,
     argv: Sequence[str] | None = None,
+    open_telemetry: OpenTelemetry | None = None,
 ) -> int:
     """Runs a driver and returns its exit status (module docstring)."""
     args = build_parser(program, default_dtype).parse_args(argv)
@@ -148,6 +158,8 @@ def main(
         _limit_threads(args.threads)
         evaluator = AtomicUnitsModel(model, frame.numbers, frame.pbc, args.need_virial)
         warm_up(evaluator, frame, say)
+        if open_telemetry is not None:
+            evaluator.observer = _telemetry(open_telemetry, args, endpoint, evaluator, say)
         client = Client(
             endpoint,
             evaluator,
@@ -170,6 +182,24 @@ def main(
     except DmtsError as error:
         say(f"error: {error}")
         return error.status
+
+
+def _telemetry(
+    open_telemetry: OpenTelemetry,
+    args: argparse.Namespace,
+    endpoint: Endpoint,
+    evaluator: AtomicUnitsModel,
+    say: Callable[[str], None],
+) -> Observer | None:
+    """Opens telemetry. Where nobody asked for it, a run does without rather than fail."""
+    name = Path(endpoint.path).name or f"{endpoint.host}-{endpoint.port}"
+    try:
+        return open_telemetry(args.telemetry, name, len(evaluator.numbers), args.device)
+    except InputError as error:
+        if args.telemetry != "auto":
+            raise
+        say(f"no telemetry: {error}")
+        return None
 
 
 def warm_up(evaluator: AtomicUnitsModel, frame: Frame, say: Callable[[str], None]) -> None:

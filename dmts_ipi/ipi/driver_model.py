@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 import numpy as np
 
@@ -10,6 +11,29 @@ from dmts_ipi.core.errors import InputError, ModelFault
 from dmts_ipi.core.model import ForceModel, check_result
 
 from . import units
+
+
+class Observer(Protocol):
+    """Who is told of evaluations (telemetry). It never waits and never raises."""
+
+    def connected(self) -> None:
+        """i-PI has begun a connection."""
+
+    def begin(self) -> None:
+        """An evaluation begins."""
+
+    def failed(self) -> None:
+        """It raised."""
+
+    def evaluated(
+        self,
+        positions_bohr: np.ndarray,
+        positions_A: np.ndarray,
+        cell_A: np.ndarray,
+        energy_eV: float | None,
+        forces_eV_per_A: np.ndarray,
+    ) -> None:
+        """It is done: (n, 3), (3, 3) rows, energy or None, (n, 3)."""
 
 
 class AtomicUnitsModel:
@@ -22,6 +46,7 @@ class AtomicUnitsModel:
         need_virial: refuse a model without virial. Where False such a model answers with a
             virial of zeros, because i-PI's protocol has no "absent": right for NVE and NVT,
             wrong for NPT.
+        observer: is told of every evaluation; may be set later.
 
     Attributes:
         evaluations: how many structures were asked for since the start.
@@ -35,8 +60,10 @@ class AtomicUnitsModel:
         numbers: np.ndarray,
         pbc: np.ndarray | bool,
         need_virial: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         self.model = model
+        self.observer = observer
         self.numbers = np.array(numbers, dtype=np.int64)
         self.pbc = np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)))
         self.need_virial = need_virial
@@ -58,6 +85,8 @@ class AtomicUnitsModel:
             InputError: a virial is needed and the model has none.
         """
         self.evaluations += 1
+        if self.observer is not None:
+            self.observer.begin()
         start = time.perf_counter()
         n = len(self.numbers)
         try:
@@ -65,17 +94,18 @@ class AtomicUnitsModel:
                 raise ModelFault(f"i-PI sent {len(positions_bohr)} atoms, the structure has {n}")
             if not (np.isfinite(positions_bohr).all() and np.isfinite(h_bohr).all()):
                 raise ModelFault("i-PI sent positions or a cell that are not finite")
-            result = self.model.compute(
-                self.numbers,
-                units.positions_from_ipi(positions_bohr),
-                units.cell_from_ipi(h_bohr),
-                self.pbc,
-            )
+            positions, cell = units.positions_from_ipi(positions_bohr), units.cell_from_ipi(h_bohr)
+            result = self.model.compute(self.numbers, positions, cell, self.pbc)
             check_result(result, n, self.model.name)
         except Exception as error:  # a network can raise anything; i-PI must see a clean end
+            if self.observer is not None:
+                self.observer.failed()
             raise ModelFault(f"evaluation {self.evaluations}: {_cause(error)}") from error
         finally:
             self.seconds += time.perf_counter() - start
+        if self.observer is not None:
+            forces_eV = np.asarray(result.forces_eV_per_A)
+            self.observer.evaluated(positions_bohr, positions, cell, result.energy_eV, forces_eV)
         self.virial_absent = result.virial_eV is None
         if result.virial_eV is None:
             self._refuse_absent_virial()
@@ -91,6 +121,8 @@ class AtomicUnitsModel:
         Raises:
             InputError: i-PI requires a virial and the model has none.
         """
+        if self.observer is not None:
+            self.observer.connected()
         if fields.get("virial", "").lower() == "required":
             self.need_virial = True
             if self.virial_absent:

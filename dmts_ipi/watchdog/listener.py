@@ -1,0 +1,267 @@
+"""The watchdog's side of telemetry: a thread that hears both drivers and pairs their forces.
+
+The teacher's forces come by themselves, once per outer step. The student's forces at the same
+positions are asked for by digest. What is malformed is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zmq
+
+from .difference import Difference, difference
+from .endpoints import Addresses
+from .messages import TOPIC, BadMessage, Message, decode, encode
+
+STATUS_EVERY_S = 1.0
+RETRY_EVERY_S, RETRY_FOR_S = 0.05, 5.0  # the student may be the later one of the two
+MAX_PENDING = 64
+QUEUE = 64
+HEALTH = ("pid", "connection", "evaluation", "evaluation_s", "memory_MB", "dropped", "device")
+RECONNECT_MS, RECONNECT_MAX_MS = 50, 1000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both forces at one structure. Arrays are kept only where they were asked for.
+
+    ``evaluation`` counts the teacher's evaluations of this connection to i-PI, from 1.
+    """
+
+    difference: Difference
+    connection: int
+    evaluation: int
+    pid: int
+    time_unix_s: float
+    energy_eV: float | None
+    positions_A: np.ndarray | None = None
+    cell_A: np.ndarray | None = None
+    teacher_eV_per_A: np.ndarray | None = None
+    student_eV_per_A: np.ndarray | None = None
+
+
+@dataclass
+class Health:
+    """What is known of a driver. Times are monotonic, s; -inf: never."""
+
+    pid: int = 0
+    connection: int = 0
+    evaluation: int = 0
+    evaluation_s: float = float("nan")
+    memory_MB: float = 0.0
+    dropped: int = 0
+    device: str = ""
+    last_news: float = float("-inf")
+    last_answer: float = float("-inf")
+    evaluating_s: float | None = None
+
+
+@dataclass
+class _Waiting:
+    message: Message
+    since: float
+    asked: float
+
+
+@dataclass
+class Counts:
+    """How many messages: heard, malformed, and teacher evaluations without a partner."""
+
+    messages: int = 0
+    bad: int = 0
+    pairs: int = 0
+    unpaired: int = 0
+
+
+class Listener:
+    """Hears the drivers of one run until ``close``.
+
+    Args:
+        addresses: by role; absent roles are not heard.
+        numbers: atomic numbers, (n,).
+        keep_above_eV_per_A: pairs with a largest difference above keep their arrays.
+    """
+
+    def __init__(
+        self, addresses: Mapping[str, Addresses], numbers: np.ndarray, keep_above_eV_per_A: float
+    ) -> None:
+        self.health = {role: Health() for role in addresses}
+        self.counts = Counts()
+        self.pairing = True  # off: only figures are wanted (single time steps)
+        self._numbers, self._keep_above = numbers, keep_above_eV_per_A
+        self._pairs: deque[Pair] = deque(maxlen=100_000)
+        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._context = zmq.Context()
+        self._events: zmq.Socket[bytes] = self._socket(zmq.SUB)
+        self._events.setsockopt(zmq.SUBSCRIBE, TOPIC)
+        self._services: dict[str, zmq.Socket[bytes]] = {}
+        for role, at in addresses.items():
+            self._events.connect(at.events)
+            self._services[role] = self._socket(zmq.DEALER)
+            self._services[role].connect(at.service)
+        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
+        self._thread.start()
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        sock: zmq.Socket[bytes] = self._context.socket(kind)
+        sock.setsockopt(zmq.LINGER, 0)
+        sock.setsockopt(zmq.SNDHWM, QUEUE)
+        sock.setsockopt(zmq.RCVHWM, QUEUE)
+        sock.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        sock.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        if kind == zmq.DEALER:
+            sock.setsockopt(zmq.IMMEDIATE, 1)  # no questions for a driver that is not there
+        return sock
+
+    def take(self) -> list[Pair]:
+        """The pairs since the call before, oldest first."""
+        with self._lock:
+            pairs = list(self._pairs)
+            self._pairs.clear()
+        return pairs
+
+    def forget(self) -> None:
+        """Drops pairs and questions under way: i-PI was restarted from an earlier state."""
+        with self._lock:
+            self._pairs.clear()
+            self._waiting.clear()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+        self._thread.join(10.0)
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        for sock in (self._events, *self._services.values()):
+            poller.register(sock, zmq.POLLIN)
+        next_status = 0.0
+        try:
+            while not self._stop.is_set():
+                wait_s = RETRY_EVERY_S if self._waiting else 0.25
+                ready = dict(poller.poll(int(1000 * wait_s)))
+                now = time.monotonic()
+                if self._events in ready:
+                    self._drain(self._events, now)
+                for role, sock in self._services.items():
+                    if sock in ready:
+                        self._drain(sock, now, role)
+                self._retry(now)
+                if now >= next_status:
+                    next_status = now + STATUS_EVERY_S
+                    for sock in self._services.values():
+                        _ask(sock, encode("ask_status", {}))
+        finally:
+            self._context.destroy(linger=0)
+
+    def _drain(self, sock: zmq.Socket[bytes], now: float, role: str = "") -> None:
+        """Takes what has arrived, but not for ever: other sockets want their turn."""
+        for _ in range(2 * QUEUE):
+            try:
+                frames = sock.recv_multipart(zmq.NOBLOCK)
+            except zmq.ZMQError:
+                return
+            self.counts.messages += 1
+            try:
+                self._take(decode(frames), now, role)
+            except BadMessage:
+                self.counts.bad += 1
+
+    def _take(self, message: Message, now: float, role: str) -> None:
+        if message.kind == "evaluation" and not role:
+            self._evaluation(message, now)
+        elif message.kind == "status" and role:
+            health = self.health[role]
+            for name in ("pid", "connection", "evaluation", "evaluating_s", "memory_MB"):
+                setattr(health, name, message.fields[name])
+            health.last_answer = now
+        elif message.kind == "forces" and role == "student":
+            self._forces(message)
+        else:
+            raise BadMessage("not expected here")
+
+    def _evaluation(self, message: Message, now: float) -> None:
+        fields = message.fields
+        health = self.health.get(fields["role"])
+        if health is None or fields["n_atoms"] != len(self._numbers):
+            raise BadMessage("a driver of another run")
+        for name in HEALTH:
+            setattr(health, name, fields[name])
+        health.last_news = now
+        if fields["role"] != "teacher" or "student" not in self._services:
+            return
+        if any(len(message.arrays.get(k, ())) != rows for k, rows in self._shapes().items()):
+            raise BadMessage("arrays are missing")
+        with self._lock:
+            self._waiting[fields["digest"]] = _Waiting(message, now, now)
+            while len(self._waiting) > MAX_PENDING:
+                self._waiting.popitem(last=False)
+                self.counts.unpaired += 1
+        self._ask_forces(fields["digest"])
+
+    def _shapes(self) -> dict[str, int]:
+        n = len(self._numbers)
+        return {"positions_A": n, "cell_A": 3, "forces_eV_per_A": n}
+
+    def _ask_forces(self, name: str) -> None:
+        _ask(self._services["student"], encode("ask_forces", {"digest": name}))
+
+    def _retry(self, now: float) -> None:
+        for name, waiting in list(self._waiting.items()):
+            if now - waiting.since > (RETRY_FOR_S if self.pairing else 0.0):
+                with self._lock:
+                    if self._waiting.pop(name, None) is not None:
+                        self.counts.unpaired += self.pairing
+            elif now - waiting.asked > RETRY_EVERY_S:
+                waiting.asked = now
+                self._ask_forces(name)
+
+    def _forces(self, message: Message) -> None:
+        if not message.fields["found"]:
+            return
+        student = message.arrays.get("forces_eV_per_A")
+        if student is None or len(student) != len(self._numbers):
+            raise BadMessage("forces of another run")
+        with self._lock:
+            waiting = self._waiting.pop(message.fields["digest"], None)
+        if waiting is None:
+            return  # answered before
+        pair = self._pair(waiting.message, student)
+        with self._lock:
+            self.counts.pairs += 1
+            self._pairs.append(pair)
+
+    def _pair(self, teacher: Message, student: np.ndarray) -> Pair:
+        fields, arrays = teacher.fields, teacher.arrays
+        found = difference(arrays["forces_eV_per_A"], student, self._numbers)
+        kept: dict[str, Any] = {}
+        if not found.largest <= self._keep_above:
+            kept = {
+                "positions_A": arrays["positions_A"],
+                "cell_A": arrays["cell_A"],
+                "teacher_eV_per_A": arrays["forces_eV_per_A"],
+                "student_eV_per_A": student,
+            }
+        return Pair(
+            difference=found,
+            connection=fields["connection"],
+            evaluation=fields["evaluation"],
+            pid=fields["pid"],
+            time_unix_s=fields["time_unix_s"],
+            energy_eV=fields["energy_eV"],
+            **kept,
+        )
+
+
+def _ask(sock: zmq.Socket[bytes], frames: list[bytes]) -> None:
+    with contextlib.suppress(zmq.ZMQError):  # nobody there, or its queue is full
+        sock.send_multipart(frames, zmq.NOBLOCK)

@@ -1,0 +1,249 @@
+"""A driver's side of telemetry: it publishes, answers, and never waits.
+
+* Every evaluation of the teacher is published with its positions and forces (one per outer step).
+* The student publishes figures at most 20 times a second, and keeps the forces of its last
+  evaluations; who wants them asks by the digest of the positions.
+* A full queue, a slow listener or none at all: the message is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import zmq
+
+from dmts_ipi.core.errors import InputError
+
+from .endpoints import Addresses, addresses
+from .messages import BadMessage, decode, digest, encode
+
+QUEUE = 32  # messages that may wait in a socket
+MIN_INTERVAL_S = 0.05  # between the student's messages
+RING_BYTES, RING_MAX = 32_000_000, 4096
+MEMORY_EVERY_S = 2.0
+
+
+class Ring:
+    """The forces of the last evaluations, by digest. One thread stores, another looks up."""
+
+    def __init__(self, n_atoms: int) -> None:
+        self.size = max(2, min(RING_MAX, RING_BYTES // max(24 * n_atoms, 1)))
+        self._forces = np.empty((self.size, n_atoms, 3))  # the system hands pages out on first use
+        self._energies: list[float | None] = [None] * self.size
+        self._names: list[str] = [""] * self.size
+        self._at: dict[str, int] = {}
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def store(self, name: str, energy_eV: float | None, forces: np.ndarray) -> None:
+        """Takes an evaluation, (n, 3) eV/A; the oldest one goes."""
+        with self._lock:
+            k = self._next
+            if self._at.get(self._names[k]) == k:
+                del self._at[self._names[k]]
+            self._forces[k] = forces
+            self._energies[k], self._names[k], self._at[name] = energy_eV, name, k
+            self._next = (k + 1) % self.size
+
+    def find(self, name: str) -> tuple[float | None, np.ndarray] | None:
+        """Energy (eV) and a copy of the forces of a structure, if they are still here."""
+        with self._lock:
+            k = self._at.get(name)
+            return None if k is None else (self._energies[k], self._forces[k].copy())
+
+
+class Publisher:
+    """Telemetry of one driver. ``role``: ``teacher`` or ``student``.
+
+    Raises:
+        InputError: the addresses cannot be used.
+    """
+
+    def __init__(self, role: str, addresses: Addresses, n_atoms: int, device: str) -> None:
+        self.role, self.device, self.n_atoms = role, device, n_atoms
+        self.connection = self.evaluation = self.dropped = 0
+        self.bad_questions = 0
+        self._with_forces = role == "teacher"
+        self._ring = None if self._with_forces else Ring(n_atoms)
+        self._host, self._pid = socket.gethostname(), os.getpid()
+        self._started: float | None = None
+        self._last_sent = self._memory_at = -1e9
+        self._memory_MB = 0.0
+        self._context = zmq.Context()
+        self._events = self._bind(zmq.PUB, addresses.events)
+        service = self._bind(zmq.ROUTER, addresses.service)
+        self._thread = threading.Thread(
+            target=self._serve, args=(service,), name="telemetry", daemon=True
+        )
+        self._thread.start()
+
+    def _bind(self, kind: int, address: str) -> zmq.Socket[bytes]:
+        sock: zmq.Socket[bytes] = self._context.socket(kind)
+        sock.setsockopt(zmq.LINGER, 0)
+        sock.setsockopt(zmq.SNDHWM, QUEUE)
+        sock.setsockopt(zmq.RCVHWM, QUEUE)
+        try:
+            sock.bind(address)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise InputError("telemetry", address, f"{error.strerror}; use another") from error
+        return sock
+
+    def connected(self) -> None:
+        """i-PI has begun a connection: evaluations count from one again."""
+        self.connection += 1
+        self.evaluation = 0
+
+    def begin(self) -> None:
+        """An evaluation begins."""
+        self._started = time.monotonic()
+
+    def failed(self) -> None:
+        """It raised."""
+        self._started = None
+
+    def evaluated(
+        self,
+        positions_bohr: np.ndarray,
+        positions_A: np.ndarray,
+        cell_A: np.ndarray,
+        energy_eV: float | None,
+        forces_eV_per_A: np.ndarray,
+    ) -> None:
+        """It is done. Never waits and never raises for want of a listener.
+
+        Args:
+            positions_bohr: (n, 3) as i-PI sent them, for the digest.
+            positions_A: (n, 3). cell_A: (3, 3), rows.
+            energy_eV: None where the model has none. forces_eV_per_A: (n, 3).
+        """
+        now = time.monotonic()
+        seconds, self._started = now - (self._started or now), None
+        self.evaluation += 1
+        name = digest(positions_bohr)
+        if self._ring is not None:
+            energy = None if energy_eV is None else float(energy_eV)
+            self._ring.store(name, energy, forces_eV_per_A)
+            if now - self._last_sent < MIN_INTERVAL_S:
+                return
+        self._last_sent = now
+        square = np.einsum("ij,ij->i", forces_eV_per_A, forces_eV_per_A, dtype=np.float64)
+        worst = int(square.argmax())
+        fields: dict[str, Any] = {
+            "role": self.role,
+            "pid": self._pid,
+            "host": self._host,
+            "connection": self.connection,
+            "evaluation": self.evaluation,
+            "digest": name,
+            "n_atoms": len(square),
+            "energy_eV": None if energy_eV is None else float(energy_eV),
+            "force_max_eV_per_A": float(square[worst]) ** 0.5,
+            "force_max_atom": worst,
+            "force_rms_eV_per_A": float(square.mean() / 3) ** 0.5,
+            "evaluation_s": seconds,
+            "memory_MB": self._memory(now),
+            "device": self.device,
+            "dropped": self.dropped,
+            "time_unix_s": time.time(),
+        }
+        arrays = None
+        if self._with_forces:
+            arrays = {
+                "positions_A": positions_A,
+                "cell_A": cell_A,
+                "forces_eV_per_A": forces_eV_per_A,
+            }
+        try:
+            self._events.send_multipart(encode("evaluation", fields, arrays), zmq.NOBLOCK)
+        except zmq.ZMQError:
+            self.dropped += 1
+
+    def _memory(self, now: float) -> float:
+        """Resident memory, MB, looked up now and then."""
+        if now - self._memory_at > MEMORY_EVERY_S:
+            self._memory_at, self._memory_MB = now, resident_MB()
+        return self._memory_MB
+
+    def _serve(self, service: zmq.Socket[bytes]) -> None:
+        """Answers questions until the context ends. The only thread that uses this socket."""
+        while True:
+            try:
+                who, *frames = service.recv_multipart()
+                service.send_multipart([who, *self._answer(frames)], zmq.NOBLOCK)
+            except BadMessage:
+                self.bad_questions += 1
+            except zmq.Again:
+                self.dropped += 1
+            except zmq.ContextTerminated:
+                service.close(0)
+                return
+            except zmq.ZMQError:  # whoever asked is gone
+                self.dropped += 1
+
+    def _answer(self, frames: list[bytes]) -> list[bytes]:
+        question = decode(frames)
+        if question.kind == "ask_status":
+            started = self._started
+            return encode(
+                "status",
+                {
+                    "role": self.role,
+                    "pid": self._pid,
+                    "connection": self.connection,
+                    "evaluation": self.evaluation,
+                    "evaluating_s": None if started is None else time.monotonic() - started,
+                    "memory_MB": self._memory_MB,
+                },
+            )
+        if question.kind != "ask_forces":
+            raise BadMessage("not a question")
+        name = question.fields["digest"]
+        found = None if self._ring is None else self._ring.find(name)
+        if found is None:
+            return encode("forces", {"digest": name, "found": False, "energy_eV": None})
+        energy, forces = found
+        return encode(
+            "forces",
+            {"digest": name, "found": True, "energy_eV": energy},
+            {"forces_eV_per_A": forces},
+        )
+
+    def close(self) -> None:
+        """Ends the thread and removes the sockets."""
+        self._events.close(0)
+        self._context.term()
+        self._thread.join(5.0)
+
+
+def resident_MB() -> float:
+    """Resident memory of this process, MB; 0 where the system does not say."""
+    if not sys.platform.startswith("linux"):
+        return 0.0
+    try:
+        with open("/proc/self/statm", "rb") as stream:
+            pages = int(stream.read().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def opener(role: str) -> Callable[[str, str, int, str], Publisher | None]:
+    """Opens telemetry for a driver of this role: ``(setting, name, n_atoms, device)``.
+
+    The function returned gives None where telemetry is off, and raises InputError where the
+    setting cannot be used.
+    """
+
+    def open_publisher(setting: str, name: str, n_atoms: int, device: str) -> Publisher | None:
+        where = addresses(setting, name)
+        return None if where is None else Publisher(role, where, n_atoms, device)
+
+    return open_publisher

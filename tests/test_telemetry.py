@@ -1,0 +1,410 @@
+"""Telemetry: messages, a driver's side, the watchdog's side. Real ZeroMQ sockets, no i-PI."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from dmts_ipi.core.errors import InputError, ModelFault
+from dmts_ipi.core.model import ForceResult
+from dmts_ipi.ipi.client_session import Session, header
+from dmts_ipi.ipi.driver_model import AtomicUnitsModel
+from dmts_ipi.watchdog import endpoints
+from dmts_ipi.watchdog.difference import Distribution, difference
+from dmts_ipi.watchdog.endpoints import Addresses, addresses
+from dmts_ipi.watchdog.listener import Listener, Pair
+from dmts_ipi.watchdog.messages import SCHEMA, TOPIC, BadMessage, decode, digest, encode
+from dmts_ipi.watchdog.publisher import QUEUE, Publisher, Ring, opener
+
+NUMBERS = np.array([8, 1, 1])
+RNG = np.random.default_rng(4)
+LIMIT_S = 60.0
+EVALUATION = {
+    "role": "teacher",
+    "pid": 1,
+    "host": "h",
+    "connection": 1,
+    "evaluation": 2,
+    "digest": "ab",
+    "n_atoms": 3,
+    "energy_eV": -1.5,
+    "force_max_eV_per_A": 2.0,
+    "force_max_atom": 1,
+    "force_rms_eV_per_A": 1.0,
+    "evaluation_s": 0.1,
+    "memory_MB": 10.0,
+    "device": "cpu",
+    "dropped": 0,
+    "time_unix_s": 1.0,
+}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> dict[str, Addresses]:
+    found = {r: addresses(f"ipc://{tmp_path}/{r}", "") for r in ("teacher", "student")}
+    return {role: a for role, a in found.items() if a is not None}
+
+
+@pytest.fixture
+def publishers(at: dict[str, Addresses]) -> Iterator[dict[str, Publisher]]:
+    made = {role: Publisher(role, where, 3, "cpu") for role, where in at.items()}
+    yield made
+    for publisher in made.values():
+        publisher.close()
+
+
+@pytest.fixture
+def listener(at: dict[str, Addresses]) -> Iterator[Listener]:
+    listener = Listener(at, NUMBERS, keep_above_eV_per_A=1.0)
+    yield listener
+    listener.close()
+
+
+def evaluate(publisher: Publisher, x: np.ndarray, forces: np.ndarray, energy: float = -1.0) -> None:
+    publisher.begin()
+    publisher.evaluated(x, x * 0.5, np.eye(3) * 9, energy, forces)
+
+
+def test_a_message_comes_back_as_it_was_sent() -> None:
+    arrays = {"positions_A": RNG.normal(size=(3, 3)), "forces_eV_per_A": np.ones((3, 3))}
+    message = decode(encode("evaluation", {**EVALUATION, "energy_eV": float("nan")}, arrays))
+    assert message.kind == "evaluation"
+    assert np.isnan(message.fields.pop("energy_eV"))
+    assert message.fields == {k: v for k, v in EVALUATION.items() if k != "energy_eV"}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(message.arrays[name], array)
+
+
+def _bad() -> dict[str, list[bytes]]:
+    arrays = {"positions_A": np.zeros((3, 3))}
+    topic, head, data = encode("evaluation", EVALUATION, arrays)
+
+    def edited(**changes: object) -> list[bytes]:
+        fields = {k: v for k, v in {**json.loads(head), **changes}.items() if v is not None}
+        return [topic, json.dumps(fields).encode(), data]
+
+    return {
+        "empty": [],
+        "topic": [b"dmts-ipi.2", head, data],
+        "no JSON": [topic, b"\x80\x04pickle", data],
+        "not an object": [topic, b"[1]", data],
+        "too long": [topic, b" " * 70_000 + head, data],
+        "nested": [topic, b"[" * 60_000, data],
+        "schema": edited(schema=SCHEMA + 1),
+        "kind": edited(kind="pickle"),
+        "kind type": edited(kind=["evaluation"]),
+        "type": edited(pid="1"),
+        "flag for a number": edited(pid=True),
+        "absent": edited(digest=None),
+        "array missing": [topic, head],
+        "array short": [topic, head, data[:-8]],
+        "array unknown": edited(arrays=[["x", 3]]),
+        "array rows": edited(arrays=[["positions_A", -1]]),
+        "array text": edited(arrays="positions_A"),
+        "two arrays": [topic, head, data, data],
+    }
+
+
+@pytest.mark.parametrize("case", _bad())
+def test_a_wrong_message_is_refused(case: str) -> None:
+    with pytest.raises(BadMessage):
+        decode(_bad()[case])
+
+
+def test_digests_tell_structures_apart() -> None:
+    x = RNG.normal(size=(50, 3))
+    y = x.copy()
+    y[7, 2] = np.nextafter(y[7, 2], 9)
+    assert digest(x) == digest(x.copy())
+    assert len({digest(x), digest(y), digest(-x), digest(x[:49].copy())}) == 4
+
+
+def test_the_ring_keeps_the_last_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmts_ipi.watchdog.publisher.RING_BYTES", 5 * 72)
+    ring = Ring(3)
+    for k in range(12):
+        ring.store(f"{k % 10}", float(k), np.full((3, 3), k))
+    assert [n for n in range(12) if ring.find(str(n))] == [0, 1, 7, 8, 9]
+    found = ring.find("1")
+    assert found is not None
+    assert found[0] == 11.0
+    assert (found[1] == 11).all()
+
+
+def test_figures_of_a_difference() -> None:
+    teacher = RNG.normal(size=(3, 3))
+    student = teacher.copy()
+    student[1] += [0.3, 0, -0.4]
+    d = difference(teacher, student, NUMBERS)
+    assert (d.largest, d.atom) == (pytest.approx(0.5), 1)
+    assert d.rms == pytest.approx(np.sqrt(0.25 / 9))
+    assert d.rms_by_element == pytest.approx({"H": np.sqrt(0.25 / 6), "O": 0.0})
+    student[2, 0] = np.nan
+    assert difference(teacher, student, NUMBERS).largest == np.inf
+    assert difference(teacher, student, NUMBERS).atom == 2
+
+
+def test_the_distribution_goes_on_from_its_record() -> None:
+    values = np.exp(RNG.normal(size=2000))
+    d = Distribution()
+    for v in values:
+        d.add(float(v))
+    again = Distribution.from_record(json.loads(json.dumps(d.record())))
+    assert again == d
+    for p in (0.5, 0.99):  # a bin is a factor 10^(1/8) wide
+        assert 1 <= again.quantile(p) / np.quantile(values, p) < 1.34
+    d.add(float("inf"))
+    assert Distribution.from_record(json.loads(json.dumps(d.record()))).largest == np.inf
+    assert Distribution.from_record({"bins": [1]}).count == 0
+
+
+def test_forces_at_equal_positions_are_paired(
+    publishers: dict[str, Publisher], listener: Listener
+) -> None:
+    """Every outer step is seen, whichever of the two is the later one."""
+    teacher, student = publishers["teacher"], publishers["student"]
+    for p in publishers.values():
+        p.connected()
+    x, f = RNG.normal(size=(3, 3)), RNG.normal(size=(3, 3))
+    seen: list[Pair] = []
+
+    def paired() -> bool:  # subscriptions take a moment: the first messages may be lost
+        evaluate(student, x, f)
+        evaluate(teacher, x, f + 0.01)
+        time.sleep(0.02)
+        seen.extend(listener.take())
+        return bool(seen)
+
+    until(paired)
+    seen.extend(listener.take())
+    before = teacher.evaluation
+    xs = [RNG.normal(size=(3, 3)) for _ in range(20)]
+    for k, y in enumerate(xs):
+        order = [(teacher, 2.0 * (k == 13)), (student, 0.0)]
+        for publisher, shift in order if k % 2 else order[::-1]:
+            evaluate(publisher, y, f + shift * np.eye(3)[0])
+        evaluate(student, y + 1, f)  # an inner step
+    found = [p for p in seen if p.evaluation > before]
+
+    def all_there() -> bool:
+        found.extend(p for p in listener.take() if p.evaluation > before)
+        return len(found) >= len(xs)
+
+    until(all_there)
+    found.sort(key=lambda p: p.evaluation)
+    assert [p.evaluation for p in found] == list(range(before + 1, before + 21))
+    assert {p.connection for p in found} == {1}
+    worst = found.pop(13)
+    assert worst.difference.largest == pytest.approx(2)
+    assert all(p.difference.largest == 0 and p.positions_A is None for p in found)
+    assert worst.positions_A is not None
+    assert worst.student_eV_per_A is not None
+    np.testing.assert_allclose(worst.positions_A, xs[13] * 0.5)
+    np.testing.assert_allclose(worst.student_eV_per_A, f)
+    assert listener.counts.bad == 0
+    until(lambda: listener.health["student"].last_answer > 0)
+    assert listener.health["student"].pid == os.getpid()
+    assert listener.health["teacher"].evaluation == teacher.evaluation
+
+
+def test_a_driver_never_waits(publishers: dict[str, Publisher], at: dict[str, Addresses]) -> None:
+    """Nobody listens; then somebody who never reads; then that one is gone."""
+    teacher = publishers["teacher"]
+    x = np.zeros((3, 3))
+    for _ in range(50):
+        evaluate(teacher, x, x)
+    assert teacher.dropped == 0
+    context = zmq.Context()
+    slow: zmq.Socket[bytes] = context.socket(zmq.SUB)
+    slow.setsockopt(zmq.RCVHWM, 1)
+    slow.setsockopt(zmq.SUBSCRIBE, b"")
+    slow.connect(at["teacher"].events)
+
+    def heard() -> bool:
+        evaluate(teacher, x, x)
+        return bool(slow.poll(20))
+
+    until(heard)
+    for _ in range(100 * QUEUE):
+        evaluate(teacher, x, x)
+    context.destroy(linger=0)
+    for _ in range(50):
+        evaluate(teacher, x, x)
+    assert teacher.evaluation >= 100 * QUEUE + 100
+
+
+def test_malformed_questions_are_counted_and_change_nothing(
+    publishers: dict[str, Publisher], at: dict[str, Addresses]
+) -> None:
+    student = publishers["student"]
+    x = RNG.normal(size=(3, 3))
+    evaluate(student, x, x)
+    context = zmq.Context()
+    sock: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    sock.connect(at["student"].service)
+    bad = [*_bad().values(), encode("evaluation", EVALUATION), encode("forces", {})]
+    for frames in bad[1:]:
+        sock.send_multipart(frames)
+    sock.send_multipart(encode("ask_forces", {"digest": digest(x)}))
+    assert sock.poll(int(LIMIT_S * 1000))
+    answer = decode(sock.recv_multipart())
+    np.testing.assert_array_equal(answer.arrays["forces_eV_per_A"], x)
+    assert student.bad_questions == len(bad) - 1
+    context.destroy(linger=0)
+
+
+def test_a_listener_drops_what_is_not_of_its_run(
+    listener: Listener, publishers: dict[str, Publisher], at: dict[str, Addresses], tmp_path: Path
+) -> None:
+    other = Listener({"teacher": at["teacher"]}, np.ones(4, int), 1.0)
+    x = np.zeros((3, 3))
+
+    def refused() -> bool:
+        evaluate(publishers["teacher"], x, x)
+        time.sleep(0.01)
+        return other.counts.bad > 0
+
+    until(refused)
+    assert other.health["teacher"].last_news < 0
+    other.close()
+
+
+def test_a_listener_survives_the_death_of_a_driver(
+    publishers: dict[str, Publisher], listener: Listener, at: dict[str, Addresses]
+) -> None:
+    x = np.zeros((3, 3))
+
+    def heard(publisher: Publisher) -> Callable[[], bool]:
+        def condition() -> bool:
+            evaluate(publisher, x, x)
+            time.sleep(0.01)
+            return listener.health["teacher"].evaluation == publisher.evaluation
+
+        return condition
+
+    until(heard(publishers["teacher"]))
+    publishers["teacher"].close()
+    publishers["teacher"] = Publisher("teacher", at["teacher"], 3, "cpu")
+    publishers["teacher"].evaluation = 1000
+    until(heard(publishers["teacher"]))
+
+
+def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert addresses("off", "x") is None
+    assert opener("student")("off", "x", 3, "cpu") is None
+    assert addresses("tcp://127.0.0.1:5000", "x") == Addresses(
+        "tcp://127.0.0.1:5000", "tcp://127.0.0.1:5001"
+    )
+    auto = addresses("auto", "localhost-31400")
+    assert auto is not None
+    folder = Path(f"/tmp/dmts-{os.getuid()}")
+    assert auto.events == f"ipc://{folder}/localhost-31400.events"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    wrong = ("", "on", "tcp://host", "tcp://h:65535", "tcp://*:5", "ipc://" + "/long" * 30)
+    for setting in wrong:
+        with pytest.raises(InputError):
+            addresses(setting, "x")
+    (tmp_path / "open").mkdir(mode=0o755)
+    for name, word in (("open", "open to others"), ("file", "File exists")):
+        (tmp_path / "file").touch()
+        with monkeypatch.context() as patch:
+            patch.setattr(endpoints, "Path", lambda *a, name=name: tmp_path / name)
+            with pytest.raises(InputError, match=word):
+                endpoints.private_folder()
+    taken = addresses("ipc:///nonexistent/x", "")
+    assert taken is not None
+    with pytest.raises(InputError, match="telemetry = ipc:///nonexistent"):
+        Publisher("teacher", taken, 3, "cpu")
+
+
+class Spring:
+    """A force model that can fail."""
+
+    name, elements, cutoff_A = "spring", None, 5.0
+
+    def compute(
+        self, numbers: np.ndarray, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+    ) -> ForceResult:
+        if x[0, 0] > 50:
+            raise ValueError("too far")
+        return ForceResult(1.0, -x, None)
+
+
+def test_a_model_tells_its_observer(at: dict[str, Addresses]) -> None:
+    publisher = Publisher("student", at["student"], 3, "cpu")
+    model = AtomicUnitsModel(Spring(), NUMBERS, True, observer=publisher)
+    h, x = np.eye(3) * 20, RNG.normal(size=(3, 3))
+    model.parameters({})
+    model.compute(h, x)
+    assert (publisher.connection, publisher.evaluation) == (1, 1)
+    ring = publisher._ring
+    assert ring is not None
+    found = ring.find(digest(x))
+    assert found is not None
+    np.testing.assert_allclose(found[1], -x * 0.529177, rtol=1e-5)
+    with pytest.raises(ModelFault, match="evaluation 2: ValueError: too far"):
+        model.compute(h, x + 1000)
+    assert publisher._started is None
+    model.parameters({})
+    assert (publisher.connection, publisher.evaluation) == (2, 0)
+    publisher.close()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_nothing_is_unread_during_an_evaluation(together: bool) -> None:
+    """So the kernel ends the connection of a killed driver with an end of file, not a reset."""
+    ours, theirs = socket.socketpair()
+    unread: list[bytes] = []
+
+    class Evaluator:
+        numbers = NUMBERS
+
+        def parameters(self, fields: dict[str, str]) -> None:
+            pass
+
+        def compute(self, h: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+            try:
+                unread.append(ours.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                unread.append(b"")
+            return 2.0, x, np.zeros((3, 3))
+
+    thread = threading.Thread(target=Session(ours, Evaluator()).run)
+    thread.start()
+    theirs.settimeout(LIMIT_S)
+    theirs.sendall(header("INIT") + b"\0\0\0\0\0\0\0\0")
+    x = RNG.normal(size=(3, 3))
+    for _ in range(2):
+        data = header("POSDATA") + bytes(144) + np.int32(3).tobytes() + x.tobytes()
+        theirs.sendall(data + header("GETFORCE") if together else data)
+        if not together:
+            theirs.sendall(header("STATUS"))
+            assert theirs.recv(12, socket.MSG_WAITALL) == header("HAVEDATA")
+            theirs.sendall(header("GETFORCE"))
+        reply = theirs.recv(12 + 8 + 4 + 72 + 72 + 4, socket.MSG_WAITALL)
+        np.testing.assert_array_equal(np.frombuffer(reply, float, 9, 24), x.ravel())
+        theirs.sendall(header("STATUS"))
+        assert theirs.recv(12, socket.MSG_WAITALL) == header("READY")
+    theirs.sendall(header("EXIT"))
+    thread.join(LIMIT_S)
+    assert not thread.is_alive()
+    assert unread == ([b"", b""] if together else [b"S", b"S"])
+    theirs.close()
+    ours.close()
+    assert TOPIC == b"dmts-ipi.1"
