@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from dmts_ipi import __version__
 from dmts_ipi.core.errors import DmtsError
+from dmts_ipi.core.options import OptionParser
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "label": ("dmts_ipi.commands.label", "sample configurations with a teacher and label them"),
@@ -28,9 +29,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-def build_parser(wanted: str | None) -> argparse.ArgumentParser:
+def build_parser(wanted: str | None) -> OptionParser:
     """The parser; only the wanted command's module is imported and configured."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="dmts-ipi",
         description="Distilled multiple time stepping with non-conservative forces, under i-PI.",
     )
@@ -54,17 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Status 0: success; 2: wrong input; 4: a fault; 130: interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     wanted = next((a for a in arguments if a in COMMANDS), None)
-    args = build_parser(wanted).parse_args(arguments)
+    program = f"dmts-ipi {wanted}" if wanted else "dmts-ipi"
     try:
+        args = build_parser(wanted).parse_args(arguments)
         return int(args.entry(args) or 0)
     except DmtsError as error:
-        print(f"dmts-ipi {args.command}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {error}", file=sys.stderr)
         return error.status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print(f"dmts-ipi {args.command}: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return 130
 
 

@@ -173,38 +173,3 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     for card in json.loads(capsys.readouterr().out):
         assert {"name", "kind", "elements", "cutoff_A", "identity", "errors"} <= set(card)
     assert main(["models"]) == 0
-
-
-def without_forces(frame: Frame) -> Frame:
-    return replace(frame, forces=None)
-
-
-@pytest.mark.parametrize(
-    ("change", "options", "message"),
-    [
-        (without_forces, [], "frame 0 has no forces"),
-        (lambda f: replace(f, numbers=np.where(f.numbers == 8, 16, 8)), ["student"], "element"),
-        (lambda f: replace(f, positions=f.positions * 0.1), [], "closer than"),
-        (None, [], "does not exist"),
-        (lambda f: f, ["--plot", "/nowhere/a.png"], "folder does not exist"),
-    ],
-)
-def test_wrong_input(
-    labels: list[Frame],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    change,
-    options: list[str],
-    message: str,
-) -> None:
-    path = tmp_path / "labels.extxyz"
-    if change is not None:
-        write_frames(path, [change(labels[0])])
-    if options == ["student"]:
-        monkeypatch.setattr("dmts_ipi.distill.models.load_model", lambda *a, **k: Shifted(0.0))
-        options = []
-    assert main(["evaluate", "--model", TOY, "--labels", str(path), *options]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1

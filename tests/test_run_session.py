@@ -194,23 +194,12 @@ def test_the_socket_of_a_dying_ipi_is_waited_for_and_taken_over(tmp_path: Path) 
     assert not at.exists()
 
 
-def test_a_teacher_that_returns_nan_ends_the_run(tmp_path: Path) -> None:
-    teacher = 'ase:run_tools.Pair {"strength": 1.0, "nan_at": 12}'
-    folder = make(tmp_path / "run", "--teacher", teacher)
-    done = call("run", folder)
-    assert done.returncode == 4
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("dmts-ipi run: error: ")
-    assert "teacher ended (exit status 4)" in last
-    assert "force on atom 0 is [nan" in last
-    assert summary(folder)["exit"].startswith("fault: ")
-
-
 def test_nan_inside_ipi_is_seen_and_its_states_are_dropped(fresh: Path) -> None:
     slow(fresh, fault="invalid", at=45, delay_s=0.005)
     done = call("run", fresh)
     assert done.returncode == 4
     assert "is nan at step" in done.stderr.splitlines()[-1]
+    assert summary(fresh)["exit"].startswith("fault: ")
     for file in [*fresh.glob("md.checkpoint_*"), *fresh.glob("RESTART")]:
         text = file.read_text()
         assert "nan" not in text[text.index("<q") :]
@@ -245,53 +234,6 @@ def test_a_full_disk_ends_the_run_with_a_good_checkpoint(fresh: Path, unbroken: 
     assert done.returncode == 0, done.stderr
     assert "resumes at step" in done.stderr
     same_run(fresh, unbroken)
-
-
-WRONG = [
-    ("free", "disk = ", "make room"),
-    ("socket", "socket = /tmp/ipi_dmts-", "is in use; stop that i-PI, or change <address>"),
-    ("unit", "input.xml: timestep = 4: has no unit", "femtosecond"),
-    ("yaml", "run.yaml: colour", "unknown field; known: "),
-    ("lost", "file = ", "structure.extxyz: does not exist"),
-    ("none", "folder = ", "has no run.yaml; make it with `dmts-ipi init`"),
-]
-
-
-@pytest.mark.parametrize(("case", "start_of_line", "remedy"), WRONG, ids=[w[0] for w in WRONG])
-def test_wrong_input_is_one_line_and_nothing_is_written(
-    case: str, start_of_line: str, remedy: str, fresh: Path, made: Path, tmp_path: Path
-) -> None:
-    options: list[object] = []
-    file = fresh / "input.xml"
-    listener = socket.socket(socket.AF_UNIX)
-    if case == "free":
-        options = ["--min-free-MB", 1e12]
-    elif case == "socket":
-        shutil.rmtree(fresh)
-        make(fresh, "--no-model-check")
-        at = RunFolder(fresh).facts().sockets["teacher"].path
-        listener.bind(str(at))
-        listener.listen(1)
-    elif case == "unit":
-        file.write_text(file.read_text().replace('<timestep units="femtosecond">', "<timestep>"))
-    elif case == "yaml":
-        (fresh / "run.yaml").write_text((fresh / "run.yaml").read_text() + "colour: red\n")
-    elif case == "lost":
-        (fresh / "structure.extxyz").unlink()
-    elif case == "none":
-        (fresh / "run.yaml").unlink()
-    before = sorted(p.name for p in fresh.rglob("*"))
-    done = call("run", fresh, *options)
-    listener.close()
-    if case == "socket":
-        at.unlink()
-    assert done.returncode == 2
-    assert done.stderr.startswith("dmts-ipi run: error: ")
-    assert start_of_line in done.stderr
-    assert remedy in done.stderr
-    assert done.stderr.count("\n") == 1
-    after = [p.name for p in fresh.rglob("*") if p.name != "run.lock"]
-    assert sorted(after) == before
 
 
 def test_other_physics_is_refused_on_resuming(unbroken: Path, tmp_path: Path) -> None:

@@ -279,34 +279,6 @@ def test_command_trains_draws_and_reports(tmp_path, capsys):
     assert "resumes at step 9" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"learning_rat": 1.0}, "unknown field"),
-        ({"learning_rate": -1.0}, "learning_rate"),
-        ({"architecture": {"cutoff_A": "far"}}, "architecture.cutoff_A"),
-        ({"steps": None}, "give --minutes or --steps"),
-    ],
-)
-def test_wrong_options_are_one_line(tmp_path, capsys, change, message):
-    arguments = command(tmp_path)
-    options = tmp_path / "options.yaml"
-    options.write_text(yaml.safe_dump({**yaml.safe_load(options.read_text()), **change}))
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_labels_without_forces_are_refused(tmp_path, capsys):
-    frames = toy_frames(3)
-    frames[1].forces = None
-    assert main(command(tmp_path, frames=frames)) == 2
-    assert "frame 1 has no forces" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 def one_of_two(rank, folder, queue):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(

@@ -40,23 +40,11 @@ def build_config(args: argparse.Namespace) -> Any:
     Raises:
         InputError: a field is unknown or wrong.
     """
-    import yaml
-
-    from dmts_ipi.core.config import parse
+    from dmts_ipi.core.config import parse, read_fields
     from dmts_ipi.distill.train_config import TrainConfig
 
-    fields: dict[str, Any] = {}
-    where = "distill"
-    if args.config is not None:
-        where = str(args.config)
-        try:
-            fields = yaml.safe_load(args.config.read_text()) or {}
-        except FileNotFoundError as error:
-            raise InputError("--config", args.config, "does not exist") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError("--config", args.config, "is not valid YAML") from error
-        if not isinstance(fields, dict):
-            raise InputError("--config", args.config, "must be a mapping of field: value")
+    fields = {} if args.config is None else read_fields(args.config, "config")
+    where = "option" if args.config is None else str(args.config)
     given = vars(args)
     if "steps" in given or "minutes" in given:
         fields.pop("steps", None)
@@ -65,7 +53,7 @@ def build_config(args: argparse.Namespace) -> Any:
     if args.no_compile:
         fields["compile"] = False
     if fields.get("steps") is None and fields.get("minutes") is None:
-        raise InputError("--minutes", "", "give --minutes or --steps, or one of them in the YAML")
+        raise InputError("minutes", "", "give --minutes or --steps, or one of them in the YAML")
     return parse(TrainConfig, fields, where)
 
 

@@ -6,10 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from dmts_ipi.core.config import parse
-from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.config import parse, read_fields
 from dmts_ipi.distill.label_config import LabelConfig
 
 NAMES = {"structures": "--structure"}
@@ -91,20 +90,7 @@ def read_config(args: argparse.Namespace) -> LabelConfig:
     Raises:
         InputError: unknown or wrong field, or no teacher.
     """
-    fields: dict[str, Any] = {}
-    where = "label"
-    if args.config is not None:
-        import yaml
-
-        where = str(args.config)
-        try:
-            fields = yaml.safe_load(args.config.read_text()) or {}
-        except FileNotFoundError as error:
-            raise InputError("config", args.config, "does not exist") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            line = str(error).replace("\n", " ")
-            raise InputError("config", args.config, f"is not valid YAML: {line}") from error
-    if isinstance(fields, dict):
-        given = {k: v for k, v in vars(args).items() if k in LabelConfig.model_fields}
-        fields = {**fields, **given}
-    return parse(LabelConfig, fields, where)
+    given = {k: v for k, v in vars(args).items() if k in LabelConfig.model_fields}
+    if args.config is None:
+        return parse(LabelConfig, given, "option")
+    return parse(LabelConfig, {**read_fields(args.config, "config"), **given}, str(args.config))

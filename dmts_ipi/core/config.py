@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,12 +33,57 @@ def parse(kind: type[M], fields: object, where: str) -> M:
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or where
+        field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = ", ".join(sorted(kind.model_fields))
-            raise InputError(f"{where}: {field}", "", f"unknown field; known: {known}") from error
-        value = "" if first["type"] == "missing" else repr(first["input"])
-        raise InputError(f"{where}: {field}", value, first["msg"].lower()) from error
+            value, remedy = repr(first["input"]), _unknown(kind, first["loc"])
+        elif not field:  # fields that contradict each other
+            raise InputError(where, "", str(first["ctx"]["error"])) from error
+        else:
+            value = "" if first["type"] == "missing" else repr(first["input"])
+            remedy = first["msg"].partition(", unable to parse")[0].lower()
+        raise InputError(f"{where}: {field}", value, remedy) from error
+
+
+def _unknown(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """What an unknown field may have been meant for; all known ones if nothing is like it."""
+    for part in place[:-1]:
+        inner = kind.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return "unknown field"
+        kind = inner
+    known = sorted(kind.model_fields)
+    close = get_close_matches(str(place[-1]), known, 1)
+    return "unknown field; " + (
+        f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
+    )
+
+
+def read_fields(path: Path, name: str = "file") -> dict[str, Any]:
+    """The mapping in a YAML file, not validated yet; an empty file is an empty mapping.
+
+    Raises:
+        InputError: the file is absent or unreadable, is no YAML, or holds no mapping; ``name``
+            is what the message calls it.
+    """
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except OSError as error:
+        remedy = "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read"
+        raise InputError(name, path, remedy) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(name, path, f"is not valid YAML: {_yaml_fault(error)}") from error
+    if fields is None:
+        return {}
+    if not isinstance(fields, dict):
+        raise InputError(name, path, "must be a mapping of field: value")
+    return fields
+
+
+def _yaml_fault(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"{getattr(error, 'problem', '')} (line {mark.line + 1})"
 
 
 def read_yaml(kind: type[M], path: Path) -> M:
@@ -46,14 +92,7 @@ def read_yaml(kind: type[M], path: Path) -> M:
     Raises:
         InputError: the file is absent, is no YAML, or a field is wrong.
     """
-    try:
-        fields = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError("file", path, "does not exist") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = str(error).replace("\n", " ")
-        raise InputError("file", path, f"is not valid YAML: {line}") from error
-    return parse(kind, fields, str(path))
+    return parse(kind, read_fields(path), str(path))
 
 
 def write_yaml(config: StrictModel, path: Path) -> None:

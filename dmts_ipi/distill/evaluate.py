@@ -128,18 +128,13 @@ def evaluate(
     began = spoke = time.monotonic()
     computing = 0.0
     groups: list[tuple[list[Frame], list[np.ndarray]]] = []
-    checked: set[bytes] = set()
     for frames in files:
         forces: dict[int, np.ndarray] = {}
         for frame in frames:
             k = out.n_frames
             if frame.forces is None or not np.isfinite(frame.forces).all():
                 raise InputError("labels", f"frame {k}", "has no finite forces; label it again")
-            if frame.numbers.tobytes() not in checked:
-                check_structure(
-                    frame.numbers, frame.positions, frame.cell, frame.pbc, model.elements
-                )
-                checked.add(frame.numbers.tobytes())
+            _check(frame, k, model)
             start = time.monotonic()
             try:
                 result = model.compute(frame.numbers, frame.positions, frame.cell, frame.pbc)
@@ -166,6 +161,13 @@ def evaluate(
         setattr(out, key, rows[:worst])
     _add_heating(out, groups, outer_fs)
     return out
+
+
+def _check(frame: Frame, k: int, model: ForceModel) -> None:
+    try:
+        check_structure(frame.numbers, frame.positions, frame.cell, frame.pbc, model.elements)
+    except InputError as error:
+        raise InputError(f"labels frame {k}: {error.field}", error.value, error.remedy) from error
 
 
 def _add(out: Evaluation, frame: Frame, forces: np.ndarray, k: int) -> None:

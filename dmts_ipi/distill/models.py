@@ -121,6 +121,7 @@ def _folder_record(folder: Path) -> dict[str, Any]:
     _check_safetensors(weights)
     card = record.get("card") or {}
     record.setdefault("name", card.get("name") or folder.name)
+    record.setdefault("elements", (record.get("architecture") or {}).get("elements"))
     record["identity"] = file_sha256(weights)
     record["source"] = str(folder)
     return record

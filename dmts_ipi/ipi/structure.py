@@ -36,7 +36,9 @@ def read_structure(file: Path) -> Any:
     if len(bad):
         atom = int(bad[0, 0])
         raise InputError(
-            "positions", f"atom {atom}: {atoms.positions[atom]}", "must be finite numbers"
+            "positions",
+            f"atom {atom}: {atoms.positions[atom].round(6).tolist()}",
+            "must be finite numbers",
         )
     if not np.isfinite(atoms.cell.array).all():
         raise InputError("cell", atoms.cell.array.tolist(), "must be finite numbers")
