@@ -84,10 +84,9 @@ class KineticSampler:
     cell: np.ndarray
     pbc: np.ndarray
     fixcom: bool = False
-    _atoms: list[float] = field(default_factory=list, repr=False)
-    _elements: list[list[float]] = field(default_factory=list, repr=False)
-    _speeds2: list[np.ndarray] = field(default_factory=list, repr=False)
-    _lengths: list[np.ndarray] = field(default_factory=list, repr=False)
+    _atoms: list[np.ndarray] = field(default_factory=list, repr=False)
+    _elements: list[np.ndarray] = field(default_factory=list, repr=False)
+    _bonds: list[np.ndarray] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self.numbers = np.asarray(self.numbers)
@@ -102,6 +101,12 @@ class KineticSampler:
         self._start = np.linalg.norm(self._vectors(self.positions, self.cell), axis=1)
         m = self.masses_amu
         self._reduced = 1.0 / (1.0 / m[self.bonds[:, 0]] + 1.0 / m[self.bonds[:, 1]])
+        self._heavy = self.numbers[self.bonds[:, 0]]
+        self._kinds = sorted(set(int(z) for z in self._heavy), reverse=True)
+        self._whole = np.ones(len(self.bonds), bool)
+        # Sums over the frames, of each bond: length - _zero, its square, speed along it squared.
+        self._sums = np.zeros((3, len(self.bonds)))
+        self._zero = float(self._start.mean()) if len(self.bonds) else 0.0
 
     @property
     def degrees_of_freedom(self) -> int:
@@ -109,70 +114,93 @@ class KineticSampler:
         return 3 * len(self.numbers) - (3 if self.fixcom else 0)
 
     def _vectors(self, positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
-        d = positions[self.bonds[:, 1]] - positions[self.bonds[:, 0]]
+        """Bonds (..., b, 3) of positions (..., n, 3), nearest image."""
+        d = positions[..., self.bonds[:, 1], :] - positions[..., self.bonds[:, 0], :]
         periodic = np.asarray(self.pbc, bool)
-        if periodic.any() and len(d):
+        if periodic.any() and len(self.bonds):
             box = np.where(periodic[:, None], cell, np.eye(3) * 1e6)
             s = np.rint(d @ np.linalg.inv(box))
             d = d - (s * periodic) @ box
         return d
 
     def add(self, positions: np.ndarray, cell: np.ndarray, velocities: np.ndarray) -> None:
-        """Adds a frame: positions (n, 3) A in any image, cell (3, 3) A, velocities (n, 3) A/fs."""
-        twice = self.masses_amu * (velocities**2).sum(axis=1) * TO_KELVIN
-        self._atoms.append(float(twice.sum() / self.degrees_of_freedom))
-        self._elements.append([float(twice[k].sum() / self._dof[k].sum()) for k in self._members])
+        """Adds one frame, or a chunk of them with a first axis more.
+
+        Args:
+            positions: (n, 3) A, in any image.
+            cell: (3, 3) A.
+            velocities: (n, 3) A/fs.
+        """
+        if positions.ndim == 2:
+            positions, cell, velocities = positions[None], cell[None], velocities[None]
+        twice = self.masses_amu * np.einsum("cni,cni->cn", velocities, velocities) * TO_KELVIN
+        self._atoms.append(twice.sum(axis=1) / self.degrees_of_freedom)
+        self._elements.append(
+            np.stack([twice[:, k].sum(axis=1) / self._dof[k].sum() for k in self._members], axis=1)
+        )
         if len(self.bonds):
-            d = self._vectors(positions, cell)
-            length = np.linalg.norm(d, axis=1)
-            v = velocities[self.bonds[:, 1]] - velocities[self.bonds[:, 0]]
-            self._speeds2.append((v * d).sum(axis=1) ** 2 / length**2)
-            self._lengths.append(length)
+            self._add_bonds(self._vectors(positions, cell), velocities)
+
+    def _add_bonds(self, d: np.ndarray, velocities: np.ndarray) -> None:
+        length = np.sqrt(np.einsum("cbi,cbi->cb", d, d))
+        v = velocities[:, self.bonds[:, 1]] - velocities[:, self.bonds[:, 0]]
+        speed2 = (np.einsum("cbi,cbi->cb", v, d) / length) ** 2
+        alive = length < BROKEN_FACTOR * self._start
+        if not alive.all() or not self._whole.all():
+            alive = np.logical_and.accumulate(alive & self._whole, axis=0)
+        self._whole = self._whole & alive[-1]
+        off = (length - self._zero) * alive
+        speed2 = speed2 * alive
+        self._sums += np.array([off.sum(axis=0), (off**2).sum(axis=0), speed2.sum(axis=0)])
+        twice = self._reduced * speed2 * TO_KELVIN
+        of = [self._heavy == z for z in self._kinds]
+        count = np.stack([alive[:, k].sum(axis=1) for k in of], axis=1)
+        total = np.stack([twice[:, k].sum(axis=1) for k in of], axis=1)
+        self._bonds.append(total / np.maximum(count, 1))
 
     @property
     def frames(self) -> int:
         """Frames added so far."""
-        return len(self._atoms)
+        return sum(len(a) for a in self._atoms)
 
     def atoms(self) -> np.ndarray:
         """Series (frames,) of the temperature of all atoms, K."""
-        return np.array(self._atoms)
+        return np.concatenate(self._atoms) if self._atoms else np.zeros(0)
 
     def by_element(self) -> dict[str, Estimate]:
         """Temperature of each element, K."""
-        series = np.array(self._elements).reshape(-1, len(self.elements))
+        series = np.concatenate(self._elements)
         return {chemical_symbols[z]: mean_stderr(series[:, k]) for k, z in enumerate(self.elements)}
 
     def bond_kinds(self, inner_fs: float) -> list[BondKind]:
         """Temperature and stretch frequency of each kind of X-H bond; empty without frames.
 
-        Bonds that broke during the run (proton transfer) are left out and counted.
+        A bond that breaks (proton transfer) is left out from then on, and counted.
         """
-        if not self._lengths:
+        if not self._bonds:
             return []
-        length, speed2 = np.array(self._lengths), np.array(self._speeds2)
-        whole = length.max(axis=0) < BROKEN_FACTOR * self._start
+        series, frames = np.concatenate(self._bonds), self.frames
         kinds = []
-        for z in sorted(set(int(a) for a in self.numbers[self.bonds[:, 0]]), reverse=True):
-            of_kind = self.numbers[self.bonds[:, 0]] == z
-            keep = of_kind & whole
+        for k, z in enumerate(self._kinds):
+            of_kind = self._heavy == z
+            keep = of_kind & self._whole
             if not keep.any():
                 continue
-            series = (self._reduced[keep] * speed2[:, keep]).mean(axis=1) * TO_KELVIN
+            off, off2, speed2 = self._sums[:, keep].mean(axis=1) / frames
             # Each bond about its own mean would lose the slow part, but also 1/n of the fast one.
-            spread = float(length[:, keep].var())
-            ratio = float(speed2[:, keep].mean()) / spread if spread > 0 else 0.0
+            spread = float(off2 - off**2)
+            ratio = float(speed2) / spread if spread > 0 else 0.0
             w2 = stretch_frequency_squared(ratio, inner_fs)
             kinds.append(
                 BondKind(
                     f"{chemical_symbols[z]}-H",
                     int(keep.sum()),
-                    mean_stderr(series),
-                    float(length[:, keep].mean()),
-                    math.sqrt(spread),
+                    mean_stderr(series[:, k]),
+                    self._zero + float(off),
+                    math.sqrt(max(spread, 0.0)),
                     math.sqrt(w2),
                     w2 * inner_fs**2 / 4,
-                    int((of_kind & ~whole).sum()),
+                    int((of_kind & ~self._whole).sum()),
                 )
             )
         return kinds

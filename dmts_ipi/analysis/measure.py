@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,10 +22,14 @@ from dmts_ipi.core.units import KB_EV_PER_K
 from .kinetic import BondKind, KineticSampler
 from .rdf import PairDistribution, PairHistogram
 from .source import RunInput
+from .spectrum import SpectrumSampler, VelocitySpectrum
+from .stream import FrameStream, Progress
+from .transport import SHORTEST_PS, WINDOW_FRACTION, Diffusion, Displacements
 
 SKIP_FRACTION = 0.2
-MAX_RDF_FRAMES = 400
-Progress = Callable[[str, int, int], None]
+DIFFUSIVE = 0.85  # exponent below which a slope is no diffusion coefficient
+COARSEST_FRAMES_FS = 10.0  # for spectra, where there is no X-H bond whose period decides
+MAX_RDF_FRAMES = 1000  # g(r) is correlated over half a picosecond; 1000 are enough for 1 %
 
 
 @dataclass
@@ -58,6 +61,8 @@ class Measured:
     drift_meV_per_atom_ps: Estimate
     distributions: list[PairDistribution]
     frames_used: int
+    diffusion: list[Diffusion] = field(default_factory=list)
+    spectra: list[VelocitySpectrum] = field(default_factory=list)
     npt: dict[str, Estimate] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -112,7 +117,8 @@ def measure(
         run.numbers, run.masses_amu, run.positions, run.cell, run.pbc, run.fixcom
     )
     pairs = PairHistogram(run.numbers, run.positions, run.cell, run.pbc)
-    notes = _read_frames(run, skip, kinetics, pairs, progress)
+    stream = FrameStream(run, skip, progress)
+    motion = _read_frames(stream, kinetics, pairs)
     dof = kinetics.degrees_of_freedom
     kept = time >= skip - 1e-9
     temperature = np.asarray(p["temperature_K"], float)
@@ -129,6 +135,9 @@ def measure(
         floor = langevin_floor_K(run.temperature_K, dof, run.langevin_per_ps, time[-1] - skip)
     kinetic = {name: not_below(e, floor) for name, e in kinetic.items()}
     expected = kinetics.expected(run.temperature_K, kinds, bias)
+    spectra, spectrum_notes = motion.spectra(kinds)
+    diffusion, diffusion_notes = motion.diffusion(run)
+    notes = stream.notes() + spectrum_notes + diffusion_notes
     for kind in kinds:
         if kind.broken:
             notes.append(f"{kind.broken} {kind.name} bonds broke and are left out")
@@ -151,7 +160,9 @@ def measure(
         potential_std=float(np.std(potential[kept] * per_atom)) if kept.sum() > 1 else math.nan,
         drift_meV_per_atom_ps=slope_stderr(time[kept], conserved[kept] * per_atom),
         distributions=pairs.results(),
-        frames_used=max(pairs.frames, kinetics.frames),
+        frames_used=stream.frames,
+        diffusion=diffusion,
+        spectra=spectra,
         npt={
             key: mean_stderr(np.asarray(p[key], float)[kept])
             for key in ("pressure_bar", "volume_A3", "density_g_cm3")
@@ -161,55 +172,80 @@ def measure(
     )
 
 
-def _read_frames(
-    run: RunInput,
-    skip_ps: float,
-    kinetics: KineticSampler,
-    pairs: PairHistogram,
-    progress: Progress | None,
-) -> list[str]:
-    """Feeds the frames after equilibration; returns notes."""
-    step, time = run.properties["step"], run.properties["time_ps"]
-    ps_per_step = run.outer_fs / 1000.0
-    if len(step) > 1 and step[-1] > step[0]:
-        ps_per_step = float(time[-1] - time[0]) / float(step[-1] - step[0])
-    start = float(time[0]) - float(step[0]) * ps_per_step
-    end_step = int(step[-1])
-    notes: list[str] = []
-    first: int | None = None
-    last = -1
-    stride = thin = 0
-    kept = 0
-    without_velocities = False
-    for at, positions, cell, velocities in run.frames():
-        if not stride and first is not None:
-            stride = max(1, at - first)
-        first = at if first is None else first
-        last = at
-        if progress is not None:
-            progress(run.name, at, end_step)
-        if start + at * ps_per_step < skip_ps - 1e-9:
-            continue
-        if not thin and stride:
-            thin = max(1, math.ceil((end_step - at) / stride / MAX_RDF_FRAMES))
-        if not np.isfinite(positions).all():
-            raise InputError(
-                "folder", run.path, f"positions are not finite at step {at}; the run failed there"
-            )
-        if kept % max(1, thin) == 0:
-            pairs.add(positions, cell)
-        if velocities is None:
-            without_velocities = True
-        else:
-            kinetics.add(positions, cell, velocities)
-        kept += 1
-    if without_velocities or not kinetics.frames:
-        notes.append("no velocities in the trajectory: no temperature by element or bond")
-    if kept == 0:
-        notes.append("no frame after equilibration: no structure")
-    elif stride and end_step - last >= 2 * stride:
-        notes.append(
-            f"the trajectory ends at step {last}, the properties at {end_step}: "
-            "its whole part is used"
-        )
-    return notes
+@dataclass
+class _Motion:
+    """What needs evenly spaced frames; both None before the first of them."""
+
+    displacements: Displacements | None = None
+    sampler: SpectrumSampler | None = None
+
+    def diffusion(self, run: RunInput) -> tuple[list[Diffusion], list[str]]:
+        d = self.displacements
+        if d is None or not np.all(run.pbc):
+            return [], []
+        d.flush()
+        if d.jumps:
+            return [], ["positions jump from frame to frame (wrapped into the cell?): no diffusion"]
+        if not d.possible:
+            need = SHORTEST_PS / WINDOW_FRACTION
+            return [], [f"no diffusion coefficient: that takes frames over at least {need:g} ps"]
+        found = d.results(run.temperature_K)
+        slow = [x for x in found if x.exponent < DIFFUSIVE]
+        return found, [
+            f"{x.kind} is not diffusive yet (MSD ~ t^{x.exponent:.2f}): D is too large or too small"
+            for x in slow
+        ]
+
+    def spectra(self, kinds: list[BondKind]) -> tuple[list[VelocitySpectrum], list[str]]:
+        s = self.sampler
+        if s is None:
+            return [], []
+        frame_fs, advice = 1000 * s.frame_ps, "'dmts-ipi init --frames-every-fs'"
+        period = min((k.period_fs for k in kinds), default=math.nan)
+        limit = period / 2 if math.isfinite(period) else COARSEST_FRAMES_FS
+        if frame_fs > limit:
+            return [], [
+                f"velocities every {frame_fs:.3g} fs are too far apart for spectra, which need "
+                f"{limit:.2g} fs or less: {advice}"
+            ]
+        found = s.results()
+        return found, [] if found else ["too few frames for spectra"]
+
+
+def _read_frames(stream: FrameStream, kinetics: KineticSampler, pairs: PairHistogram) -> _Motion:
+    """Feeds the frames after equilibration."""
+    motion = _Motion()
+    thin, count = 1, 0
+    for chunk in stream.chunks():
+        if not count:
+            thin = stream.thinning(MAX_RDF_FRAMES)
+        if motion.displacements is None and stream.stride:
+            motion = _motion_of(stream)
+        for k in range((-count) % thin, len(chunk), thin):
+            pairs.add(chunk.positions[k], chunk.cells[k])
+        count += len(chunk)
+        if motion.displacements is not None:
+            motion.displacements.add(chunk.positions, chunk.follows)
+        if chunk.velocities is not None:
+            kinetics.add(chunk.positions, chunk.cells, chunk.velocities)
+            if motion.sampler is not None:
+                motion.sampler.add(chunk.velocities, chunk.follows)
+    if not kinetics.frames:
+        motion.sampler = None
+    return motion
+
+
+def _motion_of(stream: FrameStream) -> _Motion:
+    run = stream.run
+    return _Motion(
+        Displacements(
+            run.numbers,
+            run.masses_amu,
+            run.positions,
+            run.cell,
+            run.pbc,
+            stream.frame_ps,
+            stream.expected,
+        ),
+        SpectrumSampler(run.numbers, run.masses_amu, stream.frame_ps, stream.expected),
+    )
