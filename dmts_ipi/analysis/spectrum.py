@@ -26,7 +26,7 @@ FEWEST_FRAMES = 64
 MOST_ATOMS = 2000
 CM_PER_THZ = 33.35640951981521  # wavenumber of 1 THz, 1/cm
 PEAK_FRACTION = 0.02  # of the largest peak
-PEAK_SIGMAS = 8.0  # peak to valley: noise over 500 bins spans six
+PEAK_SIGMAS = 8.0  # from peak to valley: noise spans six over 500 bins
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,13 @@ def find_peaks(
     import scipy.signal
 
     kernel = np.array([0.25, 0.5, 0.25])
-    padded = np.pad(density, 1, mode="reflect")
-    smooth = np.convolve(padded, kernel, mode="valid")
-    noise = np.convolve(np.pad(stderr, 1, mode="reflect"), kernel, mode="valid")
+
+    def smoothed(y: np.ndarray) -> np.ndarray:
+        # The one-sided density has half bins at its ends: take the ones beside them.
+        inside = np.pad(y[1:-1], 2, mode="edge")
+        return np.convolve(inside, kernel, mode="valid")
+
+    smooth, noise = smoothed(density), smoothed(stderr)
     wanted = np.maximum(PEAK_FRACTION * float(smooth.max()), PEAK_SIGMAS * noise)
     at, properties = scipy.signal.find_peaks(smooth, prominence=0)
     at = at[properties["prominences"] >= wanted[at]]
