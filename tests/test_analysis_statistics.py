@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import gamma, norm
 
 from dmts_ipi.core.statistics import (
     compare_temperature,
@@ -90,6 +91,25 @@ def test_exact_law_accepts_the_right_temperature_and_rejects_two_percent() -> No
             for s in range(5)
         ]
         assert all(t.accepts() is False for t in tests)
+
+
+def correlated_temperatures(temperature_K: float, d: int, n: int, seed: int) -> np.ndarray:
+    """The exact law of d degrees of freedom in a series with an inefficiency of four."""
+    normal = autoregressive(n, 0.6, seed)
+    return gamma.ppf(norm.cdf(normal), d / 2, scale=2 * temperature_K / d)
+
+
+def test_exact_law_rejects_one_percent_and_keeps_the_right_at_the_stated_rates() -> None:
+    """64 waters without fixcom, 1250 independent samples, 200 seeds; docs/analysis.md says so."""
+    d, n, seeds = 576, 5000, 200
+
+    def rejected(temperature_K: float, first: int) -> float:
+        series = (correlated_temperatures(temperature_K, d, n, first + s) for s in range(seeds))
+        return float(np.mean([compare_temperature(x, 300, d).accepts() is False for x in series]))
+
+    assert rejected(300.0, 0) <= 0.03
+    assert rejected(297.0, 1000) >= 0.97
+    assert rejected(303.0, 2000) >= 0.97
 
 
 def test_exact_law_rejects_the_right_mean_with_the_wrong_width() -> None:
