@@ -27,14 +27,20 @@ def _version(package: str) -> str:
         return f"no {package}"
 
 
+def machine() -> str:
+    """Processor, cores and system."""
+    return (
+        f"{_cpu()}, {len(os.sched_getaffinity(0))} cores, {platform.system()} {platform.release()}"
+    )
+
+
 def header() -> str:
     """Machine, date, versions and the command, as comment lines."""
     packages = ("dmts-ipi", "torch", "mace-torch", "ipi", "numpy")
     return "\n".join(
         [
             f"# {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
-            f"# {datetime.date.today()}  {_cpu()}, {len(os.sched_getaffinity(0))} cores, "
-            f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+            f"# {datetime.date.today()}  {machine()}, Python {platform.python_version()}",
             f"# {', '.join(_version(p) for p in packages)}",
         ]
     )

@@ -1,22 +1,27 @@
 #!/usr/bin/env python3
 """Long runs of liquid water with the shipped models: temperatures and structure against STS.
 
-    python benchmarks/water_physics.py run sts64 1-6fs-64 ...   # or no name: all; resumes
-    python benchmarks/water_physics.py table                    # of what there is by now
+    python benchmarks/water_physics.py run sts-64 1-6fs-64 ...   # or no name: all; resumes
+    python benchmarks/water_physics.py run sts-64 --replica 2    # another seed
+    python benchmarks/water_physics.py table                     # of what there is by now
 
 Runs are made by `dmts-ipi init` and `dmts-ipi run` in work/physics (--folder). Settings are those
-of the figures in README: 300 K, friction 1/ps, HMR +3 amu, inner step 1 fs.
+of the figures in README: 300 K, friction 1/ps, HMR +3 amu, inner step 1 fs. `table` keeps the
+figures of each run and seed in results/water_physics.jsonl, and prints means over all replicas
+there: a long sum can be gathered over days and machines.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 import math
 import subprocess
 import sys
 from pathlib import Path
 
-from common import save
+from common import RESULTS, machine, save
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # name: structure, mode, n_inner, ps
@@ -34,14 +39,18 @@ RUNS: dict[str, tuple[str, str, int, float]] = {
 }
 
 
-def run(names: list[str], folder: Path, threads: int) -> None:
+RECORDS = RESULTS / "water_physics.jsonl"
+COLUMNS = ("atoms", "H", "O", "O-H")
+
+
+def run(names: list[str], folder: Path, threads: int, replica: int) -> None:
     for name in names:
         structure, mode, n_inner, ps = RUNS[name]
-        target = folder / name
+        target = folder / (name if replica == 1 else f"{name}-r{replica}")
         dmts = [sys.executable, "-W", "ignore", "-m", "dmts_ipi.cli"]
         if not (target / "run.yaml").exists():
             ensemble = "nve" if name.startswith("nve") else "nvt"
-            seed = 1000 + list(RUNS).index(name)
+            seed = 1000 * replica + list(RUNS).index(name)
             options = f"--ensemble {ensemble} --mode {mode} --inner-fs 1 --time-ps {ps}".split()
             options += f"--seed {seed} --threads {threads}".split()
             options += ["--structure", str(REPOSITORY / f"ipi_inputs/{structure}.extxyz")]
@@ -50,37 +59,82 @@ def run(names: list[str], folder: Path, threads: int) -> None:
         subprocess.run([*dmts, "run", str(target)], check=False)
 
 
-def table(folder: Path) -> None:
-    from dmts_ipi.analysis.measure import Measured, measure
+def record(name: str, folder: Path) -> dict[str, object]:
+    """Figures of one run, as they are kept."""
+    from dmts_ipi.analysis.measure import measure
     from dmts_ipi.analysis.rdf import find_pair
     from dmts_ipi.analysis.source import read_run
+    from dmts_ipi.ipi.folder import RunFolder
 
-    def kelvin(m: Measured, name: str) -> str:
-        if name not in m.kinetic:
-            return "-"
-        e = m.kinetic[name]
-        return f"{e.mean:6.1f}+-{e.stderr:3.1f} ({m.expected[name]:5.1f})"
-
-    def peak(m: Measured) -> float:
-        pair = find_pair(m.distributions, "O-O")
-        return math.nan if pair is None or pair.peak is None else pair.peak.height
-
-    measured = {
-        n: measure(read_run(folder / n)) for n in RUNS if (folder / n / "md.properties").exists()
+    m = measure(read_run(folder))
+    pair = find_pair(m.distributions, "O-O")
+    return {
+        "run": name,
+        "seed": RunFolder(folder).config.seed,
+        "ps": round(float(m.time_ps[-1]), 3),
+        "date": str(datetime.date.today()),
+        "machine": machine(),
+        "kelvin": {k: [e.mean, e.stderr, m.expected[k]] for k, e in m.kinetic.items()},
+        "potential_meV_per_atom": [m.potential.mean, m.potential.stderr],
+        "oo_peak": None if pair is None or pair.peak is None else pair.peak.height,
+        "drift_meV_per_atom_ps": [m.drift_meV_per_atom_ps.mean, m.drift_meV_per_atom_ps.stderr],
+        "ns_per_day": m.run.ns_per_day,
     }
+
+
+def gather(folder: Path) -> list[dict]:
+    """All records: those kept, and those of the runs in the folder, which replace their own."""
+    kept = {}
+    if RECORDS.exists():
+        for line in RECORDS.read_text().splitlines():
+            one = json.loads(line)
+            kept[one["run"], one["seed"]] = one
+    for properties in sorted(folder.glob("*/md.properties")):
+        name = properties.parent.name.split("-r")[0]
+        if name in RUNS:
+            one = record(name, properties.parent)
+            kept[name, one["seed"]] = one
+    records = [kept[k] for k in sorted(kept, key=lambda k: (list(RUNS).index(k[0]), k[1]))]
+    RECORDS.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return records
+
+
+def combined(values: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """Mean and standard error of (value, standard error, ps), weighted by time."""
+    total = sum(ps for *_, ps in values)
+    mean = sum(v * ps for v, _, ps in values) / total
+    return mean, math.sqrt(sum((e * ps) ** 2 for _, e, ps in values)) / total
+
+
+def table(folder: Path) -> None:
+    groups: dict[str, list[dict]] = {}
+    for one in gather(folder):
+        groups.setdefault(one["run"], []).append(one)
     rows = [
-        "temperatures in K, mean +- standard error (expected with BAOAB's bias)",
-        f"{'run':10s} {'ps':>5s} {'atoms':>21s} {'H':>21s} {'O':>21s} {'O-H bonds':>21s}"
-        f" {'O-O peak':>9s} {'vs STS':>7s} {'ns/day':>7s} {'drift, meV/atom/ps':>19s}",
+        "temperatures in K, mean +- standard error (expected with BAOAB's bias); O-O: first peak",
+        f"{'run':12s} {'seeds':>5s} {'ps':>6s} "
+        + " ".join(f"{c:>19s}" for c in ("atoms", "H", "O", "O-H bonds"))
+        + f" {'E, meV/atom':>15s} {'O-O':>6s} {'drift, meV/atom/ps':>19s} {'ns/day':>7s}",
     ]
-    for name, m in measured.items():
-        reference = measured.get(f"sts-{name.split('-')[-1]}")
-        against = "-" if reference is None else f"{100 * (peak(m) / peak(reference) - 1):+.1f}%"
+    zero = None
+    for name, several in groups.items():
+        cells = []
+        for key in COLUMNS:
+            values = [(*r["kelvin"][key][:2], r["ps"]) for r in several if key in r["kelvin"]]
+            mean, error = combined(values)
+            cells.append(f"{mean:6.1f}+-{error:4.1f} ({several[0]['kelvin'][key][2]:5.1f})")
+        energy, e_error = combined([(*r["potential_meV_per_atom"], r["ps"]) for r in several])
+        zero = energy if zero is None else zero
+        peak, _ = combined([(r["oo_peak"] or math.nan, 0.0, r["ps"]) for r in several])
+        drift, d_error = combined([(*r["drift_meV_per_atom_ps"], r["ps"]) for r in several])
+        ps = sum(r["ps"] for r in several)
         rows.append(
-            f"{name:10s} {m.time_ps[-1]:5.1f} "
-            + " ".join(f"{kelvin(m, k):>21s}" for k in ("atoms", "H", "O", "O-H"))
-            + f" {peak(m):9.3f} {against:>7s} {m.run.ns_per_day:7.3f}"
+            f"{name:12s} {len(several):5d} {ps:6.1f} "
+            + " ".join(f"{c:>19s}" for c in cells)
+            + f" {energy - zero:8.2f}+-{e_error:4.2f} {peak:6.3f} {drift:11.4f}+-{d_error:6.4f}"
+            + f" {several[-1]['ns_per_day'] or math.nan:7.3f}"
         )
+    rows.append("E is relative to the first row. ns/day: of the last run, other work beside it.")
     save("water_physics", "\n".join(rows))
 
 
@@ -90,12 +144,13 @@ def main() -> None:
     p.add_argument("names", nargs="*", help=f"of {', '.join(RUNS)}")
     p.add_argument("--folder", type=Path, default=REPOSITORY / "work/physics")
     p.add_argument("--threads", type=int, default=2, help="of each driver")
+    p.add_argument("--replica", type=int, default=1, help="1, 2, ...: another seed each")
     args = p.parse_args()
     unknown = set(args.names) - set(RUNS)
     if unknown:
         p.error(f"unknown run {sorted(unknown)[0]}; known: {', '.join(RUNS)}")
     if args.what == "run":
-        run(args.names or list(RUNS), args.folder, args.threads)
+        run(args.names or list(RUNS), args.folder, args.threads, args.replica)
     else:
         table(args.folder)
 
