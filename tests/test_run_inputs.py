@@ -20,6 +20,7 @@ from dmts_ipi.ipi.resources import inputs_folder
 from dmts_ipi.ipi.validate import read_input
 
 NAMES = [f"{e}_{m}" for e in ("nvt", "nve", "npt") for m in ("sts", "dmts")]
+EXTRA = [f"nvt_dmts_{kind}" for kind in ("hhf", "ffl", "bond")]
 MODEL = ModelSettings(model="water-teacher")
 
 
@@ -29,7 +30,7 @@ def config(name: str = "nvt_dmts", **fields: object) -> RunConfig:
     return RunConfig(student=MODEL if mode == "dmts" else None, **given)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *EXTRA])
 def test_template_counts_the_teacher_once_and_the_student_not_at_all(name: str) -> None:
     facts = read_input(inputs_folder() / f"{name}.xml")
     assert facts.ensemble == name[:3]
@@ -124,6 +125,8 @@ RUNNER = """
 import sys
 from ipi.engine.simulation import Simulation
 from ipi.utils.softexit import softexit
+from dmts_ipi.ipi.integrator.register import register
+register()
 for name in sys.argv[1:]:
     with open(name) as stream:
         simulation = Simulation.load_from_xml(stream)
@@ -139,7 +142,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("inputs")
     (where / "ipi_inputs").symlink_to(inputs_folder())
     names = []
-    for name in [*NAMES, "nvt_one"]:
+    for name in [*NAMES, *EXTRA, "nvt_one"]:
         text = (inputs_folder() / f"{name.replace('one', 'dmts')}.xml").read_text()
         text = re.sub("stride='[0-9]+'", "stride='2'", text).replace("'md'", f"'{name}'")
         text = re.sub("<total_steps>[0-9]+", "<total_steps>4", text)
@@ -160,11 +163,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *EXTRA])
 def test_ipi_runs_the_template_as_it_is(ran: Path, name: str) -> None:
     columns = outputs.read_properties(ran / f"{name}.properties")
     assert columns["step"].tolist() == [0, 2, 4]
-    dt_fs = 5 if name.endswith("dmts") else 1
+    dt_fs = read_input(inputs_folder() / f"{name}.xml").outer_step_fs
     np.testing.assert_allclose(columns["time_ps"], columns["step"] * dt_fs / 1000, rtol=1e-6)
     assert 200 < columns["temperature_K"][0] < 400  # drawn at 300 K
     # kinetic_eV counts all 3N degrees of freedom

@@ -154,7 +154,9 @@ def read_run(path: Path) -> RunInput:
 
 
 def _integrator(path: Path) -> tuple[bool, bool, bool]:
-    """``fixcom``, ``thermostat_mid_drift`` and Langevin or not, from ``input.xml``."""
+    """``fixcom``, ``thermostat_mid_drift`` and Langevin of one friction or not."""
+    from dmts_ipi.ipi.validate import OUR_TAGS
+
     try:
         dynamics = ET.parse(path).getroot().find("system/motion")
     except FileNotFoundError as error:
@@ -170,7 +172,11 @@ def _integrator(path: Path) -> tuple[bool, bool, bool]:
     odd = all(x % 2 == 1 for x in levels)
     fixcom = (dynamics.findtext("fixcom") or "true").strip().lower() == "true"
     thermostat = inner.find("thermostat")
-    langevin = thermostat is not None and thermostat.get("mode") == "langevin"
+    langevin = (
+        thermostat is not None
+        and thermostat.get("mode") == "langevin"
+        and all(thermostat.find(tag) is None for tag in OUR_TAGS)
+    )
     canonical = inner.get("mode", "nve").strip() in ("nvt", "npt")
     return fixcom, thermostat_mid_drift(splitting, odd), langevin and canonical
 

@@ -29,7 +29,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--n-inner", default="5", metavar="N", help="inner steps per outer step; 1 in sts")
     add("--time-ps", default="20", metavar="PS", help="length of the run, ps")
     add("--temperature-K", default="300", metavar="K", help="temperature, K")
-    add("--friction-per-ps", default="1", metavar="F", help="Langevin friction, 1/ps")
+    add(
+        "--splitting",
+        default="baoab",
+        help="baoab-respa: thermostat in every inner step (runs under `dmts-ipi i-pi`); baoab or "
+        "stock: i-PI's own, once per outer step; obabo: i-PI's own, at both ends of it",
+    )
+    add("--thermostat", default="langevin", help="langevin, ffl (fast-forward Langevin) or svr")
+    add("--friction-per-ps", default="1", metavar="F", help="friction of all atoms, 1/ps")
+    add(
+        "--friction-by-element",
+        default=None,
+        metavar="LIST",
+        help="friction of elements in 1/ps, such as H=10 or H=10,O=2 (needs langevin or ffl)",
+    )
+    add(
+        "--bond-friction-per-ps",
+        default="0",
+        metavar="F",
+        help="bond thermostat: friction along X-H bonds and across H-X-H angles, 1/ps; 0: none",
+    )
     add("--pressure-bar", default="1", metavar="BAR", help="pressure of NPT, bar")
     add("--barostat-tau-fs", default="2000", metavar="FS", help="volume relaxation of NPT, fs")
     add("--hmr", default="3.0", metavar="AMU", help="mass moved to each hydrogen, amu; 0: none")
@@ -127,7 +146,11 @@ def _fields(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
         "n_inner": 1 if args.mode == "sts" else args.n_inner,
         "time_ps": args.time_ps,
         "temperature_K": args.temperature_K,
+        "splitting": "baoab" if args.splitting == "stock" else args.splitting,
+        "thermostat": args.thermostat,
         "friction_per_ps": args.friction_per_ps,
+        "friction_by_element_per_ps": by_element(args.friction_by_element),
+        "bond_friction_per_ps": args.bond_friction_per_ps,
         "pressure_bar": args.pressure_bar,
         "barostat_tau_fs": args.barostat_tau_fs,
         "hmr_added_amu": args.hmr,
@@ -143,6 +166,23 @@ def _fields(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
     if args.mode != "sts":
         fields["student"] = _model(args, "student")
     return fields
+
+
+def by_element(text: str | None) -> dict[str, str]:
+    """``H=10,O=2`` as a mapping; numbers stay text.
+
+    Raises:
+        InputError: it is none.
+    """
+    if text is None:
+        return {}
+    found: dict[str, str] = {}
+    for part in text.replace(";", ",").split(","):
+        name, equals, value = part.strip().partition("=")
+        if not (name.strip() and equals and value.strip()) or name.strip() in found:
+            raise InputError("friction_by_element", text, "must be such as H=10 or H=10,O=2")
+        found[name.strip()] = value.strip()
+    return found
 
 
 def _model(args: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -213,6 +253,8 @@ def _evaluate(name: str, settings: Any, atoms: Any, needs_virial: bool) -> None:
 def _report(target: Path, config: Any, n_atoms: int) -> str:
     inner = f"{config.inner_step_fs:g} fs"
     steps = f"1 step of {inner}" if config.mode == "sts" else f"{config.n_inner} x {inner} a step"
+    if config.splitting == "baoab-respa":
+        steps += " by BAOAB-RESPA"
     return (
         f"{target}: {config.ensemble} {config.mode}, {n_atoms} atoms, {steps}, "
         f"{config.total_steps} steps = {config.time_ps:g} ps. Start it: dmts-ipi run {target}"

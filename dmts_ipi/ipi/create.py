@@ -8,15 +8,17 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dmts_ipi.core.config import write_yaml
 from dmts_ipi.core.errors import InputError
 
+from .bond_pairs import bond_pairs
 from .folder import CONFIG, INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
 from .render import render
-from .resources import ipi_script
+from .resources import ipi_command
 from .session import driver_command
 from .structure import write_structure
 from .validate import read_input
@@ -54,6 +56,10 @@ def create_folder(path: Path, config: RunConfig, atoms: Any) -> RunFolder:
     """
     check_target(path)
     addresses = socket_names(path, config)
+    pairs = []
+    if config.bond_friction_per_ps:
+        pairs = bond_pairs(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+    check_elements(config, atoms.get_chemical_symbols())
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
@@ -63,10 +69,12 @@ def create_folder(path: Path, config: RunConfig, atoms: Any) -> RunFolder:
         work.chmod(0o755)
         (work / LOGS).mkdir()
         write_structure(work / STRUCTURE, atoms)
-        (work / INPUT).write_text(render(config, addresses))
+        (work / INPUT).write_text(render(config, addresses, pairs))
         write_yaml(config, work / CONFIG)
         facts = read_input(work / INPUT)
-        _script(work / "start_ipi.sh", "i-PI; after a stop give it RESTART", _ipi_command())
+        _script(
+            work / "start_ipi.sh", "i-PI; after a stop give it RESTART", _ipi_command(facts.ours)
+        )
         for name, at in facts.sockets.items():
             command = driver_command(config, name, at, python=sys.executable)
             _script(work / f"start_{name}.sh", f"the {name}'s driver", shlex.join(command))
@@ -84,8 +92,22 @@ def socket_names(path: Path, config: RunConfig) -> dict[str, str]:
     return {name: f"dmts-{mark}-{name}" for name in config.models()}
 
 
-def _ipi_command() -> str:
-    return shlex.join([sys.executable, "-u", str(ipi_script())]) + ' "${1:-input.xml}"'
+def check_elements(config: RunConfig, symbols: Sequence[str]) -> None:
+    """Refuses frictions of elements that a structure lacks.
+
+    Raises:
+        InputError: names the first.
+    """
+    for name in config.friction_by_element_per_ps:
+        if name not in symbols:
+            known = ", ".join(sorted(set(symbols)))
+            raise InputError(
+                "friction_by_element_per_ps", name, f"is not in the structure, which has {known}"
+            )
+
+
+def _ipi_command(ours: bool) -> str:
+    return shlex.join(ipi_command(ours)) + ' "${1:-input.xml}"'
 
 
 def _script(file: Path, what: str, command: str) -> None:

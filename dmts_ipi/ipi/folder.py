@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -24,6 +24,9 @@ CONFIG, INPUT, STRUCTURE, SUMMARY, LOGS = (
     "summary.json",
     "logs",
 )
+
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 class ModelSettings(StrictModel):
@@ -46,7 +49,11 @@ class RunConfig(StrictModel):
     n_inner: int = Field(default=5, ge=1, le=100)
     time_ps: float = Field(default=20.0, gt=0)
     temperature_K: float = Field(default=300.0, gt=0)
+    splitting: Literal["baoab", "obabo", "baoab-respa"] = "baoab"
+    thermostat: Literal["langevin", "ffl", "svr"] = "langevin"
     friction_per_ps: float = Field(default=1.0, gt=0)
+    friction_by_element_per_ps: dict[str, Positive] = Field(default_factory=dict)
+    bond_friction_per_ps: float = Field(default=0.0, ge=0)
     pressure_bar: float = 1.0
     barostat_tau_fs: float = Field(default=2000.0, gt=0)
     hmr_added_amu: float = Field(default=3.0, ge=0)
@@ -67,6 +74,11 @@ class RunConfig(StrictModel):
             raise ValueError("mode dmts needs a student")
         if self.mode == "sts" and self.n_inner != 1:
             raise ValueError("mode sts has n_inner 1")
+        special = bool(self.friction_by_element_per_ps or self.bond_friction_per_ps)
+        if self.ensemble == "nve" and (special or self.thermostat != "langevin"):
+            raise ValueError("nve has no thermostat; use nvt, or leave thermostat and friction out")
+        if self.thermostat == "svr" and special:
+            raise ValueError("thermostat svr has one friction for all; use langevin or ffl")
         return self
 
     @property
@@ -89,6 +101,12 @@ class RunConfig(StrictModel):
         frames = max(1, round(self.frames_every_fs / (p * self.outer_step_fs)))
         checkpoints = max(1, round(self.checkpoints_every_fs / (p * self.outer_step_fs)))
         return p, p * frames, p * checkpoints
+
+    @property
+    def one_langevin_friction(self) -> bool:
+        """Whether one Langevin friction is all: it then bounds the error of temperatures."""
+        special = self.friction_by_element_per_ps or self.bond_friction_per_ps
+        return self.ensemble != "nve" and self.thermostat == "langevin" and not special
 
     def models(self) -> dict[str, ModelSettings]:
         """Settings of the models that the run evaluates, by forcefield name."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
 from dmts_ipi.core.errors import InputError
 
+from .bond_pairs import BondPair
 from .folder import STRUCTURE, RunConfig
 from .resources import inputs_folder
 
 DYNAMICS = "system/motion/dynamics"
+BOND_COMMENT = """<!-- Bond thermostat: friction and noise along short pairs of these elements.
+               Full up to the first distance of the range, none from the second. -->"""
 
 
 class Template:
@@ -44,6 +48,28 @@ class Template:
             for key, text in attributes.items():
                 element.set(key, str(text))
 
+    def add(self, path: str, fragments: Sequence[str]) -> None:
+        """Appends pieces of XML, each with comments or not, to the element at ``path``.
+
+        Raises:
+            InputError: the template has no such element.
+        """
+        element = self.root.find(path)
+        if element is None:
+            raise InputError("template", self.name, f"has no <{path}>")
+        children = list(element)
+        inner = element.text or "\n"  # the line break and indentation before a child
+        for fragment in fragments:
+            parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))
+            new = list(ET.fromstring(f"<x>{fragment}</x>", parser))
+            for piece in new:
+                if children:
+                    children[-1].tail = inner
+                element.append(piece)
+                children.append(piece)
+        if children:
+            children[-1].tail = inner[:-2] if inner.endswith("  ") else inner
+
     def text(self) -> str:
         """The XML."""
         return ET.tostring(self.root, encoding="unicode") + "\n"
@@ -54,17 +80,38 @@ def template_path(ensemble: str, mode: str) -> Path:
     return inputs_folder() / f"{ensemble}_{mode}.xml"
 
 
+def thermostat_tags(config: RunConfig, pairs: Sequence[BondPair]) -> list[str]:
+    """Tags of ours inside ``<thermostat>``: friction by element, friction along bonds."""
+    tags = []
+    if config.friction_by_element_per_ps:
+        tags.append("<!-- Friction of its own for an element: tau is 1/friction, as above. -->")
+    for name, friction in config.friction_by_element_per_ps.items():
+        tau = number(1000 / friction)
+        tags.append(f"<local_tau names='{name}' units='femtosecond'>{tau}</local_tau>")
+    if config.bond_friction_per_ps and pairs:
+        tags.append(BOND_COMMENT)
+    for pair in pairs if config.bond_friction_per_ps else ():
+        reach = f"[{number(pair.range_A[0])}, {number(pair.range_A[1])}]"
+        tags.append(
+            f"<bonds names='{', '.join(pair.names)}'>"
+            f"<tau units='femtosecond'>{number(1000 / config.bond_friction_per_ps)}</tau>"
+            f"<range units='angstrom'>{reach}</range></bonds>"
+        )
+    return tags
+
+
 def number(value: float) -> str:
     """Shortest decimal that reads back as the same double, without a trailing .0."""
     return repr(float(value)).removesuffix(".0")
 
 
-def render(config: RunConfig, addresses: dict[str, str]) -> str:
+def render(config: RunConfig, addresses: dict[str, str], pairs: Sequence[BondPair] = ()) -> str:
     """``input.xml`` of a run.
 
     Args:
         config: the run.
         addresses: unix socket name by forcefield (``teacher``, ``student``).
+        pairs: kinds of pairs that the bond thermostat acts on, where the run has one.
     """
     file = template_path(config.ensemble, config.mode)
     t = Template(file.read_text(), file.name)
@@ -84,7 +131,10 @@ def render(config: RunConfig, addresses: dict[str, str]) -> str:
     if config.mode == "dmts":
         t.set(f"{DYNAMICS}/nmts", f"[1, {config.n_inner}]")
     if config.ensemble != "nve":
+        t.set(DYNAMICS, splitting=config.splitting)
+        t.set(f"{DYNAMICS}/thermostat", mode=config.thermostat)
         t.set(f"{DYNAMICS}/thermostat/tau", number(1000 / config.friction_per_ps))
+        t.add(f"{DYNAMICS}/thermostat", thermostat_tags(config, pairs))
     if config.ensemble == "npt":
         t.set("system/ensemble/pressure", number(config.pressure_bar))
         t.set(f"{DYNAMICS}/barostat/tau", number(config.barostat_tau_fs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -49,3 +50,17 @@ def ipi_script() -> Path:
     if not found:
         raise InputError("i-pi", "", "is not installed here; pip install 'ipi>=3.3,<3.4'")
     return Path(found)
+
+
+def ipi_command(ours: bool) -> list[str]:
+    """Command that runs an i-PI input, which is its next word.
+
+    Args:
+        ours: the input uses splittings or thermostats that only ``dmts-ipi i-pi`` knows.
+
+    Raises:
+        InputError: i-PI is not installed.
+    """
+    if ours:
+        return [sys.executable, "-u", "-m", "dmts_ipi.cli", "i-pi"]
+    return [sys.executable, "-u", str(ipi_script())]

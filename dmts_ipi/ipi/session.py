@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ase.data import chemical_symbols
+
 from dmts_ipi.core.errors import DmtsError, InputError, RunFault
 
 from . import resume
@@ -17,7 +19,7 @@ from .folder import INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
 from .launch import Child, Signals, stop, wait_any
 from .lock import FolderLock
 from .render import Template
-from .resources import driver_script, ipi_script
+from .resources import driver_script, ipi_command
 from .summary import SESSIONS, read_sessions, write_json, write_summary
 from .validate import InputFacts, Socket, read_checkpoint
 from .watch import Limits, Progress, Watch, check_room
@@ -62,7 +64,7 @@ def run_session(
     """
     with FolderLock(folder.path):
         facts = folder.facts()
-        folder.structure()
+        facts.check_labels(chemical_symbols[z] for z in folder.structure().numbers)
         if time_ps is not None:
             _set_length(folder, facts, time_ps)
             facts = folder.facts()
@@ -129,6 +131,7 @@ def _same_physics(facts: InputFacts, begun: InputFacts) -> None:
     """Refuses to resume with other settings than the run was started with."""
     for name, now, before in (
         ("ensemble", facts.ensemble, begun.ensemble),
+        ("splitting", facts.splitting, begun.splitting),
         ("timestep", f"{facts.outer_step_fs:.6g} fs", f"{begun.outer_step_fs:.6g} fs"),
         ("nmts", facts.n_inner, begun.n_inner),
         ("temperature", f"{facts.temperature_K or 0:.6g}", f"{begun.temperature_K or 0:.6g}"),
@@ -332,7 +335,7 @@ class _Session:
         path = self.folder.path.resolve()
         ipi = Child(
             "i-pi",
-            [sys.executable, "-u", str(ipi_script()), self.input.name],
+            [*ipi_command(self.facts.ours), self.input.name],
             self.logs.resolve() / "i-pi.log",
             path,
             {"OMP_NUM_THREADS": "1"},

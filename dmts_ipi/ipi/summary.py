@@ -99,7 +99,7 @@ def write_summary(folder: RunFolder, exit: str, outer_steps: int) -> dict[str, A
     numbers = folder.structure().numbers
     kept_ps = outer_steps * config.outer_step_fs / 1000 - config.equilibration_ps
     floor = 0.0
-    if config.ensemble != "nve" and kept_ps > 0:
+    if config.one_langevin_friction and kept_ps > 0:
         dof = 3 * len(numbers)
         floor = langevin_floor_K(config.temperature_K, dof, config.friction_per_ps, kept_ps)
     temperature = not_below(_estimate(columns.get("temperature_K", np.zeros(0))[kept]), floor)

@@ -7,6 +7,7 @@ import io
 import math
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +16,14 @@ from dmts_ipi.core.errors import InputError
 SOCKET_PREFIX = "/tmp/ipi_"
 TEACHER, STUDENT = "teacher", "student"
 ENSEMBLES = ("nvt", "nve", "npt")
+RESPA = "baoab-respa"
+SPLITTINGS = ("baoab", "obabo", RESPA)
+OUR_TAGS = ("local_tau", "bonds")  # of a thermostat; i-PI has none of them
 # tags whose value means nothing without a unit, and an example of one
 UNITS: dict[str, tuple[str, str]] = {
     "timestep": ("time", "femtosecond"),
     "tau": ("time", "femtosecond"),
+    "local_tau": ("time", "femtosecond"),
     "temperature": ("temperature", "kelvin"),
     "pressure": ("pressure", "bar"),
     "velocities": ("temperature", "kelvin"),
@@ -52,7 +57,11 @@ class Output:
 
 @dataclass(frozen=True)
 class InputFacts:
-    """What dmts-ipi needs to know of an input or of a checkpoint."""
+    """What dmts-ipi needs to know of an input or of a checkpoint.
+
+    ``splitting``: of the integrator. ``ours``: plain i-PI cannot run it, ``dmts-ipi i-pi`` can.
+    ``labels``: atoms that thermostats name.
+    """
 
     step: int
     total_steps: int
@@ -62,6 +71,23 @@ class InputFacts:
     temperature_K: float | None
     sockets: dict[str, Socket]
     outputs: list[Output] = field(default_factory=list)
+    splitting: str = "obabo"
+    ours: bool = False
+    labels: frozenset[str] = frozenset()
+
+    def check_labels(self, symbols: Iterable[str]) -> None:
+        """Refuses thermostats that name atoms which a structure with these symbols lacks.
+
+        Raises:
+            InputError: names the first.
+        """
+        known = set(symbols)
+        for label in sorted(self.labels - known):
+            raise InputError(
+                "input.xml: thermostat",
+                label,
+                f"no such atom; there are {', '.join(sorted(known))}",
+            )
 
     def output(self, kind: str, what: str = "") -> Output | None:
         """The first output of a kind (``properties``, ``trajectory``, ``checkpoint``)."""
@@ -162,8 +188,12 @@ def _facts(r: _Reader) -> InputFacts:
     levels = _levels(r, dynamics)
     _check_weights(r, levels)
     temperature = r.root.find("system/ensemble/temperature")
-    for tag in ("tau", "velocities", "masses", "pressure"):
+    splitting, ours, labels = _thermostat(r, dynamics, ensemble)
+    for tag in ("tau", "local_tau", "velocities", "masses", "pressure"):
         for element in r.root.iter(tag):
+            if tag.endswith("tau") and not r.quantity(element, "femtosecond") > 0:
+                text = (element.text or "").strip()
+                raise r.fail(tag, text, "a time constant must be positive; friction is 1/tau")
             if element.get("mode", "manual") in ("manual", "thermal") and tag != "masses":
                 r.quantity(element, UNITS[tag][1])
             elif tag == "masses" and r.units_required and element.get("units") is None:
@@ -173,7 +203,9 @@ def _facts(r: _Reader) -> InputFacts:
         raise r.fail("temperature", kelvin, "must be positive in NVT and NPT")
     if ensemble == "npt":
         r.find("system/ensemble/pressure")
-        r.find("system/motion/dynamics/barostat")
+        barostat = r.find("system/motion/dynamics/barostat").get("mode", "dummy").strip()
+        if splitting == RESPA and barostat != "isotropic":
+            raise r.fail("barostat mode", barostat, f"splitting='{RESPA}' takes 'isotropic' only")
     step, total = r.root.find("step"), r.root.find("total_steps")
     total_steps = 1000 if total is None else r.integer(total.text, "total_steps")
     if total_steps < 1:
@@ -187,7 +219,43 @@ def _facts(r: _Reader) -> InputFacts:
         temperature_K=kelvin,
         sockets=_sockets(r),
         outputs=_outputs(r),
+        splitting=splitting,
+        ours=ours,
+        labels=labels,
     )
+
+
+def _thermostat(
+    r: _Reader, dynamics: ET.Element, ensemble: str
+) -> tuple[str, bool, frozenset[str]]:
+    """``splitting``, ``ours`` and ``labels`` of ``InputFacts``."""
+    splitting = dynamics.get("splitting", "obabo").strip()
+    if splitting not in SPLITTINGS:
+        raise r.fail("dynamics splitting", splitting, f"must be one of {', '.join(SPLITTINGS)}")
+    labels: set[str] = set()
+    special = False
+    for thermostat in dynamics.findall("thermostat"):
+        mode = thermostat.get("mode", "").strip()
+        tags = [e for tag in OUR_TAGS for e in thermostat.findall(tag)]
+        special = special or bool(tags)
+        if ensemble == "nve" and (tags or mode == "ffl"):
+            raise r.fail("thermostat mode", mode, "NVE has no thermostat; remove it or use nvt")
+        if tags and mode not in ("langevin", "ffl"):
+            remedy = f"<{tags[0].tag}> goes with langevin and ffl"
+            raise r.fail("thermostat mode", mode, remedy)
+        for tag in tags:
+            reach = tag.find("range")
+            if r.units_required and reach is not None and reach.get("units") is None:
+                raise r.fail("range", (reach.text or "").strip(), "write units='angstrom'")
+            if tag.find("pairs") is None:
+                labels |= set(re.findall(r"[^\s,\[\]]+", tag.get("names", "")))
+    return splitting, splitting == RESPA or special, frozenset(labels)
+
+
+def sampled(totals: dict[str, float]) -> str:
+    """What is sampled if forces count by these sums of weights over all MTS levels."""
+    parts = [f"{total:g} {name}" for name, total in totals.items() if abs(total) > 1e-9]
+    return " + ".join(parts) or "no force at all"
 
 
 def _levels(r: _Reader, dynamics: ET.Element) -> list[int]:
@@ -231,7 +299,8 @@ def _check_weights(r: _Reader, levels: list[int]) -> None:
             raise r.fail(
                 f"mts_weights of {name}",
                 f"sum {total:g}",
-                f"must sum to {wanted:g} over the levels: teacher [1, 0], student [-1, 1]",
+                f"must sum to {wanted:g} over the levels: teacher [1, 0], student [-1, 1]; as it "
+                f"is, {sampled(used)} would be sampled (`dmts-ipi i-pi` takes such an input)",
             )
 
 

@@ -7,7 +7,7 @@
     <local_tau atoms='0, 7' units='femtosecond'>200</local_tau>       by index
     <bonds names='O, H'>                                    friction along bonds
       <tau units='femtosecond'>20</tau>
-      <range units='angstrom'>[1.3, 1.6]</range>            weight one below, zero above
+      <range units='angstrom'>[1.25, 1.5]</range>            weight one below, zero above
     </bonds>
     <bonds> <tau units='femtosecond'>20</tau> <pairs shape='(2, 2)'>[0, 1, 0, 2]</pairs> </bonds>
   </thermostat>
@@ -121,7 +121,7 @@ class InputBonds(Input):
             raise InputError(f"{BONDS}: pairs", pairs.tolist(), "must be pairs of indices")
         if not len(pairs) and len(reach) != 2:
             raise InputError(
-                f"{BONDS}: range", reach.tolist(), "must be two distances, such as [1.3, 1.6]"
+                f"{BONDS}: range", reach.tolist(), "must be two distances, such as [1.25, 1.5]"
             )
         limits = (float(reach[0]), float(reach[1])) if len(reach) == 2 else (0.0, 0.0)
         entry = BondTau(

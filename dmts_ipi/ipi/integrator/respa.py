@@ -30,10 +30,11 @@ from ipi.utils.depend import dstrip
 from ipi.utils.messages import verbosity, warning
 
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.ipi.validate import RESPA, sampled
 
 from .thermostats import ThermoLocal, as_local
 
-SPLITTING = "baoab-respa"
+SPLITTING = RESPA
 
 
 class RespaIntegrator(NVEIntegrator):
@@ -257,18 +258,11 @@ class RespaDynamics(Dynamics):
         super().bind(ens, beads, nm, cell, bforce, prng, omaker)
 
 
-def sampled(totals: dict[str, float]) -> str | None:
-    """What is sampled if forces count by these sums of weights; None if each counts 0 or 1."""
-    if all(min(abs(t), abs(t - 1)) < 1e-9 for t in totals.values()):
-        return None
-    parts = [f"{total:g} {name}" for name, total in totals.items() if abs(total) > 1e-9]
-    return " + ".join(parts) or "no force at all"
-
-
 def _tell_what_is_sampled(forces: Any) -> None:
     totals: dict[str, float] = {}
     for force in forces.mforces:
         weights = force.mts_weights if len(force.mts_weights) else [1.0]
         totals[force.ffield] = totals.get(force.ffield, 0.0) + float(sum(weights) * force.weight)
-    if (text := sampled(totals)) is not None:
-        warning(f"mts_weights: the levels sum to {text}; that potential is sampled", verbosity.low)
+    if any(min(abs(t), abs(t - 1)) > 1e-9 for t in totals.values()):
+        text = f"mts_weights: the levels sum to {sampled(totals)}; that potential is sampled"
+        warning(text, verbosity.low)
