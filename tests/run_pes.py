@@ -1,9 +1,11 @@
 """A PES for i-PI's ``<ffdirect>`` in the run tests: springs to the start, in atomic units.
 
 Parameters: ``k`` (hartree/bohr^2), ``delay_s`` per evaluation, ``fault`` (invalid, kick, hang)
-from the evaluation ``at`` on. (i-PI reads the word nan as a number.)
+from the evaluation ``at`` on, in one evaluation only where ``once`` names a file that marks it.
+(i-PI reads the word nan as a number.)
 """
 
+import os
 import time
 
 import numpy as np
@@ -14,7 +16,8 @@ __DRIVER_CLASS__ = "Springs"
 
 
 class Springs(Dummy_driver):
-    def __init__(self, k=0.02, delay_s=0.0, fault="", at=0, **kwargs):
+    def __init__(self, k=0.02, delay_s=0.0, fault="", at=0, once="", **kwargs):
+        self.once = once
         self.k, self.delay_s, self.fault, self.at = float(k), float(delay_s), fault, int(at)
         self.calls, self.origin = 0, None
         super().__init__(**kwargs)
@@ -31,7 +34,9 @@ class Springs(Dummy_driver):
         forces = -self.k * d - 0.3 * self.k * d**3
         if self.delay_s:
             time.sleep(self.delay_s)
-        if self.fault and self.calls >= self.at:
+        if self.fault and self.calls >= self.at and not (self.once and os.path.exists(self.once)):
+            if self.once:
+                open(self.once, "w").close()
             if self.fault == "invalid":
                 forces[0, 0] = np.nan
             elif self.fault == "kick":

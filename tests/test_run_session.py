@@ -196,7 +196,7 @@ def test_the_socket_of_a_dying_ipi_is_waited_for_and_taken_over(tmp_path: Path) 
 
 def test_nan_inside_ipi_is_seen_and_its_states_are_dropped(fresh: Path) -> None:
     slow(fresh, fault="invalid", at=45, delay_s=0.005)
-    done = call("run", fresh)
+    done = call("run", fresh, "--no-watchdog")
     assert done.returncode == 4
     assert "is nan at step" in done.stderr.splitlines()[-1]
     assert summary(fresh)["exit"].startswith("fault: ")
@@ -207,13 +207,13 @@ def test_nan_inside_ipi_is_seen_and_its_states_are_dropped(fresh: Path) -> None:
 
 
 def test_a_runaway_temperature_ends_the_run(fresh: Path) -> None:
-    done = call("run", slow(fresh, fault="kick", at=45, delay_s=0.005))
+    done = call("run", slow(fresh, fault="kick", at=45, delay_s=0.005), "--no-watchdog")
     assert done.returncode == 4
     assert "over 10 times 60 K" in done.stderr.splitlines()[-1]
 
 
 def test_a_stall_ends_the_run(fresh: Path) -> None:
-    done = call("run", slow(fresh, fault="hang", at=45), "--stall-limit-s", 2)
+    done = call("run", slow(fresh, fault="hang", at=45), "--stall-limit-s", 2, "--no-watchdog")
     assert done.returncode == 4
     assert "stalled at step" in done.stderr.splitlines()[-1]
 

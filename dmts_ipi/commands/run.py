@@ -11,15 +11,20 @@ from types import TracebackType
 from typing import Any
 
 from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.session import Hooks, Outcome, run_session
+from dmts_ipi.ipi.session import Outcome, run_session
+from dmts_ipi.ipi.supervise import Hooks
 from dmts_ipi.ipi.watch import Limits, Progress
+
+from .guarding import guarded
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.epilog = (
-        "Exit status: 0 finished; 2 wrong input, nothing was started; 4 a fault; 130 Ctrl-C and "
-        "143 SIGTERM, after a clean stop. A run that ended early goes on where it was."
+        "Exit status: 0 finished; 2 wrong input, nothing was started; 3 stopped by a limit of "
+        "the watchdog or the file EXIT; 4 a fault that needs a person; 130 Ctrl-C and 143 SIGTERM, "
+        "after a clean stop. A run that ended early goes on where it was. Section watchdog of "
+        "run.yaml sets what counts as wrong."
     )
     parser.add_argument("folder", help="run folder made by `dmts-ipi init`")
     parser.add_argument(
@@ -33,7 +38,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--startup-limit-s", type=float, default=limits.startup_s, help="wait for the first step, s"
     )
     parser.add_argument(
-        "--stall-limit-s", type=float, default=limits.stall_s, help="longest wait for news, s"
+        "--stall-limit-s",
+        type=float,
+        default=limits.stall_s,
+        help="longest wait for news, s; None: 60, and 30 times the longest wait so far",
+    )
+    parser.add_argument(
+        "--no-watchdog",
+        action="store_true",
+        help="the first thing that goes wrong ends the run: no rewinds, no restarts",
     )
     parser.add_argument(
         "--min-free-MB", type=float, default=limits.free_MB, help="stops below this room, MB"
@@ -44,13 +57,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs a folder; returns the exit status."""
     folder = RunFolder(args.folder)
-    limits = Limits(args.startup_limit_s, args.stall_limit_s, args.min_free_MB)
+    stall_s = args.stall_limit_s or folder.config.watchdog.stall_limit_s
+    limits = Limits(args.startup_limit_s, stall_s, args.min_free_MB)
     display: _Lines | _Bar = (
         _Bar() if sys.stderr.isatty() and not args.json else _Lines(args.report_every_s)
     )
     with display:
         hooks = Hooks(say=display.say, progress=display.show)
-        outcome = run_session(folder, hooks, limits, args.time_ps)
+        guard = None if args.no_watchdog else guarded
+        outcome = run_session(folder, hooks, limits, args.time_ps, guard)
     _tell(outcome, args.folder, args.json)
     return outcome.status
 
@@ -62,8 +77,8 @@ def _tell(outcome: Outcome, folder: str, as_json: bool) -> None:
             print(f"  {name}: {line}", file=sys.stderr)
     if as_json:
         print(json.dumps(_finite(outcome.summary), indent=1))
-    if outcome.status == 4 or outcome.exit.startswith("fault"):
-        what = outcome.exit.removeprefix("fault: ")
+    kind, _, what = outcome.exit.partition(": ")
+    if kind in ("fault", "stopped"):
         print(f"dmts-ipi run: error: {folder}: {what}", file=sys.stderr)
     elif not as_json:
         print(f"{folder}: {outcome.exit}; {describe(outcome.summary)}")

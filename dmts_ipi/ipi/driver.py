@@ -192,7 +192,7 @@ def _telemetry(
     say: Callable[[str], None],
 ) -> Observer | None:
     """Opens telemetry. Where nobody asked for it, a run does without rather than fail."""
-    name = Path(endpoint.path).name or f"{endpoint.host}-{endpoint.port}"
+    name = args.unix or f"{endpoint.host}-{endpoint.port}"
     try:
         return open_telemetry(args.telemetry, name, len(evaluator.numbers), args.device)
     except InputError as error:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from dmts_ipi.core.config import StrictModel, read_yaml, write_yaml
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.watch_settings import WatchdogSettings
 
 from . import outputs
 from .validate import InputFacts, read_input
@@ -66,6 +67,7 @@ class RunConfig(StrictModel):
     trajectory_format: Literal["xyz", "bin"] = "xyz"
     teacher: ModelSettings
     student: ModelSettings | None = None
+    watchdog: WatchdogSettings = Field(default_factory=WatchdogSettings)
     versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

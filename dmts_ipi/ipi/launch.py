@@ -53,6 +53,7 @@ class Child:
         Raises:
             InputError: the program or the log cannot be opened.
         """
+        self.close()  # of an earlier start
         try:
             with open(self.log, "ab") as log:
                 self._log_start = log.tell()
@@ -72,6 +73,11 @@ class Child:
             with contextlib.suppress(OSError):
                 self._pidfd = os.pidfd_open(self._process.pid)
         return self
+
+    @property
+    def started(self) -> bool:
+        """Whether ``start`` was called."""
+        return self._process is not None
 
     @property
     def pid(self) -> int:

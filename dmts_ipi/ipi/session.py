@@ -8,34 +8,25 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from ase.data import chemical_symbols
 
-from dmts_ipi.core.errors import DmtsError, InputError, RunFault
+from dmts_ipi.core.errors import DmtsError, InputError
+from dmts_ipi.core.supervision import Guard, NoGuard, Stop
 
 from . import resume
 from .folder import INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
-from .launch import Child, Signals, stop, wait_any
+from .launch import Child, Signals
 from .lock import FolderLock
 from .render import Template
 from .resources import driver_script, ipi_command
+from .socket_file import free_socket
 from .summary import SESSIONS, read_sessions, write_json, write_summary
+from .supervise import Driver, Hooks, Supervisor
 from .validate import InputFacts, Socket, read_checkpoint
-from .watch import Limits, Progress, Watch, check_room
-
-TICK_S = 0.5
-STOP_LIMIT_S = 20.0
-DRIVER_LIMIT_S = 5.0
-SOCKET_LIMIT_S = 2.0
-
-
-@dataclass
-class Hooks:
-    """What the command line wants to hear: one line at a time, progress at every tick."""
-
-    say: Callable[[str], None] = lambda line: None
-    progress: Callable[[Progress], None] = lambda progress: None
+from .watch import Limits, check_room
 
 
 @dataclass
@@ -49,7 +40,11 @@ class Outcome:
 
 
 def run_session(
-    folder: RunFolder, hooks: Hooks, limits: Limits, time_ps: float | None = None
+    folder: RunFolder,
+    hooks: Hooks,
+    limits: Limits,
+    time_ps: float | None = None,
+    guarded: Callable[[RunFolder, InputFacts], AbstractContextManager[Guard]] | None = None,
 ) -> Outcome:
     """Runs a folder until it is finished, stopped or at fault.
 
@@ -58,6 +53,7 @@ def run_session(
         hooks: see ``Hooks``.
         limits: see ``Limits``.
         time_ps: new length of the run, to extend it.
+        guarded: makes the guard of a run that is about to start; None: what goes wrong ends it.
 
     Raises:
         InputError: something is wrong that shows before anything is started.
@@ -83,8 +79,13 @@ def run_session(
             return Outcome(0, "finished", summary)
         check_room(folder.path, limits.free_MB, InputError)
         for at in facts.sockets.values():
-            _free_socket(at)
-        return _Session(folder, facts, state, hooks, limits).run()
+            free_socket(at)
+        with (guarded or _unguarded)(folder, facts) as guard:
+            return _Session(folder, facts, hooks, limits, guard).run(state)
+
+
+def _unguarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guard]:
+    return contextlib.nullcontext(NoGuard())
 
 
 def _set_length(folder: RunFolder, facts: InputFacts, time_ps: float) -> None:
@@ -151,177 +152,78 @@ def _names(facts: InputFacts) -> list[tuple[str, int]]:
     return [(o.filename, o.stride) for o in facts.outputs]
 
 
-def _free_socket(at: Socket) -> None:
-    """Removes the socket file that a killed i-PI left; refuses one that somebody listens on.
-
-    A process that was just killed still takes connections until its last thread is gone, and
-    then drops them: that end is waited for. A living i-PI keeps the connection.
-    """
-    if at.mode != "unix":
-        return
-    deadline = time.monotonic() + SOCKET_LIMIT_S
-    while at.path.exists():
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(SOCKET_LIMIT_S)
-            try:
-                probe.connect(str(at.path))
-                dying = _dropped(probe, deadline)
-            except ConnectionRefusedError:
-                with contextlib.suppress(FileNotFoundError):
-                    at.path.unlink()
-                return
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                raise InputError("socket", at.path, f"{error.strerror}; remove it") from error
-        if not dying or time.monotonic() > deadline:
-            raise InputError(
-                "socket", at.path, "is in use; stop that i-PI, or change <address> in input.xml"
-            )
-
-
-def _dropped(probe: socket.socket, deadline: float) -> bool:
-    """Whether the other end closed the connection before the deadline without a word."""
-    probe.settimeout(max(deadline - time.monotonic(), 0.01))
-    try:
-        return probe.recv(1) == b""
-    except TimeoutError:
-        return False
-    except ConnectionResetError:
-        return True
-
-
 class _Session:
+    """Makes the processes, has them supervised, and writes down how it ended."""
+
     def __init__(
-        self,
-        folder: RunFolder,
-        facts: InputFacts,
-        state: resume.State | None,
-        hooks: Hooks,
-        limits: Limits,
+        self, folder: RunFolder, facts: InputFacts, hooks: Hooks, limits: Limits, guard: Guard
     ) -> None:
-        self.folder, self.facts, self.hooks, self.limits = folder, facts, hooks, limits
+        self.folder, self.facts, self.hooks, self.guard = folder, facts, hooks, guard
         self.logs = folder.path / LOGS
         try:
             self.logs.mkdir(exist_ok=True)
-            if state is None:
-                resume.prepare_start(folder.path, facts)
-                self.input = folder.path / INPUT
-            else:
-                self.input = resume.prepare_resume(folder.path, facts, state, facts.total_steps)
         except OSError as error:
             raise InputError("folder", error.filename, f"{error.strerror}") from error
-        (folder.path / "EXIT").unlink(missing_ok=True)  # i-PI would stop at once
-        first = state.step if state else 0
-        properties = facts.output("properties")
-        assert properties is not None  # read_input demands it
-        self.watch = Watch(
-            folder.path / properties.filename,
-            Progress(first, facts.total_steps, facts.outer_step_fs),
-            facts.temperature_K,
-            limits,
-        )
-        self.first = first
-        if state is not None:
-            hooks.say(f"resumes at step {first} ({first * facts.outer_step_fs / 1000:g} ps)")
+        self.children = [self._driver(name, at) for name, at in facts.sockets.items()]
+        drivers = [Driver(child) for child in self.children]
+        self.supervisor = Supervisor(folder, facts, limits, hooks, guard, self._ipi, drivers)
 
-    def run(self) -> Outcome:
+    def run(self, state: resume.State | None) -> Outcome:
         """Launches, watches, stops, and writes the summary whatever happened."""
+        if state is not None:
+            at_ps = state.step * self.facts.outer_step_fs / 1000
+            self.hooks.say(f"resumes at step {state.step} ({at_ps:g} ps)")
         started, clock = time.strftime("%Y-%m-%d %H:%M:%S"), time.monotonic()
         fault: DmtsError | None = None
         number: int | None = None
         with Signals() as signals:
-            children = self._children()
-            ipi, drivers = children[0], children[1:]
             try:
-                for child in children:
-                    child.start()
-                number = self._follow(ipi, drivers, signals)
+                number = self.supervisor.run(state, signals)
             except DmtsError as error:
+                if not self.supervisor.begun:
+                    raise
                 fault = error
-            finally:
-                # i-PI first, while its drivers still answer: it then leaves a RESTART
-                stop([ipi], STOP_LIMIT_S if ipi.status is None else 0.0)
-                stop(drivers, DRIVER_LIMIT_S)
-                for at in self.facts.sockets.values():
-                    if at.mode == "unix":
-                        with contextlib.suppress(OSError):
-                            at.path.unlink()
+        watch = self.supervisor.watch
         try:
-            self.watch.read()  # what was written since the last look
+            watch.read()  # what was written since the last look
         except DmtsError as error:
             fault = fault or error
-        if self.watch.sound_step is not None:
-            resume.discard_after(self.folder.path, self.facts, self.watch.sound_step)
-        resume.prune(self.folder.path, self.facts, self.folder.config.keep_checkpoints)
+        sound = [s for s in (watch.sound_step, self.supervisor.sound_step) if s is not None]
+        if sound:
+            resume.discard_after(self.folder.path, self.facts, min(sound))
         exit, status = "finished", 0
         if number is not None:
             exit = "interrupted" if number == signal.SIGINT else "terminated"
             status = 128 + number
         if fault is not None:
-            exit, status = f"fault: {fault}", fault.status
+            kind = "stopped" if isinstance(fault, Stop) else "fault"
+            exit, status = f"{kind}: {fault}", fault.status
+        reached = self._reached()
+        more = self.guard.ended(exit, reached)
         self._record(started, time.monotonic() - clock, exit)
         outcome = Outcome(status, exit)
         if fault is not None:
-            outcome.tails = {c.name: c.tail() for c in children}
+            outcome.tails = {c.name: c.tail() for c in self.children if c.started}
         try:
-            outcome.summary = write_summary(self.folder, exit, self._reached())
+            outcome.summary = write_summary(self.folder, exit, reached, more)
         except OSError as error:  # a full disk: the fault is told all the same
             self.hooks.say(f"summary.json was not written: {error.strerror}")
         return outcome
 
-    def _follow(self, ipi: Child, drivers: list[Child], signals: Signals) -> int | None:
-        """Waits for the end; returns the number of the signal that asked for it, if one did.
-
-        Raises:
-            RunFault: a process ended early, or the watch saw something wrong.
-        """
-        pruned = time.monotonic()
-        while True:
-            wait_any([ipi, *drivers], signals, TICK_S)
-            if signals.number is not None:
-                self.hooks.say(f"stops on {signal.Signals(signals.number).name}")
-                return signals.number
-            self.hooks.progress(self.watch.update())
-            if ipi.status is not None:
-                self._ended(ipi)
-                return None
-            for driver in drivers:
-                if driver.status is not None and not ipi.wait(2.0):
-                    raise RunFault(f"{driver.name} ended ({_how(driver)}): {_reason(driver)}")
-            if time.monotonic() - pruned > 5.0:
-                resume.prune(self.folder.path, self.facts, self.folder.config.keep_checkpoints)
-                pruned = time.monotonic()
-
     def _reached(self) -> int:
         """Outer steps done: of the last line, or of the state that i-PI left at its end."""
         states = resume.checkpoints(self.folder.path, self.facts)
-        return max([self.watch.progress.step, *(s.step for s in states[:1])])
-
-    def _ended(self, ipi: Child) -> None:
-        """i-PI is gone: was that the end of the run?"""
-        states = resume.checkpoints(self.folder.path, self.facts)
-        if ipi.status == 0 and states and states[0].step >= self.facts.total_steps:
-            return
-        if ipi.logged("No space left on device") or ipi.logged("Errno 28"):
-            raise RunFault(
-                f"disk full at step {self.watch.progress.step}; the last checkpoint is good: "
-                "make room and run again"
-            )
-        raise RunFault(
-            f"i-PI ended ({_how(ipi)}) at step {self.watch.progress.step} of "
-            f"{self.facts.total_steps}: {_reason(ipi)}"
-        )
+        return max([self.supervisor.watch.progress.step, *(s.step for s in states[:1])])
 
     def _record(self, started: str, wall_s: float, exit: str) -> None:
-        p = self.watch.progress
+        p = self.supervisor.watch.progress
         sessions = read_sessions(self.folder.path)
         sessions.append(
             {
                 "started": started,
                 "host": socket.gethostname(),
                 "exit": exit,
-                "first_step": self.first,
+                "first_step": self.supervisor.first,
                 "last_step": p.step,
                 "steady_steps": p.steady_steps,
                 "steady_s": round(p.steady_s, 4),
@@ -331,27 +233,25 @@ class _Session:
         with contextlib.suppress(OSError):
             write_json(self.folder.path / SESSIONS, sessions)
 
-    def _children(self) -> list[Child]:
-        path = self.folder.path.resolve()
-        ipi = Child(
+    def _ipi(self, file: str) -> Child:
+        child = Child(
             "i-pi",
-            [*ipi_command(self.facts.ours), self.input.name],
+            [*ipi_command(self.facts.ours), file],
             self.logs.resolve() / "i-pi.log",
-            path,
+            self.folder.path.resolve(),
             {"OMP_NUM_THREADS": "1"},
         )
-        children = [ipi]
-        for name, at in self.facts.sockets.items():
-            children.append(
-                Child(
-                    name,
-                    driver_command(self.folder.config, name, at, python=sys.executable),
-                    self.logs.resolve() / f"{name}.log",
-                    path,
-                    {"PYTHONUNBUFFERED": "1"},
-                )
-            )
-        return children
+        self.children = [child, *(c for c in self.children if c.name != "i-pi")]
+        return child
+
+    def _driver(self, name: str, at: Socket) -> Child:
+        return Child(
+            name,
+            driver_command(self.folder.config, name, at, python=sys.executable),
+            self.logs.resolve() / f"{name}.log",
+            self.folder.path.resolve(),
+            {"PYTHONUNBUFFERED": "1"},
+        )
 
 
 def driver_command(config: RunConfig, name: str, at: Socket, python: str) -> list[str]:
@@ -376,20 +276,13 @@ def driver_command(config: RunConfig, name: str, at: Socket, python: str) -> lis
         command += ["--threads", str(settings.threads)]
     if config.ensemble == "npt":
         command += ["--need-virial"]
+    if (where := telemetry_setting(config, name)) != "auto":
+        command += ["--telemetry", where]
     return command
 
 
-def _how(child: Child) -> str:
-    status = child.status
-    if status is not None and status < 0:
-        return f"killed by {signal.Signals(-status).name}"
-    return f"exit status {status}"
-
-
-def _reason(child: Child) -> str:
-    """The line of a log that says most: an error if there is one, else the last."""
-    if child.status == -signal.SIGKILL:
-        return "killed from outside (out of memory?); run again to resume"
-    lines = child.tail(40)
-    errors = [x for x in lines if "error" in x.lower()]
-    return (errors or lines or ["nothing in its log"])[-1].strip()
+def telemetry_setting(config: RunConfig, name: str) -> str:
+    """``--telemetry`` of a driver: nobody listens where the watchdog is off."""
+    settings = config.watchdog
+    own = {"teacher": settings.teacher_telemetry, "student": settings.student_telemetry}[name]
+    return (own or settings.telemetry) if settings.enabled else "off"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,9 @@ def kinetic_temperatures_K(
     }
 
 
-def write_summary(folder: RunFolder, exit: str, outer_steps: int) -> dict[str, Any]:
+def write_summary(
+    folder: RunFolder, exit: str, outer_steps: int, more: Mapping[str, object] | None = None
+) -> dict[str, Any]:
     """Writes ``summary.json`` from what is on disk, and returns it.
 
     Means leave out ``equilibration_ps``; a NaN (null in the file) is a figure that the run was
@@ -85,6 +88,7 @@ def write_summary(folder: RunFolder, exit: str, outer_steps: int) -> dict[str, A
         folder: the run.
         exit: ``finished``, ``interrupted``, ``terminated``, or what went wrong.
         outer_steps: how many were done.
+        more: what else it is to carry (the watchdog's record).
     """
     config = folder.config
     columns: dict[str, np.ndarray] = {}
@@ -131,6 +135,7 @@ def write_summary(folder: RunFolder, exit: str, outer_steps: int) -> dict[str, A
         "atoms": len(numbers),
         "models": {k: m.model_dump(mode="json") for k, m in config.models().items()},
         "versions": versions(),
+        **(more or {}),
     }
     write_json(folder.path / SUMMARY, record)
     return record

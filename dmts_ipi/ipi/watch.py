@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from dmts_ipi.core.errors import InputError, RunFault
+from dmts_ipi.core.supervision import Cause, Event, Verdict
 
 from .outputs import PropertyReader
 
 HOT = 10.0  # times the temperature that the run was asked for: a fault
 WARM = 2.0  # and up to here a state counts as sound
+STALL_S, STALL_LINES = 60.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Limits:
     """Limits after which a run counts as failed."""
 
     startup_s: float = 900.0
-    stall_s: float = 300.0
+    stall_s: float | None = None  # None: 60 s, and 30 times the longest time between lines
     free_MB: float = 50.0
 
 
@@ -84,7 +86,11 @@ class Watch:
         self._reader.read()
         self._started = self._last_news = time.monotonic()
         self._origin: tuple[int, float] | None = None
+        self._before = (first.steady_steps, first.steady_s)  # of earlier starts of i-PI
         self._last_sound = first.step
+        self._waits_for_start = False
+        self._longest_s = 0.0
+        self._fresh: list[tuple[int, dict[str, float]]] = []
 
     def update(self) -> Progress:
         """Reads new lines and checks them.
@@ -94,17 +100,49 @@ class Watch:
         """
         now = time.monotonic()
         if self.read():
-            self._last_news = now
-        waited, started = now - self._last_news, self._origin is not None
-        limit = self.limits.stall_s if started else self.limits.startup_s
+            if self._origin is not None and not self._waits_for_start:
+                self._longest_s = max(self._longest_s, now - self._last_news)
+            self._last_news, self._waits_for_start = now, False
+        waited = now - self._last_news
+        started = self._origin is not None and not self._waits_for_start
+        limit = self._stall_limit_s if started else self.limits.startup_s
         if waited > limit:
             what = "no step for" if started else "no first step after"
-            raise RunFault(
+            text = (
                 f"stalled at step {self.progress.step}: {what} {waited:.0f} s; see the logs, "
                 f"or raise --{'stall' if started else 'startup'}-limit-s"
             )
-        check_room(self._reader.path.parent, self.limits.free_MB, RunFault)
+            raise self._event("stall", text, self.progress.step, "process")
+        try:
+            check_room(self._reader.path.parent, self.limits.free_MB, RunFault)
+        except RunFault as error:
+            raise self._event("disk", str(error), self.progress.step, "fault") from error
         return self.progress
+
+    def wait_for_start(self) -> None:
+        """A process was started: the next line may take as long as a first one."""
+        self._last_news, self._waits_for_start = time.monotonic(), True
+
+    @property
+    def waited_s(self) -> float:
+        """Since the last line."""
+        return time.monotonic() - self._last_news
+
+    @property
+    def _stall_limit_s(self) -> float:
+        """As set, or from the time that a line takes here."""
+        if self.limits.stall_s is not None:
+            return self.limits.stall_s
+        return max(STALL_S, STALL_LINES * self._longest_s)
+
+    def fresh(self) -> list[tuple[int, dict[str, float]]]:
+        """Step and figures of the lines since the last call, all of them finite."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def _event(self, kind: str, text: str, step: int, cause: Cause) -> Event:
+        sound = self._last_sound if self.sound_step is None else self.sound_step
+        return Event(Verdict(kind, text, step, min(sound, step), cause))
 
     def read(self) -> bool:
         """Reads new lines, checks them, and returns whether there were any.
@@ -124,18 +162,24 @@ class Watch:
             bad = np.flatnonzero(~np.isfinite(new.get(key, np.zeros(len(steps)))))
             if len(bad):
                 self._broken(new)
-                raise RunFault(
+                text = (
                     f"{key} is {new[key][bad[0]]} at step {steps[bad[0]]}; a force was NaN, or the "
                     "outer step is too large; the last checkpoint before it is good"
                 )
+                raise self._event("nan", text, int(steps[bad[0]]), "physics")
         hot = new.get("temperature_K", np.zeros(len(steps)))
         if self.temperature_K and (hot > HOT * self.temperature_K).any():
             k = int(np.argmax(hot > HOT * self.temperature_K))
             self._broken(new)
-            raise RunFault(
+            text = (
                 f"temperature is {hot[k]:.0f} K at step {steps[k]}, over {HOT:g} times "
                 f"{self.temperature_K:g} K; use a smaller outer step or a better student"
             )
+            raise self._event("runaway", text, int(steps[k]), "physics")
+        self._fresh += [
+            (int(step), {key: float(values[k]) for key, values in new.items() if values.ndim == 1})
+            for k, step in enumerate(steps)
+        ]
         if not self.temperature_K or hot[-1] < WARM * self.temperature_K:
             self._last_sound = int(steps[-1])
         written = self._reader.path.stat().st_mtime  # of the last line: every line is flushed
@@ -144,8 +188,8 @@ class Watch:
         p.step = int(steps[-1])
         p.temperature_K = float(hot[-1])
         p.potential_eV = float(new.get("potential_eV", np.full(1, math.nan))[-1])
-        p.steady_steps = p.step - self._origin[0]
-        p.steady_s = max(written - self._origin[1], 0.0)
+        p.steady_steps = self._before[0] + p.step - self._origin[0]
+        p.steady_s = self._before[1] + max(written - self._origin[1], 0.0)
 
     def _broken(self, new: dict[str, np.ndarray]) -> None:
         limit = WARM * (self.temperature_K or math.inf)

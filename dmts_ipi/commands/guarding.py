@@ -1,0 +1,91 @@
+"""Joins a run folder and the watchdog: thresholds from its settings, ears at its drivers."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+
+from dmts_ipi.core.errors import DmtsError
+from dmts_ipi.core.supervision import Guard, NoGuard
+from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.session import telemetry_setting
+from dmts_ipi.ipi.validate import InputFacts, Socket
+from dmts_ipi.watchdog.endpoints import Addresses, addresses
+from dmts_ipi.watchdog.guard import Watchdog
+from dmts_ipi.watchdog.thresholds import Physics, thresholds
+
+
+def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guard]:
+    """The watchdog of a run that is about to start; one that lets pass all where it is off.
+
+    Raises:
+        InputError: its settings contradict the run.
+    """
+    settings = folder.config.watchdog
+    if not settings.enabled:
+        return contextlib.nullcontext(NoGuard())
+    structure = folder.structure()
+    physics = physics_of(folder, facts, len(structure.numbers))
+    limits = thresholds(settings, physics, student_rmse(folder))
+    telemetry = telemetry_of(folder, facts)
+    return Watchdog(
+        folder.path,
+        settings,
+        limits,
+        physics,
+        structure.numbers,
+        structure.pbc,
+        telemetry,
+        folder.config.seed,
+    )
+
+
+def physics_of(folder: RunFolder, facts: InputFacts, n_atoms: int) -> Physics:
+    """What thresholds depend on. Degrees of freedom as i-PI counts them: 3 N, or 3 N - 3."""
+    config = folder.config
+    strides = {
+        kind: output.stride
+        for kind in ("properties", "checkpoint")
+        if (output := facts.output(kind)) is not None
+    }
+    return Physics(
+        ensemble=facts.ensemble,
+        temperature_K=facts.temperature_K or config.temperature_K,
+        n_atoms=n_atoms,
+        dof=3 * n_atoms,
+        outer_step_fs=facts.outer_step_fs,
+        equilibration_ps=config.equilibration_ps,
+        properties_stride=strides["properties"],
+        checkpoint_stride=strides["checkpoint"],
+        keep_checkpoints=config.keep_checkpoints,
+    )
+
+
+def student_rmse(folder: RunFolder) -> float | None:
+    """The student's validation error, RMS over force components, eV/A; None: not known."""
+    from dmts_ipi.distill.models import read_record
+
+    student = folder.config.student
+    if student is None:
+        return None
+    try:
+        errors = read_record(student.model).get("errors") or {}
+    except DmtsError:
+        return None  # its driver will say what is wrong with it
+    value = errors.get("force_rmse_eV_per_A")
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def telemetry_of(folder: RunFolder, facts: InputFacts) -> dict[str, Addresses]:
+    """Where the drivers of a run are to be heard; by role."""
+    found = {}
+    for name, at in facts.sockets.items():
+        where = addresses(telemetry_setting(folder.config, name), socket_name(at))
+        if where is not None:
+            found[name] = where
+    return found
+
+
+def socket_name(at: Socket) -> str:
+    """What a driver calls its socket."""
+    return at.address if at.mode == "unix" else f"{at.address}-{at.port}"

@@ -1,0 +1,151 @@
+"""What the session that runs i-PI and the watchdog that judges it say to each other.
+
+The session (``ipi``) knows processes, checkpoints and outputs; the watchdog knows when to worry
+and what to do about it. Neither imports the other: this is the border.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from .errors import RunFault
+
+# physics: the state is no longer trusted. process: the state is, something else broke.
+# fault: only a person can help.
+Cause = Literal["physics", "process", "fault"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Something is wrong.
+
+    Attributes:
+        kind: short name, such as ``difference``, ``nan``, ``stall``.
+        text: what, where, how much and since when, in one line.
+        step: outer step at which it was seen.
+        sound_step: last outer step that is known to have been good.
+        cause: see ``Cause``.
+        culprit: the process to end (``teacher``, ``student``, ``i-pi``), where it is known.
+    """
+
+    kind: str
+    text: str
+    step: int
+    sound_step: int
+    cause: Cause
+    culprit: str = ""
+
+
+class Event(RunFault):
+    """Raised where a verdict interrupts a run."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.text)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run goes on after a verdict: from the newest checkpoint at or before ``before_step``
+    (None: the newest of all), with a new random seed or the one that the checkpoint has."""
+
+    before_step: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One start of i-PI: single time steps or multiple ones, up to a step."""
+
+    single_steps: bool
+    until_step: int
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A moment of a run: last step on disk, its figures, and how the processes do."""
+
+    step: int
+    time_ps: float
+    ns_per_day: float
+    temperature_K: float
+    potential_eV: float
+    remaining_s: float
+    total_steps: int
+
+
+class Stop(RunFault):
+    """The run ends by its own limits: exit status 3."""
+
+    status = 3
+
+
+class Guard(Protocol):
+    """Judges a run. Every method returns quickly; none raises but as it says."""
+
+    def segment(self, step: int, total_steps: int) -> Segment:
+        """How i-PI is to be started at a step."""
+
+    def started(self, segment: Segment, step: int) -> None:
+        """i-PI was started so."""
+
+    def lines(self, step: int, columns: dict[str, float]) -> Verdict | None:
+        """Judges one new line of properties."""
+
+    def beat(self, beat: Heartbeat) -> Verdict | None:
+        """Judges everything else; called about twice a second."""
+
+    def culprit(self, waited_s: float) -> str:
+        """Which process keeps i-PI from going on: its name, or nothing where it is not known."""
+
+    def decide(self, verdict: Verdict, step: int) -> Plan:
+        """What to do about a verdict.
+
+        Raises:
+            DmtsError: the run ends; the message and exit status say why.
+        """
+
+    def restart_delay_s(self, name: str, why: str, step: int) -> float:
+        """How long to wait before a dead driver is started again, s.
+
+        Raises:
+            DmtsError: not at all; the run ends.
+        """
+
+    def note(self, kind: str, step: int, text: str) -> None:
+        """Something worth a line in the journal happened."""
+
+    def ended(self, exit: str, step: int) -> dict[str, object]:
+        """The session is over; returns what the summary is to carry."""
+
+
+class NoGuard:
+    """Judges nothing: the first thing that goes wrong ends the run."""
+
+    def segment(self, step: int, total_steps: int) -> Segment:
+        return Segment(False, total_steps)
+
+    def started(self, segment: Segment, step: int) -> None:
+        return None
+
+    def lines(self, step: int, columns: dict[str, float]) -> Verdict | None:
+        return None
+
+    def beat(self, beat: Heartbeat) -> Verdict | None:
+        return None
+
+    def culprit(self, waited_s: float) -> str:
+        return ""
+
+    def decide(self, verdict: Verdict, step: int) -> Plan:
+        raise Event(verdict)
+
+    def restart_delay_s(self, name: str, why: str, step: int) -> float:
+        raise RunFault(f"{name} ended ({why})")
+
+    def note(self, kind: str, step: int, text: str) -> None:
+        return None
+
+    def ended(self, exit: str, step: int) -> dict[str, object]:
+        return {}
