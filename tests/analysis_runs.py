@@ -78,8 +78,12 @@ def write_folder(
     seed: int = 1,
     ns_per_day: float | None = 1.0,
     ensemble: str = "nvt",
+    frames_every_fs: float = 50.0,
 ) -> Path:
-    """A finished run: canonical temperatures, frames every 50 fs, an i-PI input from a template."""
+    """A finished run: canonical temperatures, an i-PI input from a template.
+
+    Molecules walk at random, with 0.25 A^2/ps; frames are otherwise independent.
+    """
     rng = np.random.default_rng(seed)
     path.mkdir(parents=True)
     config = RunConfig(
@@ -87,6 +91,8 @@ def write_folder(
         mode=mode,  # type: ignore[arg-type]
         n_inner=n_inner,
         time_ps=time_ps,
+        frames_every_fs=frames_every_fs,
+        properties_every_fs=min(10.0, frames_every_fs),  # frames come with lines of properties
         teacher=ModelSettings(model="water-teacher"),
         student=ModelSettings(model="water-student") if mode == "dmts" else None,
     )
@@ -120,13 +126,16 @@ def write_folder(
     lengths = " ".join(f"{v:.5f}" for v in atoms.cell.cellpar())
     frame_steps = np.arange(0, config.total_steps + 1, f_stride)
     to_au = 0.02418884326509 / BOHR_A  # fs per atomic time, Angstrom per Bohr
+    width = math.sqrt(2 * 0.25 * f_stride * config.outer_step_fs / 1000)
+    walk = np.cumsum(rng.normal(size=(len(frame_steps), len(atoms) // 3, 3)) * width, axis=0)
     with (
         open(path / "md.positions_0.xyz", "w") as xs,
         open(path / "md.velocities_0.xyz", "w") as vs,
     ):
-        for step, (x, v) in zip(
-            frame_steps, jittered(atoms, len(frame_steps), temperature_K, rng), strict=True
+        for step, moved, (x, v) in zip(
+            frame_steps, walk, jittered(atoms, len(frame_steps), temperature_K, rng), strict=True
         ):
+            x = x + np.repeat(moved, 3, axis=0)
             for stream, what, values in (
                 (xs, "positions{angstrom}", x),
                 (vs, "velocities{atomic_unit}", v * to_au),

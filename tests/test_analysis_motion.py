@@ -19,7 +19,11 @@ from dmts_ipi.analysis.spectrum import (
     foreign_peaks,
     resonance_lines,
 )
-from dmts_ipi.analysis.transport import Displacements, finite_size_correction
+from dmts_ipi.analysis.transport import (
+    Displacements,
+    finite_size_correction,
+    relaxation_ps,
+)
 
 ARGON = np.full(40, 18)
 
@@ -245,3 +249,22 @@ def test_rdf_equals_ase() -> None:
     np.testing.assert_allclose(found.r_A, r, rtol=1e-9)
     n = int((atoms.numbers == 8).sum())  # ASE divides by N^2, we by N (N - 1)
     np.testing.assert_allclose(found.g * (n - 1) / n, np.mean(expected, 0), rtol=1e-6)
+
+
+def test_structure_relaxes_when_molecules_have_moved_by_a_wave_length() -> None:
+    frame_ps, D = 0.05, 0.02
+    x = walkers(40, 2400, math.sqrt(2 * D * frame_ps), 1)
+    d = displacements(x, frame_ps)
+    d.add(x)
+    d.flush()
+    found = d.results(300.0)
+    assert relaxation_ps(found) == pytest.approx(1.2 / (6 * D), rel=0.25)  # 10 ps, within the lags
+    slow = displacements(x[:600], frame_ps)  # lags up to 7.5 ps: extrapolated
+    slow.add(x[:600])
+    slow.flush()
+    assert relaxation_ps(slow.results(300.0)) == pytest.approx(1.2 / (6 * D), rel=0.4)
+    solid = displacements(x, frame_ps)
+    solid.add(x[0] + np.random.default_rng(1).normal(size=x.shape) * 0.1)
+    solid.flush()
+    assert math.isnan(relaxation_ps(solid.results(300.0)))
+    assert math.isnan(relaxation_ps([]))

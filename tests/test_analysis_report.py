@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 import math
 from html.parser import HTMLParser
@@ -12,7 +14,7 @@ import pytest
 from analysis_runs import water_box, write_folder
 
 from dmts_ipi.analysis.compare import AGREES, DEVIATES, SHORT, compare, judge
-from dmts_ipi.analysis.measure import measure
+from dmts_ipi.analysis.measure import Measured, measure
 from dmts_ipi.analysis.source import read_run, read_runs
 from dmts_ipi.analysis.words import plus_minus
 from dmts_ipi.cli import main
@@ -70,8 +72,8 @@ def test_page_is_one_file_that_needs_nothing(folders: dict[str, Path], tmp_path:
     assert "https:" not in text
     assert "@import" not in text
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("figure") == 9
-    assert page.tags.count("svg") == 9
+    assert page.tags.count("figure") == 10
+    assert page.tags.count("svg") == 10
     assert "4.2×" in text
     assert "dmts-ipi init again" in text
     record = json.loads((tmp_path / "report.json").read_text())
@@ -82,6 +84,89 @@ def test_page_is_one_file_that_needs_nothing(folders: dict[str, Path], tmp_path:
     assert set(dmts["temperature_K"]) == {"atoms", "O", "H", "O-H"}
     assert set(dmts["distributions"]) == {"O-O", "O-H", "H-H"}
     assert list(tmp_path.glob("*.new")) == []
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Runs with velocities often enough for spectra, long enough for diffusion; a watchdog."""
+    top, atoms = tmp_path_factory.mktemp("fine"), water_box(2)
+    sts = write_folder(top / "sts", atoms, time_ps=12.0, frames_every_fs=8)
+    mts = write_folder(top / "mts", atoms, "dmts", 8, time_ps=12.0, frames_every_fs=8, seed=2)
+    event = {"time": "2026-11-21T10:00:00+0000", "kind": "rewind", "step": 800, "time_ps": 6.4,
+             "text": "difference 9 eV/A <at> atom 3"}  # fmt: skip
+    (mts / "events.jsonl").write_text(json.dumps(event) + "\n{damaged\n")
+    bins = [0] * 56
+    bins[20:24] = [10, 60, 28, 2]
+    watchdog = {"difference_max_eV_per_A": {"bins": bins, "lowest_edge": 1e-4, "bins_per_decade": 8,
+                "median": 0.05, "p99": 0.1, "largest": 0.12}}  # fmt: skip
+    (mts / "summary.json").write_text(json.dumps({"ns_per_day": 3.0, "watchdog": watchdog}))
+    return sts, mts
+
+
+def test_certificate_of_runs_with_everything(fine: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    assert main(["analyze", *map(str, fine), "--out", str(out)]) == 0
+    text = out.read_text()
+    page = Page(text)
+    assert not page.open
+    assert len(page.ids) == len(set(page.ids))
+    assert "difference 9 eV/A &lt;at&gt; atom 3" in text
+    for title in ("Velocity spectrum of H", "Mean-square displacement", "Disagreement of teacher",
+                  "quantile by quantile", "input.xml"):  # fmt: skip
+        assert title in text
+    assert "comparisons" in text or "agree" in text
+    record = json.loads((tmp_path / "report.json").read_text())
+    for run in record["runs"]:
+        (diffusion,) = run["diffusion"]
+        assert diffusion["kind"] == "H2O"
+        assert abs(diffusion["D_A2_per_ps"] - 0.25) < 4 * diffusion["stderr_A2_per_ps"]
+        assert 0.5 < run["relaxation_ps"] < 2
+        for s in run["spectra"]:
+            assert s["nyquist_THz"] == pytest.approx(62.5)
+        density = run["velocity_spectra"]["H"]
+        area = sum(density["density_K_per_THz"]) * density["frequency_THz"][1]
+        assert area == pytest.approx(run["temperature_K"]["H"]["mean"], rel=0.02)
+    assert record["runs"][1]["foreign_peaks"] == []
+    assert record["runs"][1]["events"][0]["kind"] == "rewind"
+    observables = {c["observable"] for c in record["comparisons"]}
+    assert {"diffusion of H2O", "foreign peaks in the spectrum of H"} <= observables
+
+
+def test_csv_files_hold_the_figures(fine: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    assert main(["analyze", *map(str, fine), "--out", str(out)]) == 0
+    folder = tmp_path / "page_csv"
+    names = {p.name for p in folder.iterdir()}
+    assert {"verdicts.csv", "mts-rdf-O-O.csv", "sts-spectrum-H.csv", "mts-msd-H2O.csv"} <= names
+    record = json.loads((tmp_path / "page.json").read_text())
+    with open(folder / "verdicts.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(record["comparisons"])
+    for row, c in zip(rows, record["comparisons"], strict=True):
+        assert row["observable"] == c["observable"]
+        assert row["verdict"] == c["verdict"]["status"]
+        assert float(row["value"]) == pytest.approx(c["value"], rel=1e-6)
+    with open(folder / "sts-series.csv", newline="") as stream:
+        series = [float(r["temperature_K"]) for r in csv.DictReader(stream)]
+    np.testing.assert_allclose(series, record["runs"][0]["series"]["temperature_K"], rtol=1e-6)
+
+
+def test_structure_of_a_run_shorter_than_its_relaxation_is_not_judged(
+    fine: tuple[Path, Path], folders: dict[str, Path]
+) -> None:
+    known = [measure(r) for r in read_runs(list(fine))]
+    short = [measure(r) for r in read_runs([folders["sts"], folders["dmts"]])]
+    slow = [dataclasses.replace(known[0], relaxation_ps=40.0), known[1]]
+
+    def verdict(measured: list[Measured]) -> str:
+        found = compare(measured, measured[0])
+        return next(
+            c.verdict.text for c in found if c.observable == "width of the potential energy"
+        )
+
+    assert "relax" not in verdict(known)
+    assert "8 ps of frames" in verdict(short)
+    assert verdict(slow) == "the structure of sts relaxes in about 40 ps; about 320 ps would tell"
 
 
 def test_json_on_stdout(

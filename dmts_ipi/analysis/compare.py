@@ -1,4 +1,4 @@
-"""Verdicts: a measured difference, its error, and what a user may tolerate."""
+"""Every observable of a run against theory and against the reference run."""
 
 from __future__ import annotations
 
@@ -8,35 +8,31 @@ from dataclasses import dataclass
 
 from ase.data import chemical_symbols
 
-from dmts_ipi.core.statistics import Estimate
+from dmts_ipi.core.statistics import MIN_INDEPENDENT, Estimate
 
 from .measure import Measured
 from .rdf import PairDistribution, find_pair
+from .spectrum import foreign_peaks
+from .transport import SHORTEST_PS, WINDOW_FRACTION
+from .verdict import AGREES, DEVIATES, SHORT, Verdict, about_ps, judge
 
-AGREES, DEVIATES, SHORT = "agrees", "deviates", "too short"
 TEMPERATURE_TOLERANCE_K = 3.0
 ELEMENT_TOLERANCE_K = 5.0
 ENERGY_TOLERANCE_MEV = 0.5
 PEAK_TOLERANCE_PERCENT = 5.0
 DRIFT_TOLERANCE_MEV = 1.0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """``status`` is ``agrees``, ``deviates`` or ``too short``; ``text`` says why, in words.
-
-    ``longer`` is by what factor the run must be longer for two standard errors to fall below
-    the tolerance (NaN where that is not known or not needed).
-    """
-
-    status: str
-    text: str
-    longer: float = math.nan
+WIDTH_TOLERANCE_PERCENT = 10.0
+DIFFUSION_TOLERANCE_PERCENT = 10.0
+RELAXATIONS = 2.0 * MIN_INDEPENDENT  # an independent structure takes two relaxation times
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One observable of one run against theory or against the reference run."""
+    """One observable of one run against theory or against the reference run.
+
+    ``unit`` is that of ``difference``; ``value_unit`` that of ``value`` and ``expected``, "" where
+    it is the same or there is none.
+    """
 
     run: str
     observable: str
@@ -48,37 +44,35 @@ class Comparison:
     difference_stderr: float
     unit: str
     verdict: Verdict
+    value_unit: str = ""
 
 
-def judge(difference: float, stderr: float, tolerance: float, unit: str, kept_ps: float) -> Verdict:
-    """Deviates where the difference exceeds both the tolerance and three standard errors.
+def judge_structure(
+    m: Measured, ref: Measured, difference: float, stderr: float, tolerance: float, unit: str
+) -> Verdict:
+    """As ``judge``, for what depends on the structure of a liquid: energy, peaks, diffusion.
 
-    Too short to tell where two standard errors exceed the tolerance, or where a difference above
-    the tolerance lies between two and three standard errors: with a dozen comparisons in a report
-    such a one turns up by chance. The error falls as the square root of the length.
+    In less than ``RELAXATIONS`` relaxation times of either run a spread over time says nothing of
+    the spread between structures, and two runs from one start can differ for no other reason.
     """
-    if not math.isfinite(difference) or not math.isfinite(stderr):
-        return Verdict(SHORT, "too short for an error bar")
-    size = abs(difference)
-    if size > max(tolerance, 3 * stderr):
-        how = f"{size / stderr:.1f} standard errors" if stderr else f"{difference:+.2g} {unit}"
-        return Verdict(DEVIATES, f"off by {how}")
-    if size > max(tolerance, 2 * stderr):
-        longer = max(1.5, (3 * stderr / size) ** 2, (2 * stderr / tolerance) ** 2)
-        text = f"{size / stderr:.1f} standard errors off; {_ps(longer * kept_ps)} would tell"
-        return Verdict(SHORT, text, longer)
-    if 2 * stderr > tolerance:
-        longer = (2 * stderr / tolerance) ** 2
-        text = f"consistent so far; {_ps(longer * kept_ps)} would settle {tolerance:g} {unit}"
-        return Verdict(SHORT, text, longer)
-    inside = "2 standard errors" if size <= 2 * stderr else f"{tolerance:g} {unit}"
-    return Verdict(AGREES, f"within {inside}")
+    slow = max((m, ref), key=_open_relaxations)
+    if math.isinf(slow.relaxation_ps):
+        return Verdict(
+            SHORT, f"{SHORTEST_PS / WINDOW_FRACTION:g} ps of frames would show how fast it relaxes"
+        )
+    if (factor := _open_relaxations(slow)) > 1:
+        text = (
+            f"the structure of {slow.run.name} relaxes in {about_ps(slow.relaxation_ps)}; "
+            f"{about_ps(factor * slow.kept_ps)} would tell"
+        )
+        return Verdict(SHORT, text, factor)
+    return judge(difference, stderr, tolerance, unit, min(m.kept_ps, ref.kept_ps))
 
 
-def _ps(ps: float) -> str:
-    digits = 10 ** max(0, math.floor(math.log10(ps)) - 1) if ps > 0 else 1
-    rounded = math.ceil(ps / digits) * digits
-    return f"about {rounded / 1000:.2g} ns" if rounded >= 1000 else f"about {rounded:.0f} ps"
+def _open_relaxations(m: Measured) -> float:
+    """By what factor a run is too short for its structure; 0 where nothing has to relax."""
+    tau = m.relaxation_ps
+    return 0.0 if math.isnan(tau) else RELAXATIONS * tau / m.kept_ps
 
 
 def _difference(a: Estimate, b: Estimate) -> tuple[float, float]:
@@ -138,11 +132,16 @@ def against_reference(m: Measured, ref: Measured) -> list[Comparison]:
     per outer step, see ``kinetic``), the difference is taken after subtracting each its own.
     """
     found = []
-    short = min(m.kept_ps, ref.kept_ps)
 
-    def add(name: str, a: Estimate, b: Estimate, tolerance: float, unit: str, shift: float) -> None:
+    def add(
+        name: str, a: Estimate, b: Estimate, tolerance: float, unit: str, shift: float | None
+    ) -> None:
         difference, stderr = _difference(a, b)
-        difference -= shift
+        difference -= shift or 0.0
+        if shift is None:
+            verdict = judge_structure(m, ref, difference, stderr, tolerance, unit)
+        else:
+            verdict = judge(difference, stderr, tolerance, unit, min(m.kept_ps, ref.kept_ps))
         found.append(
             Comparison(
                 m.run.name,
@@ -154,7 +153,7 @@ def against_reference(m: Measured, ref: Measured) -> list[Comparison]:
                 difference,
                 stderr,
                 unit,
-                judge(difference, stderr, tolerance, unit, short),
+                verdict,
             )
         )
 
@@ -165,20 +164,81 @@ def against_reference(m: Measured, ref: Measured) -> list[Comparison]:
             label = f"temperature of {_label(name)}"
             add(label, estimate, ref.kinetic[name], tolerance, "K", shift)
     if m.run.ensemble == ref.run.ensemble:
-        add("potential energy", m.potential, ref.potential, ENERGY_TOLERANCE_MEV, "meV/atom", 0.0)
+        add("potential energy", m.potential, ref.potential, ENERGY_TOLERANCE_MEV, "meV/atom", None)
         for key, tolerance, unit in (("density_g_cm3", 0.01, "g/cm³"), ("pressure_bar", 50, "bar")):
             if key in m.npt and key in ref.npt:
-                add(key.split("_")[0], m.npt[key], ref.npt[key], tolerance, unit, 0.0)
+                add(key.split("_")[0], m.npt[key], ref.npt[key], tolerance, unit, None)
+        found += _ratio(
+            m, ref, "width of the potential energy", m.potential_width, ref.potential_width,
+            WIDTH_TOLERANCE_PERCENT, "meV/atom",
+        )  # fmt: skip
+    for mine in m.diffusion:
+        for its in ref.diffusion:
+            if its.kind == mine.kind:
+                found += _ratio(
+                    m, ref, f"diffusion of {mine.kind}", mine.D_A2_per_ps, its.D_A2_per_ps,
+                    DIFFUSION_TOLERANCE_PERCENT, "Å²/ps",
+                )  # fmt: skip
+    found += _spectra(m, ref)
     for d in m.distributions:
         other = find_pair(ref.distributions, d.pair)
         if other is not None and d.peak is not None and other.peak is not None:
-            found.append(_peak(m, ref, d, other, short))
+            found.append(_peak(m, ref, d, other))
     return found
 
 
-def _peak(
-    m: Measured, ref: Measured, d: PairDistribution, other: PairDistribution, kept_ps: float
-) -> Comparison:
+def _ratio(
+    m: Measured,
+    ref: Measured,
+    name: str,
+    a: Estimate,
+    b: Estimate,
+    tolerance: float,
+    unit: str,
+) -> list[Comparison]:
+    """A positive quantity against that of the reference, in percent; nothing without a value."""
+    if not (math.isfinite(a.mean) and math.isfinite(b.mean) and a.mean > 0 and b.mean > 0):
+        return []
+    percent = 100 * (a.mean / b.mean - 1)
+    error = 100 * a.mean / b.mean * math.hypot(a.stderr / a.mean, b.stderr / b.mean)
+    verdict = judge_structure(m, ref, percent, error, tolerance, "%")
+    return [
+        Comparison(
+            m.run.name,
+            name,
+            ref.run.name,
+            a.mean,
+            a.stderr,
+            b.mean,
+            percent,
+            error,
+            "%",
+            verdict,
+            unit,
+        )
+    ]
+
+
+def _spectra(m: Measured, ref: Measured) -> list[Comparison]:
+    """Peaks that the reference does not have, by element; also stored in ``m.foreign_peaks``."""
+    m.foreign_peaks = foreign_peaks(m.spectra, ref.spectra, m.run.outer_fs)
+    known = {s.element for s in ref.spectra}
+    found = []
+    for s in m.spectra:
+        if s.element not in known:
+            continue
+        strays = [p for p in m.foreign_peaks if p.element == s.element]
+        text = "; ".join(f"{p.frequency_THz:.1f} THz, {p.meaning}" for p in strays)
+        verdict = Verdict(DEVIATES, text) if strays else Verdict(AGREES, "every peak is in STS too")
+        n = float(len(strays))
+        name = f"foreign peaks in the spectrum of {s.element}"
+        found.append(
+            Comparison(m.run.name, name, ref.run.name, n, 0.0, 0.0, n, 0.0, "peaks", verdict)
+        )
+    return found
+
+
+def _peak(m: Measured, ref: Measured, d: PairDistribution, other: PairDistribution) -> Comparison:
     a, b = d.peak, other.peak
     assert a is not None
     assert b is not None
@@ -194,7 +254,7 @@ def _peak(
         percent,
         error,
         "%",
-        judge(percent, error, PEAK_TOLERANCE_PERCENT, "%", kept_ps),
+        judge_structure(m, ref, percent, error, PEAK_TOLERANCE_PERCENT, "%"),
     )
 
 

@@ -16,15 +16,17 @@ from dmts_ipi.core.statistics import (
     mean_stderr,
     not_below,
     slope_stderr,
+    std_stderr,
 )
 from dmts_ipi.core.units import KB_EV_PER_K
 
 from .kinetic import BondKind, KineticSampler
 from .rdf import PairDistribution, PairHistogram
 from .source import RunInput
-from .spectrum import SpectrumSampler, VelocitySpectrum
+from .spectrum import ForeignPeak, SpectrumSampler, VelocitySpectrum
 from .stream import FrameStream, Progress
-from .transport import SHORTEST_PS, WINDOW_FRACTION, Diffusion, Displacements
+from .transport import SHORTEST_PS, WINDOW_FRACTION, Diffusion, Displacements, relaxation_ps
+from .watched import Differences, Event, read_differences, read_events
 
 SKIP_FRACTION = 0.2
 DIFFUSIVE = 0.85  # exponent below which a slope is no diffusion coefficient
@@ -39,8 +41,11 @@ class Measured:
     ``kinetic``: temperature in K of ``atoms``, of each element, of each kind of X-H bond;
     ``expected`` the same names with their theoretical values (BAOAB's bias included);
     ``floor_K``: the error that none of them is below (``statistics.langevin_floor_K``; 0: none).
+    ``potential_width``: standard deviation of the potential energy.
     ``drift_meV_per_atom_ps``: slope of the conserved quantity. ``notes``: what the reader must
-    know (frames missing, no velocities).
+    know (frames missing, no velocities). ``relaxation_ps``: of the structure (infinite: not known
+    yet; NaN: nothing relaxes). ``foreign_peaks``: of the spectra, against the reference (filled in
+    by ``compare``). ``differences`` and ``events``: the watchdog's, where there was one.
     """
 
     run: RunInput
@@ -57,13 +62,18 @@ class Measured:
     bond_kinds: list[BondKind]
     kinetic_bias: bool
     potential: Estimate
-    potential_std: float
+    potential_width: Estimate
     drift_meV_per_atom_ps: Estimate
     distributions: list[PairDistribution]
     frames_used: int
     diffusion: list[Diffusion] = field(default_factory=list)
+    relaxation_ps: float = math.nan
     spectra: list[VelocitySpectrum] = field(default_factory=list)
+    foreign_peaks: list[ForeignPeak] = field(default_factory=list)
     npt: dict[str, Estimate] = field(default_factory=dict)
+    density_g_cm3: np.ndarray | None = None
+    differences: Differences | None = None
+    events: list[Event] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -157,17 +167,21 @@ def measure(
         bond_kinds=kinds,
         kinetic_bias=bias,
         potential=not_below(mean_stderr(potential[kept] * per_atom), 1500.0 * KB_EV_PER_K * floor),
-        potential_std=float(np.std(potential[kept] * per_atom)) if kept.sum() > 1 else math.nan,
         drift_meV_per_atom_ps=slope_stderr(time[kept], conserved[kept] * per_atom),
         distributions=pairs.results(),
         frames_used=stream.frames,
+        potential_width=std_stderr(potential[kept] * per_atom),
         diffusion=diffusion,
+        relaxation_ps=motion.relaxation_ps(diffusion),
         spectra=spectra,
         npt={
             key: mean_stderr(np.asarray(p[key], float)[kept])
             for key in ("pressure_bar", "volume_A3", "density_g_cm3")
             if key in p and run.ensemble == "npt"
         },
+        density_g_cm3=p.get("density_g_cm3") if run.ensemble == "npt" else None,
+        differences=read_differences(run.path, run.summary),
+        events=read_events(run.path),
         notes=notes,
     )
 
@@ -196,17 +210,24 @@ class _Motion:
             for x in slow
         ]
 
+    def relaxation_ps(self, found: list[Diffusion]) -> float:
+        """See ``transport.relaxation_ps``; infinite where the frames are too few to know."""
+        d = self.displacements
+        if d is not None and np.all(d.pbc) and not d.possible:
+            return math.inf
+        return relaxation_ps(found)
+
     def spectra(self, kinds: list[BondKind]) -> tuple[list[VelocitySpectrum], list[str]]:
         s = self.sampler
         if s is None:
             return [], []
-        frame_fs, advice = 1000 * s.frame_ps, "'dmts-ipi init --frames-every-fs'"
+        frame_fs = 1000 * s.frame_ps
         period = min((k.period_fs for k in kinds), default=math.nan)
         limit = period / 2 if math.isfinite(period) else COARSEST_FRAMES_FS
         if frame_fs > limit:
             return [], [
                 f"velocities every {frame_fs:.3g} fs are too far apart for spectra, which need "
-                f"{limit:.2g} fs or less: {advice}"
+                f"{limit:.2g} fs or less: 'dmts-ipi init --frames-every-fs F --output-every-fs F'"
             ]
         found = s.results()
         return found, [] if found else ["too few frames for spectra"]

@@ -12,6 +12,13 @@ from dmts_ipi.core.statistics import temperature_density, temperature_std
 
 from .figures import INK, STYLE, Plot, legend_above, new_figure, to_svg, two_panels
 from .measure import Measured
+from .plots_motion import (
+    density_plot,
+    difference_plot,
+    displacement_plot,
+    quantile_plot,
+    spectrum_plots,
+)
 from .rdf import PairDistribution, find_pair
 
 if TYPE_CHECKING:
@@ -41,9 +48,14 @@ def draw(measured: Sequence[Measured], reference: Measured | None) -> list[Plot]
             _temperature_law(order, colour),
             _kinetic(measured, colour),
             *_distributions(order, colour, reference),
+            *spectrum_plots(order, colour, reference),
+            displacement_plot(order, colour),
             _potential(measured, colour, reference),
+            quantile_plot(order, colour, reference),
+            density_plot(order, colour),
             _temperature_time(order, colour),
             _conserved(order, colour),
+            difference_plot(measured, colour),
         ]
     return [p for p in plots if p is not None]
 

@@ -13,6 +13,8 @@ from dmts_ipi.core.units import KB_EV_PER_K
 
 from .measure import Measured
 
+TOLD = ("exit", "outer_steps", "machine", "sessions", "wall_s", "ns_per_day")
+
 
 def swatch(m: Measured, colour: dict[str, str]) -> str:
     """The run's colour as a small square."""
@@ -90,6 +92,8 @@ def commands(m: Measured) -> str:
         ("--time-ps", "time_ps"),
         ("--friction-per-ps", "friction_per_ps"),
         ("--hmr", "hmr_added_amu"),
+        ("--frames-every-fs", "frames_every_fs"),
+        ("--output-every-fs", "properties_every_fs"),
         ("--seed", "seed"),
     ):
         if key in s:
@@ -104,14 +108,27 @@ def what_ran(m: Measured, colour: dict[str, str]) -> str:
         ("folder", str(m.run.path)),
         ("masses, amu", _masses(m)),
         *_flat(m.run.settings),
-        *((k, v) for k, v in _flat(m.run.summary) if k in ("exit", "outer_steps", "machine")),
+        *((k, v) for k, v in _flat(m.run.summary) if k in TOLD),
     ]
     rows = "".join(f"<dt>{escape(k.replace('_', ' '))}</dt><dd>{escape(v)}</dd>" for k, v in pairs)
     return (
         f"<details><summary>{swatch(m, colour)}<strong>{escape(m.run.name)}</strong> "
         f"({escape(m.run.scheme)})</summary><dl>{rows}</dl>"
         f'<pre id="{key}">{escape(commands(m))}</pre>'
-        f'<button type="button" data-copy="{key}">Copy commands</button></details>'
+        f'<button type="button" data-copy="{key}">Copy commands</button>'
+        f"{_input(m, key)}</details>"
+    )
+
+
+def _input(m: Measured, key: str) -> str:
+    """i-PI's input, as it ran."""
+    try:
+        text = (m.run.path / "input.xml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return (
+        f'<details><summary>input.xml</summary><pre id="{key}-xml">{escape(text)}</pre>'
+        f'<button type="button" data-copy="{key}-xml">Copy input.xml</button></details>'
     )
 
 

@@ -75,7 +75,37 @@ def run_record(m: Measured, reference: Measured | None, arrays: bool) -> dict[st
             }
             for k in m.bond_kinds
         ],
-        "potential_meV_per_atom": {**_estimate(m.potential), "std": m.potential_std},
+        "potential_meV_per_atom": {
+            **_estimate(m.potential),
+            "std": m.potential_width.mean,
+            "std_stderr": m.potential_width.stderr,
+        },
+        "relaxation_ps": m.relaxation_ps,
+        "diffusion": [
+            {
+                "kind": d.kind,
+                "molecules": d.molecules,
+                "D_A2_per_ps": d.D_A2_per_ps.mean,
+                "stderr_A2_per_ps": d.D_A2_per_ps.stderr,
+                "fit_ps": d.fit_ps,
+                "exponent": d.exponent,
+                "finite_size_correction_at_1_mPa_s_A2_per_ps": d.correction_A2_per_ps,
+            }
+            for d in m.diffusion
+        ],
+        "spectra": [
+            {
+                "element": s.element,
+                "frame_fs": s.frame_fs,
+                "segments": s.segments,
+                "resolution_THz": s.resolution_THz,
+                "nyquist_THz": s.nyquist_THz,
+                "peaks_THz": s.peaks_THz,
+            }
+            for s in m.spectra
+        ],
+        "foreign_peaks": [asdict(p) for p in m.foreign_peaks],
+        "events": [asdict(e) for e in m.events],
         "drift_meV_per_atom_ps": _estimate(m.drift_meV_per_atom_ps),
         "npt": {k: _estimate(e) for k, e in m.npt.items()},
         "first_peaks": {d.pair: asdict(d.peak) for d in m.distributions if d.peak is not None},
@@ -92,6 +122,19 @@ def run_record(m: Measured, reference: Measured | None, arrays: bool) -> dict[st
             d.pair: {"r_A": d.r_A, "g": d.g, "stderr": d.stderr, "periodic": d.periodic}
             for d in m.distributions
         }
+        found["displacements"] = {
+            d.kind: {"lag_ps": d.lag_ps, "msd_A2": d.msd_A2} for d in m.diffusion
+        }
+        found["velocity_spectra"] = {
+            s.element: {
+                "frequency_THz": s.frequency_THz,
+                "density_K_per_THz": s.density_K_per_THz,
+                "stderr_K_per_THz": s.stderr_K_per_THz,
+            }
+            for s in m.spectra
+        }
+        if m.differences is not None:
+            found["differences"] = asdict(m.differences)
         found["settings"] = run.settings
         found["summary"] = run.summary
     return found

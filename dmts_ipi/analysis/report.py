@@ -20,6 +20,7 @@ from .measure import Measured
 from .plots import colours, draw
 from .prose import reading, swatch, what_ran
 from .record import report_record
+from .tables import csv_files
 from .words import (
     STATUS_CLASS,
     STATUS_WORD,
@@ -27,6 +28,7 @@ from .words import (
     cards,
     expected_text,
     plus_minus,
+    settling,
     summary_sentence,
 )
 
@@ -69,15 +71,23 @@ def write_report(
     reference: Measured | None,
     comparisons: Sequence[Comparison],
 ) -> Path:
-    """Writes the page and its JSON; both appear whole or not at all. Returns the JSON's path.
+    """Writes the page, its JSON, and a folder of CSV files; each appears whole or not at all.
+
+    Returns the JSON's path; the folder has the page's name with ``_csv``.
 
     Raises:
         InputError: a file cannot be written.
     """
-    beside = path.with_suffix(".json")
+    beside, folder = path.with_suffix(".json"), csv_folder(path)
     record = report_record(measured, reference, comparisons)
-    page = render(measured, reference, comparisons, beside.name)
-    for file, text in ((path, page), (beside, json.dumps(record, allow_nan=False))):
+    page = render(measured, reference, comparisons, beside.name, folder.name)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError("--out", folder, f"cannot be made ({error.strerror})") from error
+    files = [(folder / name, text) for name, text in csv_files(measured, comparisons)]
+    files += [(beside, json.dumps(record, allow_nan=False)), (path, page)]
+    for file, text in files:
         temporary = file.with_name(file.name + ".new")
         try:
             temporary.write_text(text, encoding="utf-8")
@@ -88,11 +98,17 @@ def write_report(
     return beside
 
 
+def csv_folder(path: Path) -> Path:
+    """The folder of CSV files of a page."""
+    return path.with_name(path.stem + "_csv")
+
+
 def render(
     measured: Sequence[Measured],
     reference: Measured | None,
     comparisons: Sequence[Comparison],
     json_name: str = "report.json",
+    csv_name: str = "report_csv",
 ) -> str:
     """The page as text."""
     first = measured[0].run
@@ -123,14 +139,15 @@ def render(
         "<h2>Figures</h2>",
         '<div class="grid">' + "".join(_figure(p) for p in draw(measured, reference)) + "</div>",
         "<h2>Verdicts</h2>",
-        _verdict_text(measured, reference),
+        _verdict_text(measured, reference, comparisons),
         _verdict_table(measured, comparisons, colour),
+        *_events(measured),
         "<h2>How to read this page</h2>",
         reading(measured),
         "<h2>What ran</h2>",
         *(what_ran(m, colour) for m in measured),
-        f"<footer>Made by dmts-ipi {__version__}. All figures as data: {escape(json_name)}, "
-        "beside this file.</footer>",
+        f"<footer>Made by dmts-ipi {__version__}. All figures as data beside this file: "
+        f"{escape(json_name)}, and {escape(csv_name)}/ with a table for each.</footer>",
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -242,14 +259,35 @@ def _runs_table(
     )
 
 
-def _verdict_text(measured: Sequence[Measured], reference: Measured | None) -> str:
+def _verdict_text(
+    measured: Sequence[Measured], reference: Measured | None, comparisons: Sequence[Comparison]
+) -> str:
     against = "theory and " + reference.run.name if reference is not None else "theory"
+    counts = ", ".join(
+        f'<span class="chip {STATUS_CLASS[s]}">'
+        f"{sum(c.verdict.status == s for c in comparisons)} {STATUS_WORD[s]}</span>"
+        for s in STATUS_WORD
+    )
     return (
+        f"<p>{counts}. {escape(settling(measured, comparisons))}</p>"
         f"<p>Each run against {escape(against)}. A value <em>deviates</em> when it is off by more "
         "than the tolerance and by more than three standard errors. It is <em>too short to "
         "tell</em> while two standard errors exceed the tolerance, or while a larger difference is "
         "between two and three standard errors: among a dozen comparisons one such is common.</p>"
     )
+
+
+def _events(measured: Sequence[Measured]) -> list[str]:
+    """What the watchdog did, newest last; nothing where there was none."""
+    rows = [
+        [escape(m.run.name), f"{e.time_ps:.3f}", escape(e.kind), escape(e.text), escape(e.time)]
+        for m in measured
+        for e in m.events
+    ]
+    if not rows:
+        return []
+    head = [("Run", False), ("At, ps", True), ("Kind", False), ("What", False), ("When", False)]
+    return ["<h2>Events of the watchdog</h2>", _table("events", head, rows)]
 
 
 def _verdict_table(
@@ -267,7 +305,7 @@ def _verdict_table(
     ]
     rows = []
     for c in comparisons:
-        unit = "" if c.unit == "%" else c.unit
+        unit = c.value_unit or ("" if c.unit in ("%", "peaks") else c.unit)
         offset = by_name[c.run].potential.mean if c.observable == "potential energy" else 0.0
         value, expected = c.value, expected_text(c)
         if offset:

@@ -30,6 +30,9 @@ def lines(
                 f"{k.name} bonds {plus_minus(e.mean, e.stderr, 'K')}"
                 + (f" (expected {m.expected[k.name]:.0f})" if m.run.ensemble != "nve" else "")
             )
+        for d in m.diffusion:
+            value = plus_minus(d.D_A2_per_ps.mean, d.D_A2_per_ps.stderr, "Å²/ps")
+            parts.append(f"D({d.kind}) {value}")
         found.append(f"{m.run.name:{width}}  " + ", ".join(parts))
         found += [f"{'':{width}}  note: {note}" for note in m.notes]
     open_ones = [c for c in comparisons if c.verdict.status != AGREES]

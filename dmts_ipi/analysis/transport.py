@@ -10,6 +10,7 @@ nothing is thinned but frames closer than ``CLOSEST_PS``. D is a sixth of the sl
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,8 @@ WINDOW_FRACTION = 0.25  # the fit ends at this part of the trajectory at most
 BLOCK_FRAMES = 256
 MIN_BLOCKS = 8
 BATCH_NUMBERS = 2_000_000
+RELAXED_A2 = 1.2  # 6 / k^2
+SOLID = 0.05  # exponent below which nothing diffuses
 XI = 2.837297  # of a cubic box, Yeh and Hummer, J. Phys. Chem. B 108, 15873 (2004)
 JOULE_PER_EV = 1.602176634e-19
 
@@ -52,6 +55,26 @@ class Diffusion:
     D_A2_per_ps: Estimate
     exponent: float
     correction_A2_per_ps: float
+
+
+def relaxation_ps(found: Sequence[Diffusion]) -> float:
+    """Time in which the structure of a liquid forgets itself, ps; NaN without displacements.
+
+    That of the most numerous kind until MSD = ``RELAXED_A2``, where a density wave of the first
+    peak of the structure factor (2 pi / 2.8 A) has decayed to 1/e in the Gaussian approximation,
+    exp(-k^2 MSD / 6). Beyond the longest lag it goes on with the slope of the fit. NaN too where
+    nothing diffuses (``SOLID``): a crystal need not.
+    """
+    if not found:
+        return math.nan
+    d = max(found, key=lambda x: x.molecules)
+    beyond = np.flatnonzero(d.msd_A2 >= RELAXED_A2)
+    if len(beyond):
+        return float(d.lag_ps[beyond[0]])
+    slope = 6 * d.D_A2_per_ps.mean
+    if d.exponent < SOLID or slope <= 0:
+        return math.nan
+    return float(d.lag_ps[-1] + (RELAXED_A2 - d.msd_A2[-1]) / slope)
 
 
 def finite_size_correction(cell: np.ndarray, temperature_K: float) -> float:

@@ -153,5 +153,18 @@ def summary_sentence(
     return f"{start}, and {same} within the errors."
 
 
+def settling(measured: Sequence[Measured], comparisons: Sequence[Comparison]) -> str:
+    """How long each run would have to be for everything to be told, after equilibration."""
+    parts = []
+    for m in measured:
+        factors = [c.verdict.longer for c in comparisons if c.run == m.run.name]
+        known = [f for f in factors if math.isfinite(f)]
+        if known:
+            parts.append(f"{m.run.name} {max(known) * m.kept_ps:.2g} ps (now {m.kept_ps:.3g})")
+    if not parts:
+        return ""
+    return "To settle all that is open at the present error bars: " + ", ".join(parts) + "."
+
+
 STATUS_WORD = {AGREES: "agrees", DEVIATES: "deviates", SHORT: "too short to tell"}
 STATUS_CLASS = {AGREES: "agrees", DEVIATES: "deviates", SHORT: "short"}

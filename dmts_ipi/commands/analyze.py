@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("report.html"),
         metavar="FILE",
-        help="the page; its figures as JSON get the same name with .json",
+        help="the page; its figures get the same name with .json, and as CSV in a folder with _csv",
     )
     parser.add_argument(
         "--skip-ps",
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from dmts_ipi.analysis.compare import compare
     from dmts_ipi.analysis.measure import measure
     from dmts_ipi.analysis.record import report_record
-    from dmts_ipi.analysis.report import check_writable, write_report
+    from dmts_ipi.analysis.report import check_writable, csv_folder, write_report
     from dmts_ipi.analysis.source import read_runs, reference_of
 
     if args.skip_ps is not None and not args.skip_ps >= 0:
@@ -84,5 +84,5 @@ def run(args: argparse.Namespace) -> int:
         from dmts_ipi.analysis.terminal import lines
 
         print("\n".join(lines(measured, reference, comparisons)))
-        print(f"report: {args.out} (figures: {beside})")
+        print(f"report: {args.out} (figures: {beside}, {csv_folder(args.out)}/)")
     return 0

@@ -123,6 +123,24 @@ def mean_stderr(series: ArrayLike) -> Estimate:
     return Estimate(mean, float(np.std(x, ddof=1) * math.sqrt(g / n)), g, n)
 
 
+def std_stderr(series: ArrayLike) -> Estimate:
+    """Standard deviation of a correlated series, with its standard error, in its unit.
+
+    Half of the relative error of the variance, which is the mean of the squared deviations: their
+    own statistical inefficiency counts.
+
+    Raises:
+        ValueError: as ``mean_stderr``.
+    """
+    x = np.asarray(series, dtype=float)
+    if len(x) < 2:
+        return Estimate(math.nan, math.nan, math.nan, len(x))
+    std = float(np.std(x, ddof=1))
+    squares = mean_stderr((x - x.mean()) ** 2)
+    error = 0.5 * squares.stderr / std if std > 0 else math.nan
+    return Estimate(std, error, squares.inefficiency, len(x))
+
+
 def slope_stderr(time: ArrayLike, series: ArrayLike) -> Estimate:
     """Least-squares slope of a series, with an error that knows the residuals are correlated.
 
