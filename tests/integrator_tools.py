@@ -67,13 +67,22 @@ def simulation_xml(
     kelvin: float = 300.0,
     total: int = 100000,
     extra: str = "",
+    pes: str = "integrator_pes",
+    system: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    side: float = SIDE,
+    bar: float = 1.0,
 ) -> str:
-    """An input with one ``<ffdirect>`` per entry of ``forces`` (parameters of integrator_pes)."""
-    names, x = waters(molecules)
-    masses = np.where(names == "O", 9.9994, 4.008)
+    """An input with one ``<ffdirect>`` per entry of ``forces`` (parameters of the PES).
+
+    ``system``: labels, positions in bohr and masses in amu of other things than waters.
+    """
+    if system is None:
+        names, x = waters(molecules)
+        system = names, x, np.where(names == "O", 9.9994, 4.008)
+    names, x, masses = system
     fields = "\n".join(
         f"<ffdirect name='f{k}' pbc='False'><pes>custom</pes>"
-        f"<pes_path>{TESTS / 'integrator_pes.py'}</pes_path><parameters>{{{p}}}</parameters>"
+        f"<pes_path>{TESTS / pes}.py</pes_path><parameters>{{{p}}}</parameters>"
         "</ffdirect>"
         for k, p in enumerate(forces)
     )
@@ -90,12 +99,12 @@ def simulation_xml(
           <positions mode='manual'>{[float(v) for v in x.ravel()] * nbeads}</positions>
           <labels mode='manual'>[{", ".join(names)}]</labels>
           <masses mode='manual' units='dalton'>{[float(m) for m in masses]}</masses>
-          <cell mode='manual'>[{SIDE}, 0, 0, 0, {SIDE}, 0, 0, 0, {SIDE}]</cell>
+          <cell mode='manual'>[{side}, 0, 0, 0, {side}, 0, 0, 0, {side}]</cell>
           <velocities mode='thermal' units='kelvin'>{kelvin}</velocities>
         </initialize>
         <forces>{parts}</forces>
         <ensemble><temperature units='kelvin'>{kelvin}</temperature>
-          <pressure units='bar'>1</pressure></ensemble>
+          <pressure units='bar'>{bar}</pressure></ensemble>
         <motion mode='dynamics'><fixcom>{fixcom}</fixcom>{extra}
           <dynamics mode='{mode}' splitting='{splitting}'>
             <timestep units='femtosecond'>{outer_fs}</timestep><nmts>{levels}</nmts>{dynamics}
@@ -142,6 +151,14 @@ class Run:
     def kelvin(self) -> float:
         """Kinetic temperature of all 3 n degrees of freedom."""
         return float((self.p**2 / self.m).sum() / self.p.size / KELVIN)
+
+    def set(self, q: np.ndarray | None = None, p: np.ndarray | None = None) -> Run:
+        """Sets positions and momenta, (3 n,)."""
+        if q is not None:
+            self.system.beads.q = np.asarray(q)[None]
+        if p is not None:
+            self.system.beads.p = np.asarray(p)[None]
+        return self
 
     def checkpoint(self) -> str:
         """The checkpoint that i-PI would write now."""
