@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from dmts_ipi.core.frames import Frame
-from dmts_ipi.distill.student import Student, StudentArchitecture
+from dmts_ipi.distill.student import Student
+from dmts_ipi.distill.student_architecture import StudentArchitecture
 
 ELEMENTS = [1, 8]
 NUMBERS = np.array([8, 1])

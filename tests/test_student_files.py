@@ -88,7 +88,7 @@ def test_missing_field_and_no_json(folder):
     path.write_text(json.dumps(record))
     refuses(folder, "'elements' is missing")
     path.write_text("{")
-    refuses(folder, "no readable JSON")
+    refuses(folder, "is not JSON")
     path.unlink()
     refuses(folder, "has no model.json")
 

@@ -16,7 +16,7 @@ from toy_water import toy_box
 from dmts_ipi.core.errors import InputError, MissingPackage, ModelFault
 from dmts_ipi.core.model import ForceModel
 from dmts_ipi.core.neighbours import neighbour_pairs
-from dmts_ipi.distill.models import FORMATS, load_model, parse_spec, read_record
+from dmts_ipi.distill.models import load_model, parse_spec, read_record
 from dmts_ipi.distill.teachers.skin import SkinList
 
 ANI = Path("/work/shared/models/ani1ccx_model0.fnx")
@@ -325,12 +325,6 @@ def test_record_is_no_json(mace_folder: Path, tmp_path: Path) -> None:
     (folder / "model.json").write_text('{"format": ')
     with pytest.raises(InputError, match="not JSON"):
         read_record(str(folder))
-
-
-def test_formats_match_the_modules_that_write_them() -> None:
-    from dmts_ipi.distill.teachers import mace_model
-
-    assert FORMATS[mace_model.FORMAT] == mace_model.VERSION
 
 
 def test_device_that_is_not_there(mace_folder: Path) -> None:

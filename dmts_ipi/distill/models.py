@@ -24,8 +24,9 @@ from typing import Any
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceModel
 
+from .model_files import MACE, RECORD, STUDENT, WEIGHTS, file_sha256, read_folder
+
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
-FORMATS = {"dmts-ipi-mace": 1, "dmts-ipi-student": 1}  # newest version that is read
 KINDS = ("mace", "fennol", "metatomic", "ase")
 SUFFIXES = {".fnx": "fennol", ".model": "mace"}
 HOW = "give a shipped name, a model folder, mace:FILE, fennol:FILE, metatomic:FILE or ase:PATH"
@@ -67,7 +68,7 @@ def parse_spec(spec: str) -> Spec:
     path = Path(text).expanduser()
     if path.suffix in SUFFIXES and path.is_file():
         return Spec(SUFFIXES[path.suffix], str(path))
-    if (path / "model.json").is_file():
+    if (path / RECORD).is_file():
         return Spec("folder", str(path))
     if text in shipped():
         return Spec("folder", str(PRETRAINED / text))
@@ -105,60 +106,13 @@ def read_record(spec: str) -> dict[str, Any]:
 
 
 def _folder_record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / "model.json").read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError("model", folder / "model.json", f"is not JSON ({error})") from error
-    kind = record.get("format") if isinstance(record, dict) else None
-    if kind not in FORMATS:
-        raise InputError("model", folder, f"format {kind!r} is none of {', '.join(FORMATS)}")
-    version = record.get("version", 0)
-    if not isinstance(version, int) or version > FORMATS[kind]:
-        raise InputError(
-            "model", folder, f"version {version} is newer than {FORMATS[kind]}: upgrade dmts-ipi"
-        )
-    weights = folder / "model.safetensors"
-    _check_safetensors(weights)
+    record = read_folder(folder)
     card = record.get("card") or {}
     record.setdefault("name", card.get("name") or folder.name)
     record.setdefault("elements", (record.get("architecture") or {}).get("elements"))
-    record["identity"] = file_sha256(weights)
+    record["identity"] = file_sha256(folder / WEIGHTS)
     record["source"] = str(folder)
     return record
-
-
-def _check_safetensors(path: Path) -> None:
-    """Refuses a missing, truncated or foreign weights file, from its header alone."""
-    if not path.is_file():
-        raise InputError("model", path, "is missing; copy the whole folder again")
-    with open(path, "rb") as stream:
-        head = stream.read(8)
-        if head[:2] == b"PK" or head[:1] == b"\x80":
-            raise InputError(
-                "model", path, "is a pickle (torch.save); safetensors belong here, it is not read"
-            )
-        length = int.from_bytes(head, "little")
-        raw = stream.read(length) if length < 100_000_000 else b""
-    try:
-        tensors = json.loads(raw)
-        end = max(
-            (t["data_offsets"][1] for k, t in tensors.items() if k != "__metadata__"), default=0
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError("model", path, "is not a safetensors file; copy it again") from error
-    if path.stat().st_size != 8 + length + end:
-        raise InputError("model", path, "is truncated; copy it again")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def load_model(
@@ -182,11 +136,11 @@ def load_model(
     record = read_record(spec)
     if device != "cpu":
         _check_device(device)
-    if record["format"] == "dmts-ipi-student":
+    if record["format"] == STUDENT:
         from dmts_ipi.distill.student_model import load_student
 
         return load_student(Path(parsed.target), device=device, dtype=dtype, compile=compile)
-    if record["format"] == "dmts-ipi-mace":
+    if record["format"] == MACE:
         from dmts_ipi.distill.teachers.mace import load_folder
 
         return load_folder(Path(parsed.target), device, dtype)

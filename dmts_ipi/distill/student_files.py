@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,44 +14,11 @@ from torch import Tensor
 from dmts_ipi.core.config import parse
 from dmts_ipi.core.errors import InputError
 
-from .student import Student, StudentArchitecture
+from .model_files import FORMATS, RECORD, STUDENT, WEIGHTS, pack, read_folder, write_atomically
+from .student import Student
+from .student_architecture import StudentArchitecture
 
-FORMAT = "dmts-ipi-student"
-VERSION = 1
-WEIGHTS = "model.safetensors"
-RECORD = "model.json"
 REQUIRED = ("architecture", "elements", "cutoff_A", "precision", "teacher", "weights_sha256")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a crash or a full disk leaves the old one intact.
-
-    Raises:
-        InputError: the folder is not writable or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
-        raise InputError(
-            "file",
-            path,
-            f"cannot be written ({error.strerror or error}); free space or choose another folder",
-        ) from error
-
-
-def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Tensors as safetensors bytes, on the CPU."""
-    from safetensors.torch import save
-
-    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    return bytes(save(plain, metadata=dict(metadata or {})))
 
 
 def save_student(
@@ -80,8 +46,8 @@ def save_student(
     """
     content = pack({**student.state_dict(), **(weights or {})})
     record = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": STUDENT,
+        "version": FORMATS[STUDENT],
         "architecture": student.architecture.model_dump(mode="json"),
         "elements": student.elements,
         "cutoff_A": student.architecture.reach_A,
@@ -102,24 +68,12 @@ def read_student_record(folder: Path) -> dict[str, Any]:
     """The JSON of a student.
 
     Raises:
-        InputError: absent, unreadable, another format, a newer version, a missing field.
+        InputError: as ``model_files.read_folder``, or a field is missing.
     """
-    path = Path(folder) / RECORD
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError("model", folder, f"has no {RECORD}; give a student's folder") from error
-    except (OSError, ValueError) as error:
-        raise InputError("model", path, "is no readable JSON; copy it again") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise InputError("model", path, f"format is not '{FORMAT}'; give a student's folder")
-    version = record.get("version")
-    if not isinstance(version, int) or version > VERSION:
-        raise InputError(
-            "model", path, f"version {version} is newer than {VERSION}; upgrade dmts-ipi"
-        )
+    record = read_folder(Path(folder), STUDENT)
     for key in REQUIRED:
         if key not in record:
+            path = Path(folder) / RECORD
             raise InputError("model", path, f"field '{key}' is missing; copy it again")
     return record
 
@@ -140,11 +94,9 @@ def read_student(folder: Path) -> tuple[Student, dict[str, Any]]:
         content = path.read_bytes()
     except OSError as error:
         raise InputError("model", path, "is missing or unreadable; copy it again") from error
-    if content[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-        raise InputError("model", path, "is a pickle, which is never loaded; give safetensors")
     if hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
         raise InputError(
-            "model", path, "is truncated or not the one of its model.json; copy both again"
+            "model", path, f"is damaged, or not the one of its {RECORD}; copy both again"
         )
     architecture = parse(StudentArchitecture, record["architecture"], f"{RECORD}: architecture")
     student = Student(architecture, [int(z) for z in record["elements"]])

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from .student import FEATURE_BOUND, NORM_FLOOR, AtomNet, Student
+from .student import Student
+from .student_nets import FEATURE_BOUND, NORM_FLOOR, AtomNet
 
 HERE = Path(__file__).parent
 UNITS = ("student_pairs.c", "student_atoms.c")

@@ -17,8 +17,9 @@ from torch import Tensor
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.frames import Frame
 
+from .model_files import pack, write_atomically
 from .student import Student
-from .student_files import pack, save_student, write_atomically
+from .student_files import save_student
 from .train_config import TrainConfig
 from .train_data import Batch, GraphSet
 from .train_optim import make_optimizers, optimizer_tensors, rate, restore_optimizers

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from dmts_ipi.core.config import StrictModel
 
-from .student import StudentArchitecture
+from .student_architecture import StudentArchitecture
 
 # The defaults of StudentArchitecture are those of files written before a field existed.
 NEW_STUDENT = StudentArchitecture(

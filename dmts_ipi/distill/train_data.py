@@ -12,7 +12,7 @@ from torch import Tensor
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.frames import Frame
 
-from .student import StudentArchitecture
+from .student_architecture import StudentArchitecture
 from .student_graph import Graph, Layout, Rows, build_rows, to_graph
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from . import student_basis as basis
-from .student import AtomNet, Invariants, Student
+from .student import Student
+from .student_nets import AtomNet, Invariants
 from .train_data import Batch
 
 SMALLEST_SPREAD = 1e-6

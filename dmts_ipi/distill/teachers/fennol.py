@@ -14,7 +14,7 @@ from ase.units import Hartree
 
 from dmts_ipi.core.errors import InputError, MissingPackage, ModelFault
 from dmts_ipi.core.model import ForceResult, check_result
-from dmts_ipi.distill.models import file_sha256
+from dmts_ipi.distill.model_files import file_sha256
 
 GROWTH = 1.3  # spare room in the padded lists: a list that overflows is compiled anew
 

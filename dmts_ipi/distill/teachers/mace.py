@@ -12,7 +12,7 @@ import torch
 
 from dmts_ipi.core.errors import InputError, ModelFault
 from dmts_ipi.core.model import ForceResult, check_result
-from dmts_ipi.distill.models import file_sha256
+from dmts_ipi.distill.model_files import WEIGHTS, file_sha256
 
 from .mace_model import import_mace, load_mace
 from .skin import SkinList
@@ -157,7 +157,7 @@ def load_folder(folder: Path, device: str = "cpu", dtype: str | None = None) -> 
             error
         )
     name = record.get("card", {}).get("name", folder.name)
-    identity = file_sha256(folder / "model.safetensors")
+    identity = file_sha256(folder / WEIGHTS)
     e0 = np.asarray(record["architecture"]["atomic_energies_eV"], float)
     return MaceTeacher(model, name, identity, device, dtype, atomic_energies_eV=e0)
 

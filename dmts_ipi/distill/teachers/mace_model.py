@@ -18,10 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from dmts_ipi.core.errors import InputError, MissingPackage
-
-FORMAT = "dmts-ipi-mace"
-VERSION = 1
+from dmts_ipi.core.errors import MissingPackage
+from dmts_ipi.distill.model_files import (
+    FORMATS,
+    MACE,
+    RECORD,
+    WEIGHTS,
+    pack,
+    read_folder,
+    write_atomically,
+)
 
 
 def import_mace() -> Any:
@@ -127,38 +133,20 @@ def save_mace(
     folder: Path, model: torch.nn.Module, architecture: dict[str, Any], card: dict[str, Any]
 ) -> None:
     """Writes ``model.safetensors`` and ``model.json`` (architecture and model card)."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors")
-    record = {"format": FORMAT, "version": VERSION, "architecture": architecture, "card": card}
-    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+    record = {"format": MACE, "version": FORMATS[MACE], "architecture": architecture, "card": card}
+    write_atomically(folder / WEIGHTS, pack(model.state_dict()))
+    write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def load_mace(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Rebuilds a stored MACE module. Returns it with its record.
 
     Raises:
-        InputError: the record is of another format or of a newer version, or the weights are
-            truncated.
+        InputError: as ``model_files.read_folder``.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    record = json.loads((folder / "model.json").read_text())
-    if record.get("format") != FORMAT:
-        raise InputError("model", str(folder), f"format is not '{FORMAT}'; give a MACE folder")
-    if record.get("version", 0) > VERSION:
-        raise InputError(
-            "model", str(folder), f"version {record['version']} is newer than {VERSION}: upgrade"
-        )
-    try:
-        tensors = load_file(folder / "model.safetensors")
-    except SafetensorError as error:
-        raise InputError(
-            "model", str(folder), f"weights unreadable ({error}): copy it again"
-        ) from error
+    record = read_folder(folder, MACE)
     model = build_mace(record["architecture"])
-    model.load_state_dict(tensors)
+    model.load_state_dict(load_file(folder / WEIGHTS))
     return model, record

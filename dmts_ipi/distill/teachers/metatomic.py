@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dmts_ipi.core.errors import InputError, MissingPackage
-from dmts_ipi.distill.models import file_sha256
+from dmts_ipi.distill.model_files import file_sha256
 
 from .ase import AseTeacher
 

@@ -1,0 +1,55 @@
+"""Sizes of the student: what its model file stores beside the weights."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dmts_ipi.core.config import StrictModel
+
+
+class StudentArchitecture(StrictModel):
+    """Sizes of the student. Stored in its model file.
+
+    Distances in Angstrom. A width of 0 switches a part off.
+    """
+
+    cutoff_A: float = Field(default=4.5, gt=1.0, description="reach of densities and gradient head")
+    near_cutoff_A: float = Field(default=3.0, gt=0.5, description="reach of pair MLP and wall")
+    far_cutoff_A: float = Field(default=5.5, gt=1.0, description="reach of the radial far part")
+    bessel: int = Field(default=10, ge=1)
+    gaussians: int = Field(default=8, ge=2, description="for bonds, between the two centres")
+    gaussian_first_A: float = 0.75
+    gaussian_last_A: float = 2.1
+    gaussian_width_A: float = Field(default=0.2, gt=0.0)
+    invariants: int = Field(default=32, ge=1, description="bilinear invariants of each order")
+    triple_invariants: int = Field(default=16, ge=0, description="V.T.V' invariants")
+    hidden: int = Field(default=96, ge=1, description="width of the atoms' MLPs")
+    messages: int = Field(default=24, ge=0, description="channels of the message layer")
+    head_channels: int = Field(default=24, ge=1, description="vector and tensor channels of G")
+    near_hidden: int = Field(default=48, ge=0, description="width of the pair MLP")
+    near_channels: int = Field(default=8, ge=1, description="vectors and tensors of the pair MLP")
+    near_bessel: int = Field(default=8, ge=1)
+    far_bessel: int = Field(default=8, ge=0)
+
+    normalise: bool = Field(default=False, description="hidden features normalised, bounded")
+
+    head_scale: float = Field(default=0.02, gt=0, description="of normalised features at the heads")
+
+    @property
+    def radial(self) -> int:
+        """Number of radial functions."""
+        return self.bessel + self.gaussians
+
+    @property
+    def cutoffs_A(self) -> tuple[float, float, float]:
+        """Of rows, near pairs (they carry the wall), far pairs; 0: no far part."""
+        return (
+            self.cutoff_A,
+            self.near_cutoff_A,
+            self.far_cutoff_A if self.far_bessel else 0.0,
+        )
+
+    @property
+    def reach_A(self) -> float:
+        """The largest cutoff."""
+        return max(self.cutoffs_A)
