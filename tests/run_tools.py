@@ -30,15 +30,27 @@ STUDENT = 'ase:run_tools.Pair {"strength": 0.9}'
 
 
 class Pair(Calculator):
-    """Soft repulsion, eV: strength * (1 - r^2/16)^4. NaN from the evaluation ``nan_at`` on."""
+    """Soft repulsion, eV: strength * (1 - r^2/16)^4. NaN from the evaluation ``nan_at`` on.
+
+    From the evaluation ``kick_at`` on a force is wrong by 20 eV/A; where ``once`` names a file
+    that marks it, in one evaluation only.
+    """
 
     implemented_properties = ("energy", "forces", "stress")
 
-    def __init__(self, strength: float = 1.0, nan_at: int = 0, stress: bool = True) -> None:
+    def __init__(
+        self,
+        strength: float = 1.0,
+        nan_at: int = 0,
+        stress: bool = True,
+        kick_at: int = 0,
+        once: str = "",
+    ) -> None:
         super().__init__()
         if not stress:
             self.implemented_properties = ("energy", "forces")
         self.strength, self.nan_at, self.calls = strength, nan_at, 0
+        self.kick_at, self.once = kick_at, once
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -53,6 +65,10 @@ class Pair(Calculator):
         np.add.at(f, i, -g)
         if self.nan_at and self.calls >= self.nan_at:
             f[0, 0] = np.nan
+        if self.kick_at and self.calls >= self.kick_at and not Path(self.once).is_file():
+            f[3, 1] += 20.0
+            if self.once:
+                Path(self.once).touch()
         self.results = {"energy": float((self.strength * u**4).sum()), "forces": f}
         stress = -(d.T @ g) / self.atoms.get_volume()
         self.results["stress"] = stress.ravel()[[0, 4, 8, 5, 2, 1]]

@@ -96,8 +96,11 @@ class Guard(Protocol):
     def beat(self, beat: Heartbeat) -> Verdict | None:
         """Judges everything else; called about twice a second."""
 
-    def culprit(self, waited_s: float) -> str:
-        """Which process keeps i-PI from going on: its name, or nothing where it is not known."""
+    def driver_started(self, name: str) -> None:
+        """A driver was started (again): what was heard of it before does not count."""
+
+    def hung(self, answer_limit_s: float, evaluation_limit_s: float) -> str:
+        """Name of a driver that has stopped answering, or evaluates for longer than the limit."""
 
     def decide(self, verdict: Verdict, step: int) -> Plan:
         """What to do about a verdict.
@@ -135,7 +138,10 @@ class NoGuard:
     def beat(self, beat: Heartbeat) -> Verdict | None:
         return None
 
-    def culprit(self, waited_s: float) -> str:
+    def driver_started(self, name: str) -> None:
+        return None
+
+    def hung(self, answer_limit_s: float, evaluation_limit_s: float) -> str:
         return ""
 
     def decide(self, verdict: Verdict, step: int) -> Plan:

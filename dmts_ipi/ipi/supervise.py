@@ -151,8 +151,7 @@ class Supervisor:
         self.guard.started(segment, self.watch.progress.step)
         for driver in self.drivers:
             if driver.child.status is not None or not driver.child.started:
-                driver.child.start()
-                driver.restart_at = None
+                self._start(driver)
         try:
             return self._follow(ipi, segment, signals)
         finally:
@@ -185,12 +184,8 @@ class Supervisor:
             Event: it is bad.
         """
         step = self.watch.progress.step
-        try:
-            progress = self.watch.update()
-        except Event as event:
-            if event.verdict.kind == "stall" and self._end_culprit():
-                return
-            raise
+        self._end_hung(self.guard.hung(self.watch.stall_limit_s, self.watch.waiting_limit_s))
+        progress = self.watch.update()
         if progress.step > step:
             self._stalls = 0
         self.hooks.progress(progress)
@@ -201,19 +196,15 @@ class Supervisor:
             if ipi.status is None and ipi.logged(words):
                 raise _process("ipi", f"i-PI hears no driver any more ({words})", progress.step)
 
-    def _end_culprit(self) -> bool:
-        """After a stall: ends the driver that hangs. i-PI asks the next one, at the same step."""
-        self._stalls += 1
-        name = self.guard.culprit(self.watch.waited_s)
+    def _end_hung(self, name: str) -> None:
+        """Ends a driver that hangs, by its id. i-PI asks the next one, at the same step."""
         for driver in self.drivers:
-            if driver.child.status is None and name == driver.child.name and self._stalls < 3:
-                step = self.watch.progress.step
-                self.guard.note("hung", step, f"{name} does not answer: it is ended")
-                self.hooks.say(f"{name} does not answer: it is ended")
+            if driver.child.status is None and name == driver.child.name:
+                self.guard.note("hung", self.watch.progress.step, f"{name} hangs: it is ended")
+                self.hooks.say(f"{name} hangs: it is ended")
                 driver.child.signal(signal.SIGKILL)
+                driver.child.wait(DRIVER_LIMIT_S)
                 self.watch.wait_for_start()
-                return True
-        return False
 
     def _tend(self, driver: Driver, ipi: Child) -> None:
         """Starts a dead driver again after a delay.
@@ -240,9 +231,13 @@ class Supervisor:
             self.hooks.say(f"{child.name} ended {text}; it is started again")
             self.watch.wait_for_start()
         if driver.restart_at is not None and now >= driver.restart_at:
-            driver.restart_at = None
-            child.start()
+            self._start(driver)
             self.watch.wait_for_start()
+
+    def _start(self, driver: Driver) -> None:
+        driver.restart_at = None
+        driver.child.start()
+        self.guard.driver_started(driver.child.name)
 
     def _after(self, event: Event) -> Plan:
         """What to do about an event.
@@ -253,6 +248,7 @@ class Supervisor:
         with contextlib.suppress(DmtsError):
             self.watch.read()  # what was written since the last look
         verdict, step = event.verdict, self.watch.progress.step
+        self._stalls += verdict.kind == "stall"
         self.hooks.say(f"{verdict.kind}: {verdict.text}")
         if verdict.cause == "physics":
             self.sound_step = verdict.sound_step

@@ -105,8 +105,7 @@ class Watch:
             self._last_news, self._waits_for_start = now, False
         waited = now - self._last_news
         started = self._origin is not None and not self._waits_for_start
-        limit = self._stall_limit_s if started else self.limits.startup_s
-        if waited > limit:
+        if waited > self.waiting_limit_s:
             what = "no step for" if started else "no first step after"
             text = (
                 f"stalled at step {self.progress.step}: {what} {waited:.0f} s; see the logs, "
@@ -124,12 +123,13 @@ class Watch:
         self._last_news, self._waits_for_start = time.monotonic(), True
 
     @property
-    def waited_s(self) -> float:
-        """Since the last line."""
-        return time.monotonic() - self._last_news
+    def waiting_limit_s(self) -> float:
+        """How long the next line may take, s: more where something has just been started."""
+        started = self._origin is not None and not self._waits_for_start
+        return self.stall_limit_s if started else self.limits.startup_s
 
     @property
-    def _stall_limit_s(self) -> float:
+    def stall_limit_s(self) -> float:
         """As set, or from the time that a line takes here."""
         if self.limits.stall_s is not None:
             return self.limits.stall_s

@@ -24,7 +24,7 @@ from .difference import Distribution
 from .endpoints import Addresses
 from .journal import LIVE, Journal, write_record
 from .judge import Judge
-from .listener import Listener, Pair
+from .listener import Health, Listener, Pair
 from .policy import Policy
 from .thresholds import Physics, Thresholds
 
@@ -154,16 +154,21 @@ class Watchdog:
                 return Verdict("memory", text, step, step, "process", culprit=role)
         return None
 
-    def culprit(self, waited_s: float) -> str:
-        """See ``Guard``: a driver that does not answer, or has been evaluating all the time."""
+    def driver_started(self, name: str) -> None:
+        """See ``Guard``."""
+        if self.listener is not None and name in self.listener.health:
+            self.listener.health[name] = Health()
+
+    def hung(self, answer_limit_s: float, evaluation_limit_s: float) -> str:
+        """See ``Guard``. Only a driver that has answered before can stop answering."""
         if self.listener is None:
             return ""
         now = time.monotonic()
         for role, health in self.listener.health.items():
             heard = max(health.last_answer, health.last_news)
-            if heard > -math.inf and now - heard > ANSWER_LIMIT_S:
+            if heard > -math.inf and now - heard > max(answer_limit_s, ANSWER_LIMIT_S):
                 return role
-            if health.evaluating_s is not None and health.evaluating_s > 0.8 * waited_s:
+            if (health.evaluating_s or 0.0) > evaluation_limit_s:
                 return role
         return ""
 

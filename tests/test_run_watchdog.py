@@ -1,0 +1,203 @@
+"""``dmts-ipi run`` when something goes wrong: rewinds, restarts, limits. Real processes.
+
+Every test asserts what holds on any machine, however slow: the outputs, not the times.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read
+from run_tools import call, descendants, direct, lines, make, start, summary, until
+
+from dmts_ipi.ipi import resume
+from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.watchdog.journal import read_events
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+WATCHDOG = "watchdog:\n  sts_ps: 0.04\n  guard_fs: 8.0\n"
+
+
+def settings(folder: Path, **fields: object) -> Path:
+    """Sets fields of the section ``watchdog``, beside short single steps and a short guard."""
+    file = folder / "run.yaml"
+    text = file.read_text().partition("watchdog:\n")[0]
+    rest = "".join(f"  {k}: {v}\n" for k, v in fields.items())
+    file.write_text(text + WATCHDOG + rest)
+    return folder
+
+
+def faulty(folder: Path, once: bool = True, **faults: object) -> Path:
+    """Gives the teacher inside i-PI a fault, by default in one evaluation only."""
+    if once:
+        faults["once"] = folder / "fault-done"
+    words = ", ".join(f"{k}: {v}" for k, v in faults.items())
+    text = (folder / "input.xml").read_text()
+    (folder / "input.xml").write_text(text.replace("{k: 0.02}", f"{{k: 0.02, {words}}}"))
+    return folder
+
+
+def every_step_once(folder: Path, steps: int) -> None:
+    """Lines and frames are complete, in order, without a step twice."""
+    run = RunFolder(folder)
+    p, frames, _ = run.config.strides
+    assert run.properties()["step"].tolist() == list(range(0, steps + 1, p))
+    assert np.isfinite(run.properties()["conserved_eV"]).all()
+    assert [f[0] for f in run.frames()] == list(range(0, steps + 1, frames))
+    assert all(f[3] is not None for f in run.frames())
+
+
+def same_run(a: Path, b: Path) -> None:
+    one, two = RunFolder(a).properties(), RunFolder(b).properties()
+    assert one["step"].tolist() == two["step"].tolist()
+    for key in ("temperature_K", "potential_eV", "conserved_eV"):
+        np.testing.assert_allclose(one[key], two[key], rtol=1e-10, atol=1e-12, err_msg=key)
+    for name in ("md.positions_0.xyz", "md.velocities_0.xyz"):
+        assert (a / name).read_text() == (b / name).read_text()
+
+
+def kinds(folder: Path) -> list[str]:
+    return [e["kind"] for e in read_events(folder)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh folder to copy: 100 outer steps of 4 fs, springs inside i-PI, no drivers."""
+    return direct(make(tmp_path_factory.mktemp("made") / "run", "--no-model-check"))
+
+
+@pytest.fixture
+def fresh(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(made: Path) -> Path:
+    """The same run to its end, in one go."""
+    folder = Path(shutil.copytree(made, made.parent / "unbroken"))
+    done = call("run", folder)
+    assert done.returncode == 0, done.stderr
+    assert kinds(folder) == ["start", "end"]
+    return folder
+
+
+def test_nan_once_is_rewound_with_single_steps_and_the_run_ends_well(
+    fresh: Path, unbroken: Path
+) -> None:
+    settings(faulty(fresh, fault="invalid", at=45))
+    done = call("run", fresh)
+    assert done.returncode == 0, done.stderr
+    every_step_once(fresh, 100)
+    events = read_events(fresh)
+    assert [e["kind"] for e in events] == ["start", "verdict", "rewind", "start", "start", "end"]
+    verdict = events[1]
+    assert verdict["verdict"] == "nan"
+    assert verdict["step"] in (44, 46)
+    assert "single steps" in events[3]["text"]
+    begin, back = events[3]["step"], events[4]["step"]
+    assert begin == 40
+    assert back == begin + 10
+    assert "multiple steps up to step 100" in events[4]["text"]
+    assert summary(fresh)["watchdog"]["rewinds"] == 1
+    assert summary(fresh)["exit"] == "finished"
+    before = [RunFolder(x).properties() for x in (fresh, unbroken)]
+    kept = before[0]["step"] <= begin
+    np.testing.assert_allclose(
+        before[0]["potential_eV"][kept], before[1]["potential_eV"][kept], rtol=1e-10
+    )
+    assert resume.read_weights(fresh) == [("teacher", (1.0, 0.0)), ("student", (-1.0, 1.0))]
+
+
+def test_what_happens_again_and_again_ends_by_the_limit(fresh: Path) -> None:
+    settings(faulty(fresh, once=False, fault="kick", at=45), rewinds_here_max=1, sts_ps=1.0)
+    done = call("run", fresh)
+    assert done.returncode == 3
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("dmts-ipi run: error: ")
+    assert "the limit of rewinds is reached (watchdog.rewinds_here_max = 1 at one place)" in last
+    assert "over 10 times 60 K at step" not in last
+    assert summary(fresh)["exit"].startswith("stopped: the limit of rewinds")
+    sound = read_events(fresh)[-2]["sound_step"]
+    states = resume.checkpoints(fresh, RunFolder(fresh).facts())
+    assert states
+    assert all(s.step <= sound for s in states)  # what is left is good to go on from
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_ipi_is_started_again(number: int, fresh: Path, unbroken: Path) -> None:
+    settings(fresh)
+    text = (fresh / "input.xml").read_text()
+    (fresh / "input.xml").write_text(text.replace("{k: 0.02}", "{k: 0.02, delay_s: 0.02}"))
+    process = start(fresh)
+    until(lambda: lines(fresh) > 15)
+    (victim,) = descendants(process.pid)
+    os.kill(victim, number)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert kinds(fresh) == ["start", "verdict", "restart", "start", "end"]
+    same_run(fresh, unbroken)
+
+
+def test_the_file_exit_stops_a_run(fresh: Path) -> None:
+    settings(fresh)
+    text = (fresh / "input.xml").read_text()
+    (fresh / "input.xml").write_text(text.replace("{k: 0.02}", "{k: 0.02, delay_s: 0.02}"))
+    process = start(fresh)
+    until(lambda: lines(fresh) > 5)
+    (fresh / "EXIT").touch()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 3, output
+    assert "stopped by the file EXIT at step" in output
+    (fresh / "input.xml").write_text(text)
+    done = call("run", fresh)
+    assert done.returncode == 0, done.stderr
+    every_step_once(fresh, 100)
+
+
+@linux
+@pytest.mark.timeout(600)
+def test_drivers_may_die_hang_and_hallucinate(tmp_path: Path) -> None:
+    """One run with both drivers: the student is wrong once, the teacher is killed, then hangs."""
+    mark = tmp_path / "wrong-once"
+    student = f'ase:run_tools.Pair {{"strength": 0.9, "kick_at": 60, "once": "{mark}"}}'
+    folder = make(tmp_path / "run", "--no-model-check", "--student", student, "--time-ps", 0.8)
+    settings(folder, difference_max_eV_per_A=1.0)
+    process = start(folder, "--stall-limit-s", 4)
+
+    def teacher() -> int:
+        for pid in descendants(process.pid):
+            if b"nnp_driver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        return 0
+
+    until(lambda: kinds(folder).count("start") >= 2 or process.poll() is not None)
+    assert process.poll() is None, process.communicate()[0]
+    seen = lines(folder)
+    until(lambda: lines(folder) > seen + 4)
+    os.kill(teacher(), signal.SIGKILL)
+    seen = lines(folder)
+    until(lambda: lines(folder) > seen + 4)
+    hung = teacher()
+    os.kill(hung, signal.SIGSTOP)
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output
+    every_step_once(folder, 200)
+    events = read_events(folder)
+    verdict = next(e for e in events if e["kind"] == "verdict")
+    assert verdict["verdict"] == "difference"
+    assert "on atom 3 (Ar at " in verdict["text"]
+    assert not Path(f"/proc/{hung}").exists()
+    atoms = read(folder / "rewinds.extxyz")
+    both = atoms.get_forces() - atoms.arrays["student_forces_eV_per_A"]
+    assert np.abs(both).max() == pytest.approx(20, rel=0.05)
+    record = summary(folder)["watchdog"]
+    assert record["rewinds"] == 1
+    assert record["difference_max_eV_per_A"]["largest"] == pytest.approx(20, rel=0.05)
+    assert record["telemetry"]["bad"] == 0
