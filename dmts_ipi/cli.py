@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check-driver": ("dmts_ipi.commands.check_driver", "conformance check of a model or a driver"),
     "init": ("dmts_ipi.commands.init", "make a run folder"),
     "run": ("dmts_ipi.commands.run", "start i-PI and both drivers, with live progress; resumes"),
+    "status": ("dmts_ipi.commands.status", "how a run does: speed, forces, rewinds, events"),
     "i-pi": ("dmts_ipi.commands.ipi", "i-PI with our integrators and thermostats"),
     "analyze": ("dmts_ipi.commands.analyze", "compare runs in one HTML report"),
 }

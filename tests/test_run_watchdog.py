@@ -5,6 +5,7 @@ Every test asserts what holds on any machine, however slow: the outputs, not the
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -201,3 +202,33 @@ def test_drivers_may_die_hang_and_hallucinate(tmp_path: Path) -> None:
     assert record["rewinds"] == 1
     assert record["difference_max_eV_per_A"]["largest"] == pytest.approx(20, rel=0.05)
     assert record["telemetry"]["bad"] == 0
+
+
+@linux
+def test_status_of_a_run_that_is_alive_and_of_one_that_is_not(fresh: Path) -> None:
+    none = call("status", fresh)
+    assert (none.returncode, none.stdout.splitlines()[0]) == (3, f"{fresh}: not started")
+    settings(fresh)
+    text = (fresh / "input.xml").read_text()
+    (fresh / "input.xml").write_text(text.replace("{k: 0.02}", "{k: 0.02, delay_s: 0.05}"))
+    process = start(fresh)
+    until(lambda: lines(fresh) > 3)
+
+    def look() -> dict:
+        done = call("status", fresh, "--json")
+        assert done.returncode == 0
+        return json.loads(done.stdout)
+
+    until(lambda: look().get("step", 0) > 4)
+    live = look()
+    assert live["alive"] is True
+    assert live["state"] == "multiple steps"
+    assert live["total_steps"] == 100
+    second = call("run", fresh)
+    assert second.returncode == 2
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=100)
+    done = call("status", fresh)
+    assert done.returncode == 3
+    assert done.stdout.startswith(f"{fresh}: terminated\n  step ")
+    assert "end      terminated" in done.stdout

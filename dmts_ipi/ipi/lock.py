@@ -13,6 +13,7 @@ from types import TracebackType
 from dmts_ipi.core.errors import InputError
 
 LOCK = "run.lock"
+LOOK_S = 0.3
 
 
 class FolderLock:
@@ -37,7 +38,7 @@ class FolderLock:
         except OSError as error:
             raise InputError("folder", self.path.parent, f"{error.strerror}") from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(descriptor)
         except BlockingIOError as error:
             holder = os.read(descriptor, 1000)
             os.close(descriptor)
@@ -70,6 +71,23 @@ class FolderLock:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _flock(descriptor: int) -> None:
+    """Locks; waits a moment for `dmts-ipi status`, which holds a lock while it looks.
+
+    Raises:
+        BlockingIOError: somebody holds it for longer.
+    """
+    deadline = time.monotonic() + LOOK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _who(raw: bytes) -> str:

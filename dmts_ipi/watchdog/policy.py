@@ -165,7 +165,7 @@ class Policy:
     def _stop(self, verdict: Verdict, limit: str) -> None:
         raise Stop(
             f"the limit of rewinds is reached (watchdog.{limit}); the last one: {verdict.text}. "
-            "Train the student on the frames in rewinds.extxyz, or use a smaller outer step"
+            "Use a smaller outer step, or train the student on rewinds.extxyz where it was at fault"
         )
 
     def restart(self, why: str, step: int) -> float:

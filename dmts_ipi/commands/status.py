@@ -1,0 +1,141 @@
+"""``dmts-ipi status FOLDER``: how a run does, from its files; nothing is disturbed."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.lock import LOCK
+from dmts_ipi.watchdog.journal import LIVE, plain, read_events, read_record
+
+from .run import clock
+
+LATEST = 8  # events that are shown
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.epilog = "Exit status: 0 the run is alive or finished; 3 it is neither; 2 wrong input."
+    parser.add_argument("folder", help="run folder made by `dmts-ipi init`")
+    parser.add_argument(
+        "--follow", action="store_true", help="again every --every-s, until the run is not alive"
+    )
+    parser.add_argument("--every-s", type=float, default=2.0, help="between two looks, s")
+    parser.add_argument("--json", action="store_true", help="as JSON, one object a look")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Shows the state; returns the exit status."""
+    folder = RunFolder(args.folder)
+    while True:
+        state = look(folder)
+        if args.json:
+            print(json.dumps(plain(state)), flush=True)
+        else:
+            print("\n".join(words(state)), flush=True)
+        if not (args.follow and state["alive"]):
+            return 0 if state["alive"] or state["exit"] == "finished" else 3
+        time.sleep(max(args.every_s, 0.1))
+        if not args.json:
+            print("\033[2J\033[H" if sys.stdout.isatty() else "", end="\n", flush=True)
+
+
+def look(folder: RunFolder) -> dict[str, Any]:
+    """State of a run: ``alive``, ``exit`` of its last session, live figures, latest events."""
+    live = read_record(folder.path / LIVE)
+    running = alive(folder.path)
+    summary = folder.summary() or {}
+    at = summary.get("watchdog", {}) if not running else {}
+    figures = {**live, **(at if isinstance(at, dict) else {})}
+    for name in ("limits", "telemetry", "drivers"):
+        figures.setdefault(name, {})
+    return {
+        "folder": str(folder.path),
+        "alive": running,
+        "exit": "" if running else summary.get("exit", "not started"),
+        **figures,
+        "outer_step_fs": folder.config.outer_step_fs,
+        "sts_ps": sts_ps(read_events(folder.path), folder.config.outer_step_fs),
+        "events": read_events(folder.path)[-LATEST:],
+    }
+
+
+def alive(folder: Path) -> bool:
+    """Whether somebody holds the folder's lock."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def sts_ps(events: list[dict[str, Any]], outer_step_fs: float) -> float:
+    """Simulated time in single steps that was kept, ps: from the starts in the journal."""
+    single: list[tuple[int, int]] = []
+    begin: int | None = None
+    for event in events:
+        step = int(event.get("step", 0))
+        if event.get("kind") in ("start", "end"):
+            if begin is not None and step > begin:
+                single.append((begin, step))
+            begin = None
+        if event.get("kind") == "start":
+            single = [(a, min(b, step)) for a, b in single if a < step]
+            if "single steps" in str(event.get("text", "")):
+                begin = step
+    return round(sum(b - a for a, b in single) * outer_step_fs / 1000, 6)
+
+
+def words(s: dict[str, Any]) -> list[str]:
+    """The state for people."""
+    state = s.get("state", "") if s["alive"] else s["exit"]
+    lines = [f"{s['folder']}: {'alive, ' if s['alive'] else ''}{state}"]
+    if s.get("total_steps"):
+        lines.append(
+            f"  step {s['step']}/{s['total_steps']}, {s['time_ps']:.3f} ps, "
+            f"{_figure(s['ns_per_day'], '.3g')} ns/day, {_figure(s['temperature_K'], '.1f')} K, "
+            f"left {clock(s['remaining_s']) if s['remaining_s'] is not None else '?'}"
+        )
+    largest, rms = s.get("difference_max_eV_per_A"), s.get("difference_rms_eV_per_A")
+    if largest and rms and largest["count"]:
+        lines.append(
+            f"  |teacher - student|, worst atom: last {_figure(largest['last'])}, median "
+            f"{_figure(largest['median'])}, 99 % below {_figure(largest['p99'])}, largest "
+            f"{_figure(largest['largest'])} eV/A of {largest['count']} outer steps; "
+            f"allowed {_figure(s['limits'].get('difference_max_eV_per_A'))}"
+        )
+        lines.append(
+            f"  the same, RMS: last {_figure(rms['last'])}, median {_figure(rms['median'])}"
+        )
+    lines.append(
+        f"  rewinds {s.get('rewinds', 0)}, restarts in the last hour "
+        f"{s.get('restarts_last_hour', 0)}, {s['sts_ps']:g} ps in single steps"
+    )
+    for role, d in s["drivers"].items():
+        if d["pid"]:
+            lines.append(
+                f"  {role}: process {d['pid']} on {d['device'] or '?'}, "
+                f"{_figure(d['evaluation_s'], '.4f')} s per evaluation, {d['memory_MB']:.0f} MB"
+            )
+    for event in s["events"]:
+        lines.append(
+            f"  {event.get('time', '')[:19]}  {event.get('kind', ''):8} {event.get('text', '')}"
+        )
+    return lines
+
+
+def _figure(value: float | None, form: str = ".3f") -> str:
+    return "?" if value is None or value != value else format(value, form)
