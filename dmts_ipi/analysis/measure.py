@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +25,7 @@ from .kinetic import BondKind, KineticSampler
 from .rdf import PairDistribution, PairHistogram
 from .source import RunInput
 from .spectrum import ForeignPeak, SpectrumSampler, VelocitySpectrum
-from .stream import FrameStream, Progress
+from .stream import Chunk, FrameStream, Progress
 from .transport import SHORTEST_PS, WINDOW_FRACTION, Diffusion, Displacements, relaxation_ps
 from .watched import Differences, Event, read_differences, read_events
 
@@ -234,26 +235,37 @@ class _Motion:
 
 
 def _read_frames(stream: FrameStream, kinetics: KineticSampler, pairs: PairHistogram) -> _Motion:
-    """Feeds the frames after equilibration."""
+    """Feeds the frames after equilibration; pair distances are counted on a second thread."""
     motion = _Motion()
     thin, count = 1, 0
-    for chunk in stream.chunks():
-        if not count:
-            thin = stream.thinning(MAX_RDF_FRAMES)
-        if motion.displacements is None and stream.stride:
-            motion = _motion_of(stream)
-        for k in range((-count) % thin, len(chunk), thin):
-            pairs.add(chunk.positions[k], chunk.cells[k])
-        count += len(chunk)
-        if motion.displacements is not None:
-            motion.displacements.add(chunk.positions, chunk.follows)
-        if chunk.velocities is not None:
-            kinetics.add(chunk.positions, chunk.cells, chunk.velocities)
-            if motion.sampler is not None:
-                motion.sampler.add(chunk.velocities, chunk.follows)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        counted: Future[None] | None = None
+        for chunk in stream.chunks():
+            if not count:
+                thin = stream.thinning(MAX_RDF_FRAMES)
+            if motion.displacements is None and stream.stride:
+                motion = _motion_of(stream)
+            chosen = range((-count) % thin, len(chunk), thin)
+            if counted is not None:
+                counted.result()  # one chunk is waiting at most
+            counted = pool.submit(_count_pairs, pairs, chunk, chosen)
+            count += len(chunk)
+            if motion.displacements is not None:
+                motion.displacements.add(chunk.positions, chunk.follows)
+            if chunk.velocities is not None:
+                kinetics.add(chunk.positions, chunk.cells, chunk.velocities)
+                if motion.sampler is not None:
+                    motion.sampler.add(chunk.velocities, chunk.follows)
+        if counted is not None:
+            counted.result()
     if not kinetics.frames:
         motion.sampler = None
     return motion
+
+
+def _count_pairs(pairs: PairHistogram, chunk: Chunk, chosen: range) -> None:
+    for k in chosen:
+        pairs.add(chunk.positions[k], chunk.cells[k])
 
 
 def _motion_of(stream: FrameStream) -> _Motion:

@@ -1,0 +1,116 @@
+"""Time and memory of ``dmts-ipi analyze`` for a long trajectory of 216 waters (648 atoms).
+
+Writes frames in i-PI's format, as many as ``--frames``, and extrapolates: the work per frame is
+constant but for the pair distributions, which stop at 1000 frames whatever the length.
+
+    python benchmarks/analysis_speed.py --frames 6000
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import save
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+
+def write_bin(path: Path, name: str, atoms, frames: int, values) -> None:
+    """i-PI's binary format through i-PI's own writer."""
+    from ipi.engine.atoms import Atoms
+    from ipi.engine.cell import Cell
+    from ipi.utils.io import print_file
+
+    box = Cell(atoms.cell.array.T / 0.529177210903)
+    ipi_atoms = Atoms(len(atoms))
+    ipi_atoms.names[:] = atoms.get_chemical_symbols()
+    with open(path, "wb") as stream:
+        for k in range(frames):
+            ipi_atoms.q[:] = values(k).ravel()
+            print_file(
+                "bin", ipi_atoms, box, stream, title=f"Step: {k:11d}  Bead: {0:7d} ", key=name,
+                dimension="length" if name == "positions" else "velocity",
+                units="atomic_unit", cell_units="angstrom",
+            )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=6000)
+    args = parser.parse_args()
+    from analysis_runs import maxwell, water_box
+
+    from dmts_ipi.analysis.measure import MAX_RDF_FRAMES, measure
+    from dmts_ipi.analysis.source import RunInput
+    from dmts_ipi.ipi.outputs import iter_trajectory
+
+    atoms, rng, n = water_box(6), np.random.default_rng(1), args.frames
+    masses = atoms.get_masses()
+    walk = rng.normal(size=(50, 216, 3)) * 0.05
+    noise = rng.normal(size=(50, len(atoms), 3)) * 0.03
+    velocities = [maxwell(masses, 300.0, rng) * 0.0457 for _ in range(50)]
+    place = np.zeros((216, 3))
+
+    def positions(k: int) -> np.ndarray:
+        place[:] += walk[rng.integers(50)]
+        return (atoms.positions + np.repeat(place, 3, axis=0) + noise[k % 50]) / 0.529177210903
+
+    with tempfile.TemporaryDirectory() as folder:
+        xs, vs = Path(folder) / "md.positions.bin", Path(folder) / "md.velocities.bin"
+        write_bin(xs, "positions", atoms, n, positions)
+        write_bin(vs, "velocities", atoms, n, lambda k: velocities[k % 50])
+
+        def frames():
+            for x, v in zip(iter_trajectory(xs), iter_trajectory(vs), strict=True):
+                yield x.step, x.values, x.cell, v.values
+
+        step = np.arange(n)
+        series = 300 + rng.normal(size=n)
+        properties = {
+            "step": step, "time_ps": step * 0.006, "temperature_K": series,
+            "potential_eV": series, "conserved_eV": series,
+        }  # fmt: skip
+        run = RunInput(
+            Path(folder), "synthetic", "dmts", "nvt", 1.0, 6, 300.0, atoms.numbers, masses,
+            atoms.positions, atoms.cell.array, atoms.pbc, properties, frames,
+        )  # fmt: skip
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        wall, cpu = time.monotonic(), time.process_time()
+        measured = measure(run, skip_ps=0.0)
+        wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        pairs_wall, pairs_cpu = _pairs(run, min(n, 100))
+    rest = (cpu - MAX_RDF_FRAMES * pairs_cpu) / n
+    total = 100_000 * rest + MAX_RDF_FRAMES * pairs_cpu
+    save(
+        "analysis_speed",
+        f"{n} frames of 648 atoms, positions and velocities every 6 fs, i-PI's binary format\n"
+        f"measured: {wall:.1f} s wall, {cpu:.1f} s of CPU, peak {peak:.0f} MB "
+        f"({before.ru_maxrss / 1024:.0f} MB before)\n"
+        f"a pair distribution: {1e3 * pairs_cpu:.1f} ms of CPU a frame "
+        f"({1e3 * pairs_wall:.1f} wall), at most {MAX_RDF_FRAMES} frames\n"
+        f"all else: {1e3 * rest:.3f} ms of CPU a frame\n"
+        f"100,000 frames: {total:.0f} s of CPU on one core (extrapolated)\n"
+        f"found: {[s.element for s in measured.spectra]} spectra of {measured.spectra[0].segments} "
+        f"segments, D {measured.diffusion[0].D_A2_per_ps.mean:.3f} A^2/ps",
+    )
+
+
+def _pairs(run, frames: int) -> tuple[float, float]:
+    from dmts_ipi.analysis.rdf import PairHistogram
+
+    pairs = PairHistogram(run.numbers, run.positions, run.cell, run.pbc)
+    wall, cpu = time.monotonic(), time.process_time()
+    for _ in range(frames):
+        pairs.add(run.positions, run.cell)
+    return (time.monotonic() - wall) / frames, (time.process_time() - cpu) / frames
+
+
+if __name__ == "__main__":
+    main()
