@@ -79,7 +79,8 @@ class BondFriction:
             entry.check()
         self.entries = tuple(entries)
         self._listed_at: np.ndarray | None = None
-        self._active = np.zeros(0, bool)
+        self._listed_h: np.ndarray | None = None
+        self._image_h: np.ndarray | None = None
 
     def bind(self, names: Sequence[str], masses: np.ndarray, cell: Any) -> None:
         """Binds to atoms and a cell (None: no periodicity).
@@ -117,55 +118,60 @@ class BondFriction:
             The energy that went to the bath.
         """
         i, j, u, rate = self._pairs(q.reshape(-1, 3))
-        noise = prng.gvec(len(i))
-        order, batches = self._order, self._batches
-        i, j, u = i[order], j[order], u[order]
-        inverse = self._inverse_mass
-        mu = 1.0 / (inverse[i, 0] + inverse[j, 0])
-        keep = np.exp(-dt * rate[order])
+        loss = np.expm1(-dt * rate)  # c - 1
         # expm1: 1 - c^2 loses digits at small friction
-        kick = np.sqrt(-np.expm1(-2 * dt * rate[order]) * kT / mu) * noise[order]
-        p3, heat = p.reshape(-1, 3), 0.0
-        for batch in batches if forward else reversed(batches):
-            a, b, along = i[batch], j[batch], u[batch]
-            old = ((p3[a] * inverse[a] - p3[b] * inverse[b]) * along).sum(axis=1)
-            new = keep[batch] * old + kick[batch]
-            impulse = (mu[batch] * (new - old))[:, None] * along
-            p3[a] += impulse
-            p3[b] -= impulse
-            heat += 0.5 * float(mu[batch] @ (old * old - new * new))
-        return heat
+        kick = np.sqrt(-np.expm1(-2 * dt * rate) * kT * self._mu) * prng.gvec(len(i))
+        u_i, u_j = u * self._inverse_i, u * self._inverse_j
+        p3, inverse = p.reshape(-1, 3), self._inverse_mass
+        before = float((p3 * p3 * inverse).sum())
+        for batch in self._batches if forward else reversed(self._batches):
+            a, b = i[batch], j[batch]
+            p_a, p_b = p3[a], p3[b]
+            q_old = np.einsum("ij,ij->i", p_a, u_i[batch]) - np.einsum("ij,ij->i", p_b, u_j[batch])
+            impulse = self._mu[batch] * loss[batch] * q_old + kick[batch]
+            along = impulse[:, None] * u[batch]
+            p3[a] = p_a + along
+            p3[b] = p_b - along
+        return 0.5 * (before - float((p3 * p3 * inverse).sum()))
 
     def _pairs(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Pairs with a weight: i, j (m,), unit vectors from j to i (m, 3), rates w/tau (m,)."""
+        """Pairs with a weight, batch after batch: i, j (m,), unit vectors from j to i (m, 3), rates
+        w/tau (m,)."""
         h = None if self._cell is None else dstrip(self._cell.h)
         if self._outdated(q, h):
             self._list(q, h)
-        d = q[self._i] - q[self._j]
-        if h is not None:
-            d -= np.rint(d @ np.linalg.inv(h).T) @ h.T
-        r = np.sqrt((d * d).sum(axis=1))
+        if h is not None and (self._image_h is None or not np.array_equal(h, self._image_h)):
+            self._image, self._image_h = self._shift @ h.T, h.copy()
+        d = q[self._i] - q[self._j] + self._image
+        r = np.sqrt(np.einsum("ij,ij->i", d, d))
         x = np.clip((self._off - r) * self._slope, 0.0, 1.0)
         weight = x * x * (3 - 2 * x)
         active = weight > 0
         if not np.array_equal(active, self._active):
-            self._active = active
-            found = colour(self._i[active], self._j[active], len(q))
-            self._order = np.concatenate([*found, np.zeros(0, int)])
-            ends = np.cumsum([0, *(len(b) for b in found)])
-            self._batches = [slice(a, b) for a, b in pairwise(ends)]
-        rate = weight[active] * self._rate[active]
-        return self._i[active], self._j[active], d[active] / r[active, None], rate
+            self._order(active, len(q))
+        use = self._use
+        return self._pair_i, self._pair_j, d[use] / r[use, None], weight[use] * self._rate[use]
+
+    def _order(self, active: np.ndarray, n: int) -> None:
+        """Puts the pairs with a weight into batches."""
+        here = np.flatnonzero(active)
+        found = colour(self._i[here], self._j[here], n)
+        ends = np.cumsum([0, *(len(b) for b in found)])
+        self._batches = [slice(a, b) for a, b in pairwise(ends)]
+        self._active, self._use = active, here[np.concatenate([*found, np.zeros(0, int)])]
+        self._pair_i, self._pair_j = self._i[self._use], self._j[self._use]
+        self._inverse_i = self._inverse_mass[self._pair_i]
+        self._inverse_j = self._inverse_mass[self._pair_j]
+        self._mu = 1.0 / (self._inverse_i + self._inverse_j)[:, 0]
 
     def _outdated(self, q: np.ndarray, h: np.ndarray | None) -> bool:
-        """Whether a pair that is not in the list may have come within its range."""
+        """Whether a pair that is not in the list may have come within its range, or the nearest
+        image of one in the list may be another."""
         if self._listed_at is None:
             return True
-        if self._reach == 0:
-            return False
         moved = q - self._listed_at
-        far = 2 * float(np.sqrt((moved * moved).sum(axis=1).max()))
-        if h is not None:
+        far = 2 * float(np.sqrt(np.einsum("ij,ij->i", moved, moved).max()))
+        if h is not None and self._listed_h is not None:
             far += float(np.abs(h - self._listed_h).sum())
         return not far < SKIN
 
@@ -191,12 +197,16 @@ class BondFriction:
                 off[here] = entry.range[1]
                 slope[here] = 1.0 / (entry.range[1] - entry.range[0])
             rate[here] = 1.0 / entry.tau
-        use = rate > 0
+        d = q[i] - q[j]
+        shift = np.zeros_like(d) if h is None else -np.rint(d @ np.linalg.inv(h).T)
+        image = shift if h is None else shift @ h.T
+        use = (rate > 0) & (np.linalg.norm(d + image, axis=1) < off + SKIN)
         self._i, self._j, self._rate = i[use], j[use], rate[use]
         self._off, self._slope = off[use], slope[use]
-        self._listed_at, self._listed_h = q.copy(), None if h is None else h.copy()
-        self._active = np.zeros(0, bool)
-        self._order, self._batches = np.zeros(0, int), []
+        self._shift, self._image = shift[use], image[use]
+        self._image_h = None if h is None else h.copy()
+        self._listed_at, self._listed_h = q.copy(), self._image_h
+        self._order(np.zeros(len(self._i), bool), n)
 
     def _near(self, q: np.ndarray, h: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         if self._reach == 0:
