@@ -1,8 +1,8 @@
 """Wrong input: every situation with what the command prints. ``docs/wrong_input.md`` is made here.
 
-``python tests/wrong_inputs.py`` writes the page; ``test_wrong_input.py`` compares it with what is
-printed. A case builds what is wrong in an empty folder, which is also the current one, and returns
-the words of the command.
+``python tests/wrong_inputs.py [WORDS]`` writes the page; with words, only the rows of situations
+that have them in their name. ``test_wrong_input.py`` compares the page with what is printed. A case
+builds what is wrong in an empty folder, the current one, and returns the words of the command.
 """
 
 from __future__ import annotations
@@ -442,13 +442,20 @@ FOLDERS = [
     Case("a driver of other atoms than i-PI's", driver_of_water, run=driver),
 ]
 
+ALONE: Words = ["run", "run", "--no-watchdog"]  # with one, a fault is met by rewinds first
+
 FAULTS = [
     Case(
         "the teacher returns NaN, `label`", label("--teacher", TOY + '{"explode": 1}'), 4, last_line
     ),
     Case("the teacher returns NaN, `init`", init("--teacher", pair(nan_at=1)), 4),
-    Case("the teacher returns NaN, `run`", folder(intact, teacher=pair(nan_at=12)), 4, last_line),
-    Case("the disk is full, `run`", folder(intact), 4, full_disk),
+    Case(
+        "the teacher returns NaN, `run`",
+        folder(intact, ALONE, teacher=pair(nan_at=12)),
+        4,
+        last_line,
+    ),
+    Case("the disk is full, `run`", folder(intact, ALONE), 4, full_disk),
 ]
 
 PARTS = {
@@ -521,12 +528,17 @@ than the cutoff.
 """
 
 
-def page() -> str:
-    """The page, from running every case."""
+def page(only: str = "") -> str:
+    """The page, from running every case whose situation has ``only`` in it; other rows stay."""
+    now = PAGE.read_text().splitlines() if only else []
     parts = [HEAD]
     for title, cases in PARTS.items():
         parts.append(f"## {title}\n| situation | message |\n|---|---|")
         for case in cases:
+            kept = [line for line in now if line.startswith(f"| {case.situation} | ")]
+            if only not in case.situation and kept:
+                parts.append(kept[0])
+                continue
             with fresh_folder():
                 parts.append(row(case, said(case)[1]))
             print(parts[-1], file=sys.stderr, flush=True)
@@ -535,4 +547,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(page(*sys.argv[1:2]))
