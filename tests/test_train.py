@@ -25,7 +25,7 @@ from dmts_ipi.distill.train_config import TrainConfig
 from dmts_ipi.distill.train_muon import Muon
 from dmts_ipi.distill.train_parallel import Workers, leave_workers
 from dmts_ipi.distill.train_report import Reporter
-from dmts_ipi.distill.train_split import Plan, partners, split_frames
+from dmts_ipi.distill.train_split import Plan, frames_per_batch, partners, split_frames
 
 ARCHITECTURE = TINY.model_dump()
 FRAMES = toy_frames(8)
@@ -40,6 +40,7 @@ def config(**options) -> TrainConfig:
         "compile": False,
         "ema": 0.9,
         "validation_fraction": 0.25,
+        "batch_frames": 1,
     }
     return TrainConfig(**{**fields, **options})
 
@@ -176,9 +177,16 @@ def test_consecutive_frames_are_paired_and_can_be_trained_on(tmp_path):
 
 
 def test_every_frame_is_visited_once_an_epoch_by_all_processes_together():
-    plan = [Plan([[0, 1, 2, 3, 4], [5, 6, 7]], 1, 2, seed=3) for _ in range(2)]
+    plan = [Plan([[0, 1, 2, 3, 4], [5, 6, 7]], [1, 1], 2, seed=3) for _ in range(2)]
     seen = [plan[rank].batch(step, rank)[0] for step in range(4) for rank in range(2)]
     assert sorted(seen) == list(range(8))
+
+
+def test_small_molecules_come_in_batches(tmp_path):
+    """As many frames as make some 192 atoms, at most all there are; large boxes one by one."""
+    assert [frames_per_batch(n) for n in (3, 9, 192, 648)] == [64, 21, 1, 1]
+    t = trainer(tmp_path, batch_frames=None)
+    assert len(t.plan.batch(0)) == 6  # of 8 frames of 24 atoms, 2 held out
 
 
 def test_muon_takes_hidden_matrices_and_adamw_the_rest(tmp_path):

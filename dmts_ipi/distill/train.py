@@ -26,7 +26,7 @@ from .train_optim import make_optimizers, optimizer_tensors, rate, restore_optim
 from .train_parallel import Workers
 from .train_report import Reporter, duration
 from .train_setup import calibrate, fit_base, set_wall
-from .train_split import Plan, partners, split_frames
+from .train_split import Plan, frames_per_batch, partners, split_frames
 from .train_validate import Validation, Validator
 
 STATE = "training/state.safetensors"
@@ -109,9 +109,13 @@ class Trainer:
             else {}
         )
         self.sizes = (len(kept), len(held))
-        self.plan = Plan(
-            self.train_set.groups(), config.batch_frames, self.workers.world, config.seed
-        )
+        groups = self.train_set.groups()
+        sizes = [
+            config.batch_frames
+            or min(len(g), frames_per_batch(sum(self.train_set.rows[g[0]].counts)))
+            for g in groups
+        ]
+        self.plan = Plan(groups, sizes, self.workers.world, config.seed)
         self._cache: dict[tuple[int, ...], tuple[Batch, Tensor | None]] = {}
         self.progress = Progress()
         self.base_rmse = self._setup(config)

@@ -26,7 +26,9 @@ class TrainConfig(StrictModel):
     minutes: float | None = Field(
         default=None, gt=0, description="length of the training in minutes"
     )
-    batch_frames: int = Field(default=1, ge=1, description="frames per step and process")
+    batch_frames: int | None = Field(
+        default=None, ge=1, description="frames per step and process; None: some 200 atoms of them"
+    )
     learning_rate: float = Field(default=3e-3, gt=0, description="of AdamW")
     muon_learning_rate: float = Field(default=5e-3, gt=0, description="of Muon, scaled as AdamW's")
     optimizer: str = Field(

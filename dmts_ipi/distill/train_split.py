@@ -54,29 +54,42 @@ def partners(frames: Sequence[Frame], kept: Sequence[int], gap_fs: float) -> dic
     return found
 
 
+ATOMS_PER_BATCH = 192
+
+
+def frames_per_batch(n_atoms: int) -> int:
+    """Frames of ``n_atoms`` that make a batch of the usual size.
+
+    A step of nine atoms costs nearly that of 192: the optimiser and the calls dominate.
+    """
+    return max(1, round(ATOMS_PER_BATCH / n_atoms))
+
+
 class Plan:
     """The batches of every step, from the seed and the step alone: resuming needs no state.
 
     Args:
         groups: frame numbers by composition; a batch never mixes compositions.
-        size: frames per batch and process.
+        sizes: frames per batch and process, of each group.
         world: processes; at each step process r takes batch ``step * world + r``.
         seed: of the order.
     """
 
-    def __init__(self, groups: Sequence[Sequence[int]], size: int, world: int, seed: int) -> None:
-        self.groups, self.size, self.world, self.seed = groups, size, world, seed
+    def __init__(
+        self, groups: Sequence[Sequence[int]], sizes: Sequence[int], world: int, seed: int
+    ) -> None:
+        self.groups, self.sizes, self.world, self.seed = groups, sizes, world, seed
         self._epoch, self._batches = -1, self._draw(0)
         self._epoch = 0
 
     def _draw(self, epoch: int) -> list[tuple[int, ...]]:
         rng = np.random.default_rng([self.seed, 2, epoch])
         batches: list[tuple[int, ...]] = []
-        for group in self.groups:
+        for group, size in zip(self.groups, self.sizes, strict=True):
             order = [int(group[k]) for k in rng.permutation(len(group))]
-            short = -len(order) % self.size
+            short = -len(order) % size
             order += [order[k % len(order)] for k in range(short)]
-            batches += [tuple(order[k : k + self.size]) for k in range(0, len(order), self.size)]
+            batches += [tuple(order[k : k + size]) for k in range(0, len(order), size)]
         return [batches[k] for k in rng.permutation(len(batches))]
 
     def batch(self, step: int, rank: int = 0) -> tuple[int, ...]:
