@@ -1,0 +1,163 @@
+"""The largest outer step whose heating a thermostat holds: prediction, trials, bracketing.
+
+What multiple time stepping adds to a system is measured by the slope of the conserved quantity,
+which counts the thermostat's heat: a few picoseconds give it to a fraction of a kelvin per
+picosecond, when the mean temperature is still uncertain by ten kelvin. Langevin friction g takes
+2 g (K - K0) out, so heating by P (as the temperature rise of 3N kB) settles at dT = P / g: a
+tolerance in kelvin is a limit of P.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dmts_ipi.core.statistics import Estimate, slope_stderr
+from dmts_ipi.core.units import KB_EV_PER_K
+
+from .figures import STYLE
+
+SKIP = 0.2  # of a trial, from start velocities that know nothing of the positions
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short run. ``heating_K_per_ps`` from the conserved quantity; infinite: it blew up."""
+
+    n_inner: int
+    outer_fs: float
+    heating_K_per_ps: Estimate
+    temperature_K: Estimate
+    ns_per_day: float
+    note: str = ""
+
+    def holds(self, limit_K_per_ps: float) -> bool:
+        """Whether the heating is below the limit, by one standard error at least."""
+        e = self.heating_K_per_ps
+        return math.isfinite(e.mean) and e.mean + (e.stderr if e.known else 0.0) <= limit_K_per_ps
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The result: the chosen trial (None: none held), and all of them in the order of the step."""
+
+    chosen: Trial | None
+    trials: list[Trial]
+
+
+def heating(time_ps: np.ndarray, conserved_eV: np.ndarray, n_atoms: int) -> Estimate:
+    """Slope of the conserved quantity after ``SKIP``, in K/ps of 3N kB; infinite if it is NaN."""
+    if not np.isfinite(conserved_eV).all():
+        return Estimate(math.inf, math.nan, math.nan, len(time_ps))
+    kept = time_ps >= time_ps[0] + SKIP * (time_ps[-1] - time_ps[0])
+    to_K = 1 / (3 * n_atoms * KB_EV_PER_K)
+    return slope_stderr(time_ps[kept], conserved_eV[kept] * to_K)
+
+
+def first_guess(predicted: dict[int, float], limit_K_per_ps: float) -> int:
+    """The largest n_inner whose predicted heating, and that of all below, is within the limit."""
+    best = min(predicted)
+    for n in sorted(predicted):
+        if predicted[n] > limit_K_per_ps:
+            break
+        best = n
+    return best
+
+
+def bracket(
+    candidates: Sequence[int], guess: int, limit_K_per_ps: float, run: Callable[[int], Trial]
+) -> Choice:
+    """Walks up from the guess while trials hold, or down until one does.
+
+    Args:
+        candidates: n_inner, in any order.
+        guess: where to begin, one of them.
+        limit_K_per_ps: largest heating.
+        run: makes a trial.
+    """
+    order = sorted(candidates)
+    at = order.index(guess)
+    trials = [run(order[at])]
+    chosen = trials[0] if trials[0].holds(limit_K_per_ps) else None
+    step = 1 if chosen else -1
+    while 0 <= at + step < len(order):
+        at += step
+        trials.append(run(order[at]))
+        held = trials[-1].holds(limit_K_per_ps)
+        if step > 0 and not held:
+            break
+        if held:
+            chosen = trials[-1]
+            if step < 0:
+                break
+    return Choice(chosen, sorted(trials, key=lambda t: t.n_inner))
+
+
+def plot(
+    path: Path,
+    choice: Choice,
+    predicted: dict[float, tuple[float, float]],
+    limit_K_per_ps: float,
+    temperature_K: float,
+) -> None:
+    """Heating, temperature and speed against the outer step, as PNG.
+
+    ``predicted``: outer step, fs -> heating and its standard error, K/ps.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE | {"figure.facecolor": "white", "axes.facecolor": "white"}):
+        figure = Figure(figsize=(5.5, 7), layout="constrained")
+        top, middle, below = figure.subplots(3, 1, sharex=True)
+        outer = sorted(predicted)
+        if outer:
+            top.errorbar(
+                outer,
+                [predicted[d][0] for d in outer],
+                yerr=[predicted[d][1] for d in outer],
+                fmt="s--",
+                color="#868e96",
+                label="predicted",
+            )
+        good = [t for t in choice.trials if math.isfinite(t.heating_K_per_ps.mean)]
+        top.errorbar(
+            [t.outer_fs for t in good],
+            [t.heating_K_per_ps.mean for t in good],
+            yerr=[np.nan_to_num(t.heating_K_per_ps.stderr) for t in good],
+            fmt="o",
+            color="#e8590c",
+            label="measured",
+        )
+        for t in choice.trials:
+            if t not in good:
+                top.axvline(t.outer_fs, color="#c2255c", linestyle=":", label="blew up")
+        top.axhline(limit_K_per_ps, color="#2f9e44", lw=1, label="limit")
+        top.set_yscale("symlog", linthresh=1)
+        top.set_ylabel("heating, K/ps")
+        top.legend(frameon=False)
+        known = [t for t in good if math.isfinite(t.temperature_K.mean)]
+        middle.errorbar(
+            [t.outer_fs for t in known],
+            [t.temperature_K.mean for t in known],
+            yerr=[np.nan_to_num(t.temperature_K.stderr) for t in known],
+            fmt="o",
+            color="#1c7ed6",
+        )
+        middle.axhline(temperature_K, color="#010203", lw=0.8)
+        middle.set_ylabel("temperature, K")
+        below.plot([t.outer_fs for t in good], [t.ns_per_day for t in good], "o-", color="#9c36b5")
+        if choice.chosen is not None:
+            for axes in (top, middle, below):
+                axes.axvspan(
+                    choice.chosen.outer_fs - 0.1, choice.chosen.outer_fs + 0.1,
+                    color="#2f9e44", alpha=0.2,
+                )  # fmt: skip
+        below.set_ylim(0, None)
+        below.set_ylabel("ns/day")
+        below.set_xlabel("outer step, fs")
+        figure.savefig(path, dpi=130)

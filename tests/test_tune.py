@@ -1,0 +1,118 @@
+"""The search for the outer step: its logic on known heatings, and the command on a toy water."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_water import toy_box
+
+from dmts_ipi.analysis import tuning
+from dmts_ipi.cli import main
+from dmts_ipi.core.statistics import Estimate
+from dmts_ipi.core.units import KB_EV_PER_K
+from dmts_ipi.ipi.folder import RunFolder
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
+
+
+def trial(n: int, heating: float, error: float = 0.1) -> tuning.Trial:
+    return tuning.Trial(n, float(n), Estimate(heating, error, 1.0, 100), UNKNOWN, 1.0)
+
+
+@pytest.mark.parametrize("largest", [1, 3, 5, 8])
+@pytest.mark.parametrize("guess", [2, 5, 8])
+def test_bracket_finds_the_limit_from_any_guess_in_few_trials(largest: int, guess: int) -> None:
+    made: list[int] = []
+
+    def run(n: int) -> tuning.Trial:
+        made.append(n)
+        return trial(n, 0.1 if n <= largest else math.inf)
+
+    choice = tuning.bracket(range(2, 9), guess, 3.0, run)
+    found = choice.chosen.n_inner if choice.chosen else 1
+    assert found == largest
+    assert len(made) == len(set(made)) <= abs(largest - guess) + 2
+    assert [t.n_inner for t in choice.trials] == sorted(made)
+
+
+def test_a_heating_within_its_error_of_the_limit_does_not_hold() -> None:
+    assert trial(5, 2.0, 0.5).holds(3.0)
+    assert not trial(5, 2.8, 0.5).holds(3.0)
+    assert not trial(5, math.inf).holds(3.0)
+    assert trial(5, -4.0, 0.5).holds(3.0)
+
+
+def test_guess_stops_at_the_first_step_that_heats() -> None:
+    assert tuning.first_guess({2: 0.1, 3: 0.2, 4: 9.0, 5: 0.3}, 3.0) == 3  # a resonance at 4
+    assert tuning.first_guess({2: 50.0, 3: 60.0}, 3.0) == 2
+
+
+def test_heating_is_the_slope_of_the_conserved_quantity() -> None:
+    rng, n, rate = np.random.default_rng(1), 192, 4.0
+    time = np.arange(400) * 0.006
+    energy = rate * time * 3 * n * KB_EV_PER_K + rng.normal(size=400) * 0.01
+    found = tuning.heating(time, energy, n)
+    assert found.mean == pytest.approx(rate, abs=4 * found.stderr)
+    assert found.stderr < 0.1
+    energy[300] = math.nan
+    assert math.isinf(tuning.heating(time, energy, n).mean)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    toy_box(2, 4.0).write(tmp_path / "box.extxyz")
+    path = tmp_path / "run"
+    arguments = ["init", str(path), "--structure", str(tmp_path / "box.extxyz"), "--n-inner", "2"]
+    arguments += ["--teacher", "ase:toy_water.ToyWater"]
+    arguments += ["--student", 'ase:toy_water.ToyWater {"strength": 0.15}']
+    arguments += ["--time-ps", "1", "--accept-foreign-student", "--no-model-check"]
+    assert main(arguments) == 0
+    return path
+
+
+def test_command_tunes_and_writes(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two candidates: a smooth, soft error of the student heats at neither."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    capsys.readouterr()
+    arguments = ["tune", str(folder), "--n-inner", "2", "3", "--trial-ps", "0.5"]
+    arguments += ["--confirm-ps", "0.5", "--tolerance-K", "1000", "--json"]
+    assert main(arguments) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["chosen_n_inner"] == 3
+    assert record["written"]
+    assert [p["n_inner"] for p in record["predicted"]] == [2, 3]
+    assert all(p["K_per_ps"] >= 0 for p in record["predicted"])
+    assert all(math.isfinite(t["heating_K_per_ps"]) for t in record["trials"])
+    assert (folder / "tune" / "tune.png").stat().st_size > 5000
+    assert RunFolder(folder).config.n_inner == 3
+    facts = RunFolder(folder).facts()
+    assert facts.n_inner == 3
+    assert facts.outer_step_fs == pytest.approx(3.0)
+    assert facts.total_steps == 334
+
+
+def test_wrong_input(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    sts = tmp_path / "sts"
+    structure = str(tmp_path / "box.extxyz")
+    main(["init", str(sts), "--mode", "sts", "--structure", structure, "--no-model-check",
+          "--teacher", "ase:toy_water.ToyWater"])  # fmt: skip
+    capsys.readouterr()
+    for arguments, what in (
+        ([str(tmp_path / "none")], "run.yaml"),
+        ([str(sts)], "only dmts"),
+        ([str(folder), "--tolerance-K", "0"], "must be positive"),
+        ([str(folder), "--n-inner", "0"], "from 1 to 100"),
+        ([str(folder), "--labels", str(tmp_path / "no.extxyz")], "does not exist"),
+    ):
+        assert main(["tune", *arguments]) == 2
+        message = capsys.readouterr().err
+        assert what in message
+        assert message.count("\n") == 1
+    assert not (folder / "tune").exists()
