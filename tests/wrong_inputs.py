@@ -38,6 +38,7 @@ from dmts_ipi.ipi.folder import RunFolder
 PAGE = TESTS.parent / "docs" / "wrong_input.md"
 TOY = "ase:toy_water.ToyWater"
 Words = list[object]
+TAKEN = "labels.extxyz/student"  # below a file
 FS = ' units="femtosecond">4'
 
 
@@ -377,6 +378,10 @@ MODELS = [
 ]
 
 LABELS = [
+    Case("an outer step that is not positive", labelled("evaluate", "--outer-fs", 0)),
+    Case("no thread", labelled("distill", "--steps", 5, "--threads", 0)),
+    Case("an unknown device, `distill`", labelled("distill", "--steps", 5, "--device", "abacus")),
+    Case("a student that cannot be written", labelled("distill", "--steps", 5, "--out", TAKEN)),
     Case("labels without forces", labelled("distill", "--steps", 5, change=no_forces)),
     Case("the same, `evaluate`", labelled("evaluate", change=no_forces)),
     Case("labels with NaN", labelled("distill", "--steps", 5, change=nan_forces)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,18 @@ def build_config(args: argparse.Namespace) -> Any:
 
 
 def describe_teacher(spec: str) -> dict[str, str]:
-    """Name and identity of the teacher; the identity needs only its record."""
-    identity = ""
-    try:
-        from dmts_ipi.distill.models import read_record
+    """Name and identity of the teacher; the identity needs only its record.
 
+    The labels are what counts: a teacher that is not on this machine is still named.
+    """
+    from dmts_ipi.distill.models import read_record
+
+    try:
         record = read_record(spec)
-        identity = str(record.get("weights_sha256") or record.get("identity") or "")
-    except Exception:  # the labels are what counts: a teacher that is not here is still named
-        identity = ""
-    return {"name": spec, "identity": identity}
+    except InputError as error:
+        print(f"warning: the teacher's identity is not recorded ({error})", file=sys.stderr)
+        return {"name": spec, "identity": ""}
+    return {"name": spec, "identity": str(record["identity"])}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,15 +78,22 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     config = build_config(args)
+    if args.threads is not None and args.threads < 1:
+        raise InputError("threads", args.threads, "must be 1 or more")
 
     import torch
 
     from dmts_ipi.core.frames import Frame, read_frames, require_forces
+    from dmts_ipi.distill.model_files import check_can_write
+    from dmts_ipi.distill.models import check_device
     from dmts_ipi.distill.train import CURVE, Trainer
     from dmts_ipi.distill.train_parallel import join_workers, leave_workers
     from dmts_ipi.distill.train_plot import plot_history
     from dmts_ipi.distill.train_split import data_hash
 
+    check_device(config.device)
+    check_can_write(args.out)
+    teacher = describe_teacher(args.teacher)
     if args.threads:
         torch.set_num_threads(args.threads)
     frames: list[Frame] = []
@@ -103,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
             frames,
             config,
             args.out,
-            describe_teacher(args.teacher),
+            teacher,
             data_hash(args.labels),
             workers,
         )

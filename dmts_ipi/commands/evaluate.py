@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.labels and not args.teacher_smoothness:
         raise InputError("labels", "", "give --labels FILE, or --teacher-smoothness STRUCTURE")
+    wrong = [d for d in args.outer_fs if not 0 < d < math.inf]
+    if wrong:
+        raise InputError("outer_fs", wrong[0], "must be positive, in fs")
     if args.plot is not None and not args.plot.resolve().parent.is_dir():
         raise InputError("plot", args.plot, "its folder does not exist")
     files = [read_frames(path) for path in args.labels or []]

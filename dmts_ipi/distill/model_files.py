@@ -85,6 +85,19 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def check_can_write(folder: Path) -> None:
+    """Refuses a folder that could not be written, before the work is done.
+
+    Raises:
+        InputError: it is a file, or it or the folder above it is not writable.
+    """
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError("out", folder, f"{above} is not a folder that can be written")
+
+
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """Tensors as safetensors bytes, on the CPU."""
     from safetensors.torch import save

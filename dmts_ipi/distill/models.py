@@ -134,8 +134,7 @@ def load_model(
         raise InputError("dtype", dtype, "must be float32 or float64")
     parsed = parse_spec(spec)
     record = read_record(spec)
-    if device != "cpu":
-        _check_device(device)
+    check_device(device)
     if record["format"] == STUDENT:
         from dmts_ipi.distill.student_model import load_student
 
@@ -161,11 +160,18 @@ def load_model(
     return load_ase(parsed.target, parsed.keywords, device, dtype)
 
 
-def _check_device(device: str) -> None:
-    import torch
+def check_device(device: str) -> None:
+    """Refuses a device that torch does not see here.
 
+    Raises:
+        InputError: says what there is.
+    """
+    if device == "cpu":
+        return
     if not device.startswith("cuda"):
         raise InputError("device", device, "must be cpu, cuda or cuda:N")
+    import torch
+
     if not torch.cuda.is_available():
         raise InputError("device", device, "torch sees no NVIDIA GPU here; use --device cpu")
     index = device.partition(":")[2]

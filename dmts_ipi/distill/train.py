@@ -173,8 +173,8 @@ class Trainer:
             try:
                 loss = self._loss(*arguments)
             except Exception as error:  # no compiler, or one that fails: any exception
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                print(f"warning: trains uncompiled and slower ({lines[0][:160]})", file=sys.stderr)
+                why = " ".join(str(error).split()) or type(error).__name__
+                print(f"warning: trains uncompiled and slower ({why[:200]})", file=sys.stderr)
                 self._compiled, self._loss = False, student_loss
                 loss = student_loss(*arguments)
         else:
