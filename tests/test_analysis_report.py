@@ -15,10 +15,12 @@ from analysis_runs import water_box, write_folder
 
 from dmts_ipi.analysis.compare import AGREES, DEVIATES, SHORT, compare, judge
 from dmts_ipi.analysis.measure import Measured, measure
+from dmts_ipi.analysis.plots import draw
 from dmts_ipi.analysis.source import read_run, read_runs
 from dmts_ipi.analysis.words import plus_minus
 from dmts_ipi.cli import main
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.units import KB_EV_PER_K
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +202,30 @@ def test_hot_run_deviates_and_right_run_does_not(folders: dict[str, Path]) -> No
     assert hot["temperature of O–H bonds"].verdict.status == DEVIATES
     right = [c for c in verdicts if c.run == "dmts" and c.against == "sts"]
     assert all(c.verdict.status != DEVIATES for c in right)
+
+
+def test_heating_is_seen_in_the_conserved_quantity(folders: dict[str, Path]) -> None:
+    """1e-5 eV a step of 1 fs over 24 atoms, at 1/ps: 1.6 K; known before the temperature is."""
+    run = read_run(folders["sts"])
+    m = measure(run)
+    rate = 1e-5 * 1000 / (3 * 24 * KB_EV_PER_K)  # K/ps
+    assert m.heating_K.mean == pytest.approx(rate, rel=1e-6)
+    step = run.properties["step"]
+    noise = np.random.default_rng(1).normal(size=len(step)) * 0.01
+    run.properties["conserved_eV"] = 5e-5 * step + noise
+    found = {c.observable: c.verdict.status for c in compare([measure(run)], None)}
+    assert found["heating by the integrator"] == DEVIATES
+    assert found["temperature of atoms"] == SHORT
+
+
+def test_no_energy_is_a_note_and_no_plot(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "run", water_box(2), time_ps=2.0)
+    run = read_run(folder)
+    run.properties["potential_eV"] = np.zeros_like(run.properties["potential_eV"])
+    m = measure(run)
+    assert any("no energy" in note for note in m.notes)
+    assert not any("heating" in c.observable for c in compare([m], None))
+    assert not {"potential", "conserved"} & {p.key for p in draw([m], None)}
 
 
 def test_place_of_the_thermostat_is_read_from_the_input(folders: dict[str, Path]) -> None:

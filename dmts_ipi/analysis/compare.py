@@ -104,7 +104,24 @@ def against_theory(m: Measured) -> list[Comparison]:
                     judge(difference, stderr, tolerance, "K", m.kept_ps),
                 )
             )
-    else:
+        heat = m.heating_K
+        if math.isfinite(heat.mean):
+            verdict = judge(heat.mean, heat.stderr, TEMPERATURE_TOLERANCE_K, "K", m.kept_ps)
+            found.append(
+                Comparison(
+                    m.run.name,
+                    "heating by the integrator",
+                    "zero",
+                    heat.mean,
+                    heat.stderr,
+                    0.0,
+                    heat.mean,
+                    heat.stderr,
+                    "K",
+                    verdict,
+                )
+            )
+    elif m.has_energy:
         slope = m.drift_meV_per_atom_ps
         unit = "meV/atom/ps"
         verdict = judge(slope.mean, slope.stderr, DRIFT_TOLERANCE_MEV, unit, m.kept_ps)
@@ -163,15 +180,16 @@ def against_reference(m: Measured, ref: Measured) -> list[Comparison]:
             shift = m.expected[name] - ref.expected[name]
             label = f"temperature of {_label(name)}"
             add(label, estimate, ref.kinetic[name], tolerance, "K", shift)
-    if m.run.ensemble == ref.run.ensemble:
+    if m.run.ensemble == ref.run.ensemble and m.has_energy and ref.has_energy:
         add("potential energy", m.potential, ref.potential, ENERGY_TOLERANCE_MEV, "meV/atom", None)
-        for key, tolerance, unit in (("density_g_cm3", 0.01, "g/cm³"), ("pressure_bar", 50, "bar")):
-            if key in m.npt and key in ref.npt:
-                add(key.split("_")[0], m.npt[key], ref.npt[key], tolerance, unit, None)
         found += _ratio(
             m, ref, "width of the potential energy", m.potential_width, ref.potential_width,
             WIDTH_TOLERANCE_PERCENT, "meV/atom",
         )  # fmt: skip
+    if m.run.ensemble == ref.run.ensemble:
+        for key, tolerance, unit in (("density_g_cm3", 0.01, "g/cm³"), ("pressure_bar", 50, "bar")):
+            if key in m.npt and key in ref.npt:
+                add(key.split("_")[0], m.npt[key], ref.npt[key], tolerance, unit, None)
     for mine in m.diffusion:
         for its in ref.diffusion:
             if its.kind == mine.kind:

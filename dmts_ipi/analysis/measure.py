@@ -83,6 +83,26 @@ class Measured:
         return float(self.time_ps[-1] - self.skip_ps)
 
     @property
+    def has_energy(self) -> bool:
+        """Whether the teacher gives an energy; a constant one is none."""
+        return bool(np.ptp(self.potential_meV) > 0) or len(self.potential_meV) < 2
+
+    @property
+    def heating_K(self) -> Estimate:
+        """Excess temperature at which the thermostat takes out what the integrator puts in, K.
+
+        The conserved quantity counts the thermostat's heat, so its slope is the integrator's power.
+        Langevin friction g removes 2 g (K - K0): a power that would heat 3N kB by P K/ps settles at
+        P / g. Known long before the mean temperature is. NaN without an energy or with another
+        thermostat.
+        """
+        slope, friction = self.drift_meV_per_atom_ps, self.run.langevin_per_ps
+        if friction is None or not self.has_energy:
+            return Estimate(math.nan, math.nan, math.nan, 0)
+        factor = 1 / (3000 * KB_EV_PER_K * friction)
+        return Estimate(slope.mean * factor, slope.stderr * factor, slope.inefficiency, slope.n)
+
+    @property
     def used(self) -> np.ndarray:
         """Mask (n,) of the samples after equilibration."""
         return self.time_ps >= self.skip_ps - 1e-9
@@ -152,6 +172,8 @@ def measure(
     for kind in kinds:
         if kind.broken:
             notes.append(f"{kind.broken} {kind.name} bonds broke and are left out")
+    if len(time) > 1 and not np.ptp(potential) > 0:
+        notes.append("the teacher gives no energy: no potential energy, no conserved quantity")
     per_atom = 1000.0 / n
     return Measured(
         run=run,

@@ -264,7 +264,7 @@ def _differences(
 def _potential(
     measured: Sequence[Measured], colour: dict[str, str], reference: Measured | None
 ) -> Plot | None:
-    shown = [m for m in measured if m.used.sum() >= 10]
+    shown = [m for m in measured if m.used.sum() >= 10 and m.has_energy]
     if not shown:
         return None
     figure, axes = new_figure(1.05 + 0.55 * len(shown))
@@ -338,7 +338,7 @@ def _temperature_time(measured: Sequence[Measured], colour: dict[str, str]) -> P
 
 
 def _conserved(measured: Sequence[Measured], colour: dict[str, str]) -> Plot | None:
-    shown = [m for m in measured if len(m.time_ps) >= 10]
+    shown = [m for m in measured if len(m.time_ps) >= 10 and m.has_energy]
     if not shown:
         return None
     figure, axes = new_figure()

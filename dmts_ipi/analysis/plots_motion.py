@@ -23,8 +23,8 @@ def quantile_plot(
     measured: Sequence[Measured], colour: dict[str, str], reference: Measured | None
 ) -> Plot | None:
     """Quantiles of the potential energy against those of the reference."""
-    others = [m for m in measured if m is not reference and m.used.sum() >= 100]
-    if reference is None or reference.used.sum() < 100 or not others:
+    others = [m for m in measured if m is not reference and m.used.sum() >= 100 and m.has_energy]
+    if reference is None or reference.used.sum() < 100 or not others or not reference.has_energy:
         return None
     figure, axes = new_figure()
     zero = reference.potential.mean

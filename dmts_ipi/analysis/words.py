@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .compare import AGREES, DEVIATES, SHORT, Comparison, headline_pair, speedup
 from .measure import Measured
+from .verdict import about_ps
 
 MINUS = "−"
 MAX_DECIMALS = 3
@@ -160,7 +161,7 @@ def settling(measured: Sequence[Measured], comparisons: Sequence[Comparison]) ->
         factors = [c.verdict.longer for c in comparisons if c.run == m.run.name]
         known = [f for f in factors if math.isfinite(f)]
         if known:
-            parts.append(f"{m.run.name} {max(known) * m.kept_ps:.2g} ps (now {m.kept_ps:.3g})")
+            parts.append(f"{m.run.name} {about_ps(max(known) * m.kept_ps)} (now {m.kept_ps:.3g})")
     if not parts:
         return ""
     return "To settle all that is open at the present error bars: " + ", ".join(parts) + "."

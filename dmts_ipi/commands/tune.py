@@ -214,6 +214,10 @@ def _measured(trial: Any, n: int, fault: str) -> Any:
         blown = Estimate(math.inf, math.nan, math.nan, 0)
         return tuning.Trial(n, outer, blown, unknown, math.nan, fault)
     columns = trial.properties()
+    if np.ptp(columns["potential_eV"]) == 0:
+        raise InputError(
+            "teacher", trial.config.teacher.model, "gives no energy, by which tune measures heating"
+        )
     numbers = trial.structure().numbers
     time, config = columns["time_ps"], trial.config
     kept = time >= tuning.SKIP * time[-1]
