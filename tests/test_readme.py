@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from dmts_ipi.cli import COMMANDS, build_parser
+from dmts_ipi.commands.distill import build_config
+from dmts_ipi.commands.label import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,7 +36,11 @@ def test_is_short_and_lists_every_command():
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_command_parses(words):
-    build_parser(words[0]).parse_args(words)
+    args = build_parser(words[0]).parse_args(words)
+    if words[0] == "distill":
+        build_config(args)  # what argparse cannot see, such as a length
+    if words[0] == "label":
+        read_config(args)
 
 
 def test_names_files_that_exist():
