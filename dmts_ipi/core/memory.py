@@ -14,8 +14,8 @@ def keep_freed_memory() -> bool:
 
     A network allocates and frees the same large tensors at every evaluation. By default glibc
     maps and unmaps each of them, and the kernel fills every page with zeros again: a quarter of
-    the time of a MACE teacher of 648 atoms (benchmarks/results/evaluation_time.txt). The price is that a
-    process keeps its peak. To be called before the first evaluation.
+    the time of a MACE teacher of 648 atoms (benchmarks/results/evaluation_time.txt). The price is
+    that a process keeps its peak. To be called before the first evaluation.
 
     Returns:
         Whether the C library took it; False where it is not glibc.
