@@ -165,7 +165,10 @@ def lines(folder: Path) -> int:
 
 def descendants(pid: int) -> list[int]:
     """Children of a process, and theirs (Linux)."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return []
     return [int(c) for c in children] + [d for c in children for d in descendants(int(c))]
 
 

@@ -136,7 +136,7 @@ def test_digests_tell_structures_apart() -> None:
 
 
 def test_the_ring_keeps_the_last_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmts_ipi.watchdog.publisher.RING_BYTES", 5 * 72)
+    monkeypatch.setattr("dmts_ipi.watchdog.publisher.RING_BYTES", 5 * 36)
     ring = Ring(3)
     for k in range(12):
         ring.store(f"{k % 10}", float(k), np.full((3, 3), k))
@@ -212,11 +212,11 @@ def test_forces_at_equal_positions_are_paired(
     assert {p.connection for p in found} == {1}
     worst = found.pop(13)
     assert worst.difference.largest == pytest.approx(2)
-    assert all(p.difference.largest == 0 and p.positions_A is None for p in found)
+    assert all(p.difference.largest < 1e-6 and p.positions_A is None for p in found)
     assert worst.positions_A is not None
     assert worst.student_eV_per_A is not None
     np.testing.assert_allclose(worst.positions_A, xs[13] * 0.5)
-    np.testing.assert_allclose(worst.student_eV_per_A, f)
+    np.testing.assert_allclose(worst.student_eV_per_A, f, rtol=1e-6)
     assert listener.counts.bad == 0
     until(lambda: listener.health["student"].last_answer > 0)
     assert listener.health["student"].pid == os.getpid()
@@ -264,7 +264,7 @@ def test_malformed_questions_are_counted_and_change_nothing(
     sock.send_multipart(encode("ask_forces", {"digest": digest(x)}))
     assert sock.poll(int(LIMIT_S * 1000))
     answer = decode(sock.recv_multipart())
-    np.testing.assert_array_equal(answer.arrays["forces_eV_per_A"], x)
+    np.testing.assert_array_equal(answer.arrays["forces_eV_per_A"], x.astype(np.float32))
     assert student.bad_questions == len(bad) - 1
     context.destroy(linger=0)
 
