@@ -247,6 +247,14 @@ def driver(given: Words) -> Done:
     return Done(status[0], "", "".join(x + "\n" for x in errors))
 
 
+def plain_driver(given: Words) -> Done:
+    """A driver by itself."""
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+        status = driver_main("nc_driver", load, argv=[str(w) for w in given])
+    return Done(status, "", err.getvalue())
+
+
 def last_line(given: Words) -> Done:
     """A run that ends in a fault: the ends of the logs stand before the line."""
     done = call(*given)
@@ -325,6 +333,7 @@ OPTIONS = [
     Case("an unknown part of a job array", label("--shard", "3/2")),
     Case("nothing to check", words("check-driver", "--structure", "s.xyz")),
     Case("an unknown command", words("lable")),
+    Case("a driver's option", words("--threads", "many"), run=plain_driver),
 ]
 
 STRUCTURES = [

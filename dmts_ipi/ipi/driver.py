@@ -23,6 +23,7 @@ from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.core.frames import Frame, read_frames
 from dmts_ipi.core.memory import keep_freed_memory
 from dmts_ipi.core.model import ForceModel, check_structure
+from dmts_ipi.core.options import OptionParser
 
 from . import units
 from .client import SOCKETS_PREFIX, Client, Endpoint
@@ -42,9 +43,9 @@ class LoadModel(Protocol):
     ) -> ForceModel: ...
 
 
-def build_parser(program: str, default_dtype: str | None) -> argparse.ArgumentParser:
+def build_parser(program: str, default_dtype: str | None) -> OptionParser:
     """The options that both drivers share."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog=program,
         description="Serves a force model to i-PI through its socket. Runs until it is stopped: "
         "when i-PI ends it waits for the next one, with the model loaded.",
@@ -134,7 +135,11 @@ def main(
     open_telemetry: OpenTelemetry | None = None,
 ) -> int:
     """Runs a driver and returns its exit status (module docstring)."""
-    args = build_parser(program, default_dtype).parse_args(argv)
+    try:
+        args = build_parser(program, default_dtype).parse_args(argv)
+    except DmtsError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return error.status
 
     def say(line: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody reads any more: go on
