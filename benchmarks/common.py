@@ -1,10 +1,13 @@
-"""What every benchmark writes at the top of its result: machine, date, versions, command."""
+"""What benchmarks share: machine, date and versions at the top of a result; runs and records."""
 
 from __future__ import annotations
 
 import datetime
+import json
+import math
 import os
 import platform
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,6 +47,32 @@ def header() -> str:
             f"# {', '.join(_version(p) for p in packages)}",
         ]
     )
+
+
+def dmts(*words: object, check: bool = True) -> int:
+    """A command of dmts-ipi in a process of its own; its exit status."""
+    command = [sys.executable, "-W", "ignore", "-m", "dmts_ipi.cli", *[str(w) for w in words]]
+    return subprocess.run(command, check=check).returncode
+
+
+def combined(values: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """Mean and standard error of (value, standard error, ps), weighted by time."""
+    total = sum(ps for *_, ps in values)
+    mean = sum(v * ps for v, _, ps in values) / total
+    return mean, math.sqrt(sum((e * ps) ** 2 for _, e, ps in values)) / total
+
+
+def keep(file: Path, new: list[dict], order: list[str]) -> list[dict]:
+    """Adds records to a file of JSON lines, where they replace those of the same run and seed.
+
+    Returns all of them, in the order of the runs.
+    """
+    kept = {}
+    for one in [*map(json.loads, file.read_text().splitlines() if file.exists() else []), *new]:
+        kept[one["run"], one["seed"]] = one
+    records = [kept[k] for k in sorted(kept, key=lambda k: (order.index(k[0]), k[1]))]
+    file.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return records
 
 
 def save(name: str, text: str) -> None:

@@ -149,7 +149,7 @@ def main() -> None:
             for name in RUNS:
                 table[name].append(least_ms(stepper(name, folder), args.blocks))
     lines = [
-        f"milliseconds of CPU per outer step of {N_INNER} inner ones, least of {args.blocks} blocks",
+        f"ms of CPU per outer step of {N_INNER} inner ones, least of {args.blocks} blocks",
         f"{'atoms':36s}" + "".join(f"{n:>9d}" for n in sizes),
         *(f"{name:36s}" + "".join(f"{x:9.2f}" for x in row) for name, row in table.items()),
     ]

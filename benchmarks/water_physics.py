@@ -15,13 +15,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
-from common import RESULTS, machine, save
+from common import RESULTS, combined, dmts, keep, machine, save
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # name: structure, mode, n_inner, ps
@@ -47,7 +44,6 @@ def run(names: list[str], folder: Path, threads: int, replica: int) -> None:
     for name in names:
         structure, mode, n_inner, ps = RUNS[name]
         target = folder / (name if replica == 1 else f"{name}-r{replica}")
-        dmts = [sys.executable, "-W", "ignore", "-m", "dmts_ipi.cli"]
         if not (target / "run.yaml").exists():
             ensemble = "nve" if name.startswith("nve") else "nvt"
             seed = 1000 * replica + list(RUNS).index(name)
@@ -55,8 +51,8 @@ def run(names: list[str], folder: Path, threads: int, replica: int) -> None:
             options += f"--seed {seed} --threads {threads}".split()
             options += ["--structure", str(REPOSITORY / f"ipi_inputs/{structure}.extxyz")]
             options += ["--n-inner", str(n_inner)] if mode == "dmts" else []
-            subprocess.run([*dmts, "init", str(target), *options], check=True)
-        subprocess.run([*dmts, "run", str(target)], check=False)
+            dmts("init", target, *options)
+        dmts("run", target, check=False)
 
 
 def record(name: str, folder: Path) -> dict[str, object]:
@@ -84,26 +80,12 @@ def record(name: str, folder: Path) -> dict[str, object]:
 
 def gather(folder: Path) -> list[dict]:
     """All records: those kept, and those of the runs in the folder, which replace their own."""
-    kept = {}
-    if RECORDS.exists():
-        for line in RECORDS.read_text().splitlines():
-            one = json.loads(line)
-            kept[one["run"], one["seed"]] = one
+    new = []
     for properties in sorted(folder.glob("*/md.properties")):
         name = properties.parent.name.split("-r")[0]
         if name in RUNS:
-            one = record(name, properties.parent)
-            kept[name, one["seed"]] = one
-    records = [kept[k] for k in sorted(kept, key=lambda k: (list(RUNS).index(k[0]), k[1]))]
-    RECORDS.write_text("".join(json.dumps(r) + "\n" for r in records))
-    return records
-
-
-def combined(values: list[tuple[float, float, float]]) -> tuple[float, float]:
-    """Mean and standard error of (value, standard error, ps), weighted by time."""
-    total = sum(ps for *_, ps in values)
-    mean = sum(v * ps for v, _, ps in values) / total
-    return mean, math.sqrt(sum((e * ps) ** 2 for _, e, ps in values)) / total
+            new.append(record(name, properties.parent))
+    return keep(RECORDS, new, list(RUNS))
 
 
 def table(folder: Path) -> None:

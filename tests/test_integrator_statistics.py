@@ -347,6 +347,7 @@ def physical(found: np.ndarray, gpa: float) -> object:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_volumes_of_npt_at_two_pressures() -> None:
     """Minutes: means, widths, and by physical_validation the ratio of two volume distributions,
     which needs no model, and the kinetic energies."""

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""How far each integrator and thermostat carries: liquid water, shipped models, against STS.
+
+    python benchmarks/integrators.py list
+    python benchmarks/integrators.py run respa-bonds-8fs-64 ...  # resumes; --replica 2: new seed
+    python benchmarks/integrators.py table                       # of what there is by now
+
+Names are SPLITTING-THERMOSTAT-OUTERfs-WATERS, and sts-THERMOSTAT-WATERS. Splittings: baoab, obabo
+(i-PI's own), respa. Thermostats: 1ps (Langevin, 1/ps), hhf (10/ps on hydrogen), hhf_ffl (the same
+by fast-forward Langevin), bonds (1/ps, and 50/ps along bonds), bonds_hhf. 300 K, HMR +3 amu, inner
+step 1 fs, 50 ps. Figures are kept in results/integrators.jsonl by run and seed; the table averages
+over replicas. --evaluation FILE (of `dmts-ipi evaluate --json`) adds the predicted heating.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+from pathlib import Path
+
+from common import RESULTS, combined, dmts, keep, machine, save
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RECORDS = RESULTS / "integrators.jsonl"
+SPLITTINGS = {"baoab": "baoab", "obabo": "obabo", "respa": "baoab-respa"}
+THERMOSTATS: dict[str, list[str]] = {
+    "1ps": [],
+    "hhf": ["--friction-by-element", "H=10"],
+    "hhf_ffl": ["--friction-by-element", "H=10", "--thermostat", "ffl"],
+    "bonds": ["--bond-friction-per-ps", "50"],
+    "bonds_hhf": ["--bond-friction-per-ps", "50", "--friction-by-element", "H=10"],
+}
+OUTER_FS = (3, 4, 5, 6, 8, 10, 12)
+SIZES = (64, 216)
+PS = 50.0
+
+
+def names() -> dict[str, list[str]]:
+    """Every run and its options of ``init``."""
+    found: dict[str, list[str]] = {}
+    for size in SIZES:
+        box = ["--structure", str(REPOSITORY / f"ipi_inputs/water{size}.extxyz")]
+        for thermostat, options in THERMOSTATS.items():
+            found[f"sts-{thermostat}-{size}"] = ["--mode", "sts", *box, *options]
+        for splitting, value in SPLITTINGS.items():
+            for thermostat, options in THERMOSTATS.items():
+                for outer in OUTER_FS:
+                    steps = ["--splitting", value, "--n-inner", str(outer)]
+                    found[f"{splitting}-{thermostat}-{outer}fs-{size}"] = [*box, *steps, *options]
+    return found
+
+
+def run(wanted: list[str], folder: Path, threads: int, replica: int, ps: float) -> None:
+    runs = names()
+    for name in wanted:
+        target = folder / (name if replica == 1 else f"{name}-r{replica}")
+        if not (target / "run.yaml").exists():
+            seed = 1000 * replica + list(runs).index(name)
+            options = ["--time-ps", ps, "--seed", seed, "--threads", threads, "--inner-fs", 1]
+            dmts("init", target, *options, *runs[name])
+        dmts("run", target, check=False)
+
+
+def record(name: str, folder: Path) -> dict | None:
+    """Figures of one run; None before it has any."""
+    from dmts_ipi.analysis.measure import measure
+    from dmts_ipi.analysis.source import read_run
+    from dmts_ipi.core.errors import InputError
+    from dmts_ipi.ipi.folder import RunFolder
+
+    summary = RunFolder(folder).summary() or {}
+    one: dict = {
+        "run": name,
+        "seed": RunFolder(folder).config.seed,
+        "date": str(datetime.date.today()),
+        "machine": machine(),
+        "exit": summary.get("exit", "runs"),
+    }
+    try:
+        m = measure(read_run(folder))
+    except InputError as error:
+        return {**one, "ps": 0.0, "exit": f"{one['exit']}; {error}"} if summary else None
+    water = max(m.diffusion, key=lambda d: d.molecules, default=None)
+    return {
+        **one,
+        "ps": round(float(m.time_ps[-1]), 3),
+        "rewinds": sum(e.kind == "rewind" for e in m.events),
+        "kelvin": {k: [e.mean, e.stderr, m.expected[k]] for k, e in m.kinetic.items()},
+        "potential_meV_per_atom": [m.potential.mean, m.potential.stderr],
+        "diffusion_A2_per_ps": water and [water.D_A2_per_ps.mean, water.D_A2_per_ps.stderr],
+        "ns_per_day": m.run.ns_per_day,
+    }
+
+
+def reference(name: str) -> str:
+    """The STS run with the same thermostat and size."""
+    parts = name.split("-")
+    return f"sts-{parts[1]}-{parts[-1]}"
+
+
+def mean_of(several: list[dict], key: str, inner: str = "") -> tuple[float, float]:
+    """Mean and standard error over replicas; NaN where none has it."""
+    found = []
+    for one in several:
+        value = one.get(key, {}).get(inner) if inner else one.get(key)
+        if value and all(math.isfinite(x) for x in value[:2]):
+            found.append((value[0], value[1], one["ps"]))
+    return combined(found) if found else (math.nan, math.nan)
+
+
+def table(folder: Path, evaluation: Path | None) -> None:
+    runs, new = names(), []
+    for properties in sorted(folder.glob("*/md.properties")):
+        name = properties.parent.name.split("-r")[0]
+        if name in runs and (one := record(name, properties.parent)) is not None:
+            new.append(one)
+    groups: dict[str, list[dict]] = {}
+    for one in keep(RECORDS, new, list(runs)):
+        groups.setdefault(one["run"], []).append(one)
+    heating = {}
+    if evaluation is not None:
+        heating = json.loads(evaluation.read_text())["predicted_heating_K_per_ps"] or {}
+    rows = [
+        "K, mean +- standard error; in brackets the difference from STS with the same thermostat",
+        f"{'run':26s} {'seeds':>5s} {'ps':>6s} {'rewinds':>7s} {'P, K/ps':>8s} {'atoms':>22s} "
+        f"{'O-H bonds':>22s} {'E, meV/atom':>15s} {'D, A^2/ps':>16s} {'vs STS':>7s} end",
+    ]
+    for name, several in groups.items():
+        base = groups.get(reference(name), [])
+        cells = []
+        for key in ("atoms", "O-H"):
+            mean, error = mean_of(several, "kelvin", key)
+            cells.append(
+                f"{mean:6.1f}+-{error:4.1f} ({mean - mean_of(base, 'kelvin', key)[0]:+5.1f})"
+            )
+        energy, e_error = mean_of(several, "potential_meV_per_atom")
+        energy -= mean_of(base, "potential_meV_per_atom")[0]
+        d, d_error = mean_of(several, "diffusion_A2_per_ps")
+        loss = 100 * (d / mean_of(base, "diffusion_A2_per_ps")[0] - 1)
+        outer = name.split("fs")[0].rpartition("-")[2] if "fs-" in name else ""
+        p = heating.get(outer, heating.get(f"{outer}.0"))
+        ends = sorted({str(r["exit"]).split(";")[0][:60] for r in several} - {"finished"})
+        rows.append(
+            f"{name:26s} {len(several):5d} {sum(r['ps'] for r in several):6.1f} "
+            f"{sum(r.get('rewinds', 0) for r in several):7d} {'' if p is None else f'{p:.2f}':>8s} "
+            + " ".join(f"{c:>22s}" for c in cells)
+            + f" {energy:8.2f}+-{e_error:4.2f} {d:8.3f}+-{d_error:5.3f} {loss:+6.0f}% "
+            + ("; ".join(ends) or "finished")
+        )
+    save("integrators", "\n".join(rows).replace("nan", "-"))
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("what", choices=["list", "run", "table"])
+    p.add_argument("names", nargs="*", help="see list")
+    p.add_argument("--folder", type=Path, default=REPOSITORY / "work/integrators")
+    p.add_argument("--threads", type=int, default=2, help="of each driver")
+    p.add_argument("--replica", type=int, default=1, help="1, 2, ...: another seed each")
+    p.add_argument("--time-ps", type=float, default=PS, help="length of new runs, ps")
+    p.add_argument("--evaluation", type=Path, help="JSON of `dmts-ipi evaluate --json`")
+    args = p.parse_args()
+    unknown = sorted(set(args.names) - set(names()))
+    if unknown or (args.what == "run" and not args.names):
+        p.error(f"unknown run {unknown[0]}; see list" if unknown else "name runs; see list")
+    if args.what == "list":
+        print("\n".join(names()))
+    elif args.what == "run":
+        run(args.names, args.folder, args.threads, args.replica, args.time_ps)
+    else:
+        table(args.folder, args.evaluation)
+
+
+if __name__ == "__main__":
+    main()
