@@ -156,6 +156,14 @@ def test_temperature_and_energy_count_after_equilibration() -> None:
     found = j.line(38, {**line, "potential_eV": -5.0 - 1.01 * jump})
     assert found is not None
     assert (found.kind, found.sound_step) == ("jump", 36)
+    assert "potential energy jumped by" in found.text
+    j.restarted(38)
+    conserved = j.limits.conserved_jump_eV
+    for step, value in ((38, 0.0), (39, 0.99 * conserved), (39, 0.0)):
+        assert j.line(step, {**line, "conserved_eV": value}) is None
+    found = j.line(40, {**line, "conserved_eV": -1.01 * conserved})
+    assert found is not None
+    assert (found.kind, found.sound_step) == ("jump", 39)
     j.restarted(38)
     assert j.line(40, {**line, "temperature_K": 0.0}) is None
     found = j.line(42, {**line, "temperature_K": high + 1})

@@ -27,6 +27,7 @@ class WatchdogSettings(StrictModel):
     temperature_probability: float = Field(default=1e-12, gt=0, lt=0.5)  # of each tail
     temperature_tolerance: float = Field(default=0.2, ge=0)  # on top of it, relative
     potential_jump_sigma: Positive = 12.0  # between two lines, in canonical standard deviations
+    conserved_jump_sigma: Positive = 2.0  # the same of the conserved quantity
     drift_eV_per_atom: Positive = 0.05  # of the conserved quantity, NVE only
     guard_fs: float = Field(default=100.0, ge=0)  # a checkpoint is this much older than the event
     sts_ps: Positive = 1.0  # single time steps after a rewind

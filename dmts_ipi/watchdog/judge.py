@@ -34,17 +34,20 @@ class Judge:
 
     def restarted(self, step: int) -> None:
         """i-PI starts (again) from a step."""
-        self._potential: float | None = None
+        self._energies: dict[str, float] = {}
         self._window.clear()
         self.sound_line = step
         self.sound_pair = step
 
     def line(self, step: int, columns: dict[str, float]) -> Verdict | None:
-        """Judges a line: temperature, jump of the potential energy, drift (NVE)."""
+        """Judges a line: temperature, jumps of energies, drift (NVE)."""
+        potential = columns.get("potential_eV", math.nan)
+        conserved = columns.get("conserved_eV", math.nan)
         found = (
             self._temperature(step, columns.get("temperature_K", math.nan))
-            or self._jump(step, columns.get("potential_eV", math.nan))
-            or self._drift(step, columns.get("conserved_eV", math.nan))
+            or self._jump(step, "potential", potential, self.limits.potential_jump_eV)
+            or self._jump(step, "conserved", conserved, self.limits.conserved_jump_eV)
+            or self._drift(step, conserved)
         )
         if found is None:
             self.sound_line = step
@@ -60,16 +63,21 @@ class Judge:
         )
         return self._verdict("temperature", text, step, self.sound_line)
 
-    def _jump(self, step: int, energy: float) -> Verdict | None:
-        before, self._potential = self._potential, energy
+    def _jump(self, step: int, key: str, energy: float, limit_eV: float) -> Verdict | None:
+        """A change between two lines that no fluctuation explains.
+
+        A force that was wrong for one inner step shows in the conserved quantity, whichever
+        model it came from: its work is in no potential energy.
+        """
+        before, self._energies[key] = self._energies.get(key), energy
         if before is None or step < self.limits.equilibration_steps:
             return None
         change = energy - before
-        if abs(change) <= self.limits.potential_jump_eV:
+        if not abs(change) > limit_eV:
             return None
         text = (
-            f"potential energy jumped by {change:+.3f} eV between steps {self.sound_line} and "
-            f"{step}; {self.limits.potential_jump_eV:.3f} eV are allowed"
+            f"{key} energy jumped by {change:+.3f} eV between steps {self.sound_line} and "
+            f"{step}; {limit_eV:.3f} eV are allowed"
         )
         return self._verdict("jump", text, step, self.sound_line)
 

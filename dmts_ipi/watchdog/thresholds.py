@@ -42,6 +42,7 @@ class Thresholds:
     window: int
     temperature_K: tuple[float, float]
     potential_jump_eV: float
+    conserved_jump_eV: float
     drift_eV: float
     equilibration_steps: int
     guard_steps: int
@@ -78,6 +79,7 @@ def thresholds(settings: WatchdogSettings, physics: Physics, rmse: float | None)
         window=settings.difference_window_steps,
         temperature_K=temperature_band(settings, physics),
         potential_jump_eV=settings.potential_jump_sigma * sigma,
+        conserved_jump_eV=settings.conserved_jump_sigma * sigma,
         drift_eV=settings.drift_eV_per_atom * physics.n_atoms,
         equilibration_steps=physics.steps(physics.equilibration_ps * 1000),
         guard_steps=guard,

@@ -228,6 +228,7 @@ def nothing(folder: Path) -> None:
     """No change between two sessions."""
 
 
+SPIKE = ("difference", "temperature", "runaway", "jump")
 KINDS: dict[str, Kind] = {
     **{f"kill_{w}": Kind(by_signal(w, signal.SIGKILL)) for w in PROGRAMS},
     **{f"term_{w}": Kind(by_signal(w, signal.SIGTERM)) for w in PROGRAMS},
@@ -242,12 +243,8 @@ KINDS: dict[str, Kind] = {
     "nan_teacher": Kind(model=("teacher", "nan"), equal=False, verdict=("model",)),
     "nan_student": Kind(model=("student", "nan"), equal=False, verdict=("model",)),
     "shape_student": Kind(model=("student", "shape"), equal=False, verdict=("model",)),
-    "spike_student": Kind(
-        model=("student", "spike"), equal=False, verdict=("difference", "temperature", "runaway")
-    ),
-    "spike_teacher": Kind(
-        model=("teacher", "spike"), equal=False, verdict=("difference", "temperature", "runaway")
-    ),
+    "spike_student": Kind(model=("student", "spike"), equal=False, verdict=SPIKE),
+    "spike_teacher": Kind(model=("teacher", "spike"), equal=False, verdict=SPIKE),
     "slow_student": Kind(model=("student", "slow")),
     "slow_teacher": Kind(model=("teacher", "slow")),
 }
@@ -263,7 +260,7 @@ def one(kind: Kind, folder: Path, reference: Path, rng: random.Random) -> str:
     if kind.model is not None:
         role, fault = kind.model
         n = STEPS * (4 if role == "student" else 1)
-        at = rng.randrange(n // 8, n // 2)
+        at = rng.randrange(n // 4, 2 * n // 3)
         mark = folder.parent / f"{folder.name}-once"
         keywords[role] = f', "fault": "{fault}", "at": {at}, "once": "{mark}"'
     prepare(folder, **keywords)
