@@ -178,6 +178,7 @@ def test_drift_is_judged_in_nve_only() -> None:
         line = {"temperature_K": 300.0, "potential_eV": 0.0, "conserved_eV": 4.0}
         assert j.line(40, line) is None
         assert j.line(42, {**line, "conserved_eV": 4.11}) is None
+        assert j.line(43, line) is None
         found = j.line(44, {**line, "conserved_eV": 3.87})
         assert (found.kind if found else None) == kind
 
