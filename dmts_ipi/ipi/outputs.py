@@ -33,6 +33,7 @@ PROPERTIES: dict[str, tuple[str, str, str]] = {
     "volume": ("volume_A3", "volume", "angstrom3"),
     "density": ("density_g_cm3", "density", "g/cm3"),
 }
+LONGEST_TITLE = 300  # letters
 _HEADER = re.compile(r"#\s*(?:column|cols\.)\s+(\d+)(?:-(\d+))?\s+-->\s+(\S+)")
 _TITLE = re.compile(r"Step:\s+(-?\d+)\s+Bead:\s+\d+\s+(\w+)\{([^}]*)\}\s+cell\{([^}]*)\}")
 _CELL = re.compile(r"CELL\(abcABC\):((?:\s+[-+.\deE]+){6})")
@@ -252,12 +253,13 @@ def _next_bin(stream: BinaryIO, path: Path, skip: bool) -> TrajectoryFrame | Non
     size = stream.read(8)
     names = stream.read(4 * int(np.frombuffer(size, np.int64)[0])) if len(size) == 8 else b""
     after = stream.tell()
-    tail = stream.read(4 * 300).decode("utf-32-le", "replace")
-    cell = tail.find("}", max(tail.find("cell{"), 0))
-    if "cell{" not in tail or cell < 0:
+    tail = stream.read(4 * LONGEST_TITLE)
+    cell = tail.find("cell{".encode("utf-32-le"))
+    end = tail.find("}".encode("utf-32-le"), cell) + 4
+    if cell < 0 or end < 4:
         return None
-    title = tail[: cell + 1]
-    stream.seek(after + 4 * len(title))
+    title = tail[:end].decode("utf-32-le", "replace")
+    stream.seek(after + end)
     if not names:
         return None
     step, quantity, factor, cell_factor = _title(title, path)
