@@ -18,6 +18,7 @@ from dmts_ipi.ipi.bond_pairs import bond_pairs
 from dmts_ipi.ipi.folder import RunFolder
 from dmts_ipi.ipi.resources import inputs_folder, ipi_command
 from dmts_ipi.ipi.validate import InputFacts, read_checkpoint, read_input
+from dmts_ipi.watchdog.journal import read_events
 
 WATER = ("--teacher", TEACHER, "--student", STUDENT, "--no-model-check")
 HHF = ("--friction-by-element", "H=10,O=2")
@@ -165,6 +166,25 @@ def test_run_starts_ours_resumes_and_refuses_unknown_atoms(tmp_path: Path) -> No
     done = call("run", folder, "--time-ps", 0.3)
     assert done.returncode == 2
     assert "splitting = baoab: the run was started with baoab-respa" in done.stderr
+
+
+def test_a_rewind_keeps_integrator_and_thermostat(tmp_path: Path) -> None:
+    # a fault in one evaluation: back to a checkpoint, single time steps, and on with MTS
+    options = ("--splitting", "baoab-respa", "--friction-by-element", "Ar=10", "--no-model-check")
+    folder = direct(make(tmp_path / "run", *options))
+    text = (folder / "input.xml").read_text()
+    fault = f"{{k: 0.02, fault: kick, at: 70, once: {folder / 'fault-done'}}}"
+    (folder / "input.xml").write_text(text.replace("{k: 0.02}", fault))
+    settings = (folder / "run.yaml").read_text().partition("watchdog:\n")[0]
+    (folder / "run.yaml").write_text(settings + "watchdog:\n  sts_ps: 0.04\n  guard_fs: 8.0\n")
+    done = call("run", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [e["kind"] for e in read_events(folder)].count("rewind") == 1
+    run = RunFolder(folder)
+    assert run.properties()["step"].tolist() == list(range(0, 101, run.config.strides[0]))
+    state = read_checkpoint(folder / "RESTART")
+    assert (state.splitting, state.ours, state.step) == ("baoab-respa", True, 100)
+    assert "local_tau" in (folder / "RESTART").read_text()
 
 
 def test_analysis_expects_the_temperature_of_the_splitting(tmp_path: Path) -> None:
