@@ -11,6 +11,7 @@ import pytest
 from toy_water import toy_box
 
 from dmts_ipi.cli import main
+from dmts_ipi.commands.evaluate import two_digits
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.frames import Frame, write_frames
 from dmts_ipi.core.model import ForceResult
@@ -152,6 +153,10 @@ def test_smoothness_tells_rough_from_smooth() -> None:
     assert r[0] < 0.96 < r[-1]
     assert k.mean() == pytest.approx(40 + 8 * 0.6, rel=0.1)  # O-H, and H-H at its angle
     json.dumps(rough.as_dict())
+
+
+def test_figures_are_readable() -> None:
+    assert [two_digits(v) for v in (0.0123, 1.04, 99.7, -160.4)] == ["0.012", "1", "100", "-160"]
 
 
 def test_smoothness_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,9 +123,14 @@ def table(name: str, figures: dict[str, Any]) -> list[str]:
     lines.append(f"{'outer step, fs':16s}" + "".join(f"{d:>9s}" for d in heating))
     rows = {"total": heating, "standard error": figures["predicted_heating_stderr_K_per_ps"]}
     for title, values in {**rows, **figures["predicted_heating_by_motion_K_per_ps"]}.items():
-        cells = ["-" if v is None else f"{v:.2g}" for v in values.values()]
+        cells = ["-" if v is None else two_digits(v) for v in values.values()]
         lines.append(f"{title:16s}" + "".join(f"{c:>9s}" for c in cells))
     return lines
+
+
+def two_digits(value: float) -> str:
+    """Two significant digits; whole numbers from 100 on."""
+    return f"{value:.0f}" if abs(value) >= 99.5 else f"{value:.2g}"
 
 
 def smoothness_table(measured: Any) -> list[str]:

@@ -140,8 +140,10 @@ def evaluate(
                 result = model.compute(frame.numbers, frame.positions, frame.cell, frame.pbc)
             except ModelFault as error:
                 raise ModelFault(f"frame {k} of the labels: {error}") from error
-            if k:  # the first call compiles
+            if k:
                 computing += time.monotonic() - start
+            else:  # the first call compiles: it says nothing of what is left
+                began = spoke = time.monotonic()
             forces[id(frame)] = result.forces_eV_per_A
             _add(out, frame, result.forces_eV_per_A, k)
             if result.energy_eV is not None and frame.energy_eV is not None:
@@ -151,7 +153,7 @@ def evaluate(
             now = time.monotonic()
             if now - spoke > 5:
                 spoke = now
-                left = (now - began) / out.n_frames * (todo - out.n_frames)
+                left = (now - began) / max(out.n_frames - 1, 1) * (todo - out.n_frames)
                 report(f"{out.n_frames}/{todo} frames  left {left:.0f} s")
         for group in bursts(frames):
             groups.append((group, [forces[id(f)] for f in group]))
