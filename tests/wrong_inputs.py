@@ -493,6 +493,7 @@ VARIES = (
     # the words of other libraries, which differ between their versions
     (r"(cannot be read|cannot be imported|is not JSON|is not valid XML) \(.*\)", r"\1 (...)"),
     (r"(is not valid YAML:) .*", r"\1 ..."),
+    (r"(is missing) \(No module named '[^']*'\)", r"\1 (...)"),  # it, or what it needs first
 )
 
 
