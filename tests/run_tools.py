@@ -32,9 +32,11 @@ STUDENT = 'ase:run_tools.Pair {"strength": 0.9}'
 class Pair(Calculator):
     """Soft repulsion, eV: strength * (1 - r^2/16)^4. NaN from the evaluation ``nan_at`` on.
 
-    From the evaluation ``kick_at`` on a force is wrong by 20 eV/A; where ``once`` names a file
-    that marks it, in one evaluation only.
+    In ``KICKS`` evaluations from ``kick_at`` on a force is wrong by 20 eV/A, unless the file
+    ``once`` is there, which then marks it. ``delay_s``: of every evaluation.
     """
+
+    KICKS = 4  # an outer step of the tests: one of them is at its end
 
     implemented_properties = ("energy", "forces", "stress")
 
@@ -45,12 +47,13 @@ class Pair(Calculator):
         stress: bool = True,
         kick_at: int = 0,
         once: str = "",
+        delay_s: float = 0.0,
     ) -> None:
         super().__init__()
         if not stress:
             self.implemented_properties = ("energy", "forces")
         self.strength, self.nan_at, self.calls = strength, nan_at, 0
-        self.kick_at, self.once = kick_at, once
+        self.kick_at, self.once, self.delay_s = kick_at, once, delay_s
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -67,8 +70,9 @@ class Pair(Calculator):
             f[0, 0] = np.nan
         if self.kick_at and self.calls >= self.kick_at and not Path(self.once).is_file():
             f[3, 1] += 20.0
-            if self.once:
+            if self.calls >= self.kick_at + self.KICKS - 1:
                 Path(self.once).touch()
+        time.sleep(self.delay_s)
         self.results = {"energy": float((self.strength * u**4).sum()), "forces": f}
         stress = -(d.T @ g) / self.atoms.get_volume()
         self.results["stress"] = stress.ravel()[[0, 4, 8, 5, 2, 1]]

@@ -167,9 +167,12 @@ def test_the_file_exit_stops_a_run(fresh: Path) -> None:
 def test_drivers_may_die_hang_and_hallucinate(tmp_path: Path) -> None:
     """One run with both drivers: the student is wrong once, the teacher is killed, then hangs."""
     mark = tmp_path / "wrong-once"
-    student = f'ase:run_tools.Pair {{"strength": 0.9, "kick_at": 60, "once": "{mark}"}}'
-    folder = make(tmp_path / "run", "--no-model-check", "--student", student, "--time-ps", 0.8)
-    settings(folder, difference_max_eV_per_A=1.0)
+    student = f'ase:run_tools.Pair {{"strength": 0.9, "kick_at": 400, "once": "{mark}"}}'
+    teacher_spec = 'ase:run_tools.Pair {"strength": 1.0, "delay_s": 0.02}'
+    models = ("--teacher", teacher_spec, "--student", student)
+    folder = make(tmp_path / "run", "--no-model-check", *models, "--time-ps", 0.8)
+    others = ("potential_jump_sigma", "conserved_jump_sigma", "temperature_tolerance")
+    settings(folder, difference_max_eV_per_A=1.0, **dict.fromkeys(others, 1e9))
     process = start(folder, "--stall-limit-s", 4)
 
     def teacher() -> int:
@@ -202,6 +205,8 @@ def test_drivers_may_die_hang_and_hallucinate(tmp_path: Path) -> None:
     assert record["rewinds"] == 1
     assert record["difference_max_eV_per_A"]["largest"] == pytest.approx(20, rel=0.05)
     assert record["telemetry"]["bad"] == 0
+    for at in RunFolder(folder).facts().sockets.values():
+        assert not list(Path(f"/tmp/dmts-{os.getuid()}").glob(f"{at.address}*"))
 
 
 @linux

@@ -313,6 +313,8 @@ def test_the_watchdog_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.Monk
     assert dog.segment(80, 1000) == Segment(True, 280)
     dog.started(Segment(True, 280), 80)
     assert dog.listener.pairing is False
+    dog.listener.pairs = [pair(9.0)]  # type: ignore[attr-defined]
+    assert dog.beat(beat) is None  # the student moves nothing in single steps
     ended = dog.ended("terminated", 140)["watchdog"]
     assert isinstance(ended, dict)
     assert ended["rewinds"] == 1

@@ -189,9 +189,9 @@ class Supervisor:
         if progress.step > step:
             self._stalls = 0
         self.hooks.progress(progress)
+        _raise(self.guard.beat(_heartbeat(progress)))  # forces first: they say most, and earliest
         for at, columns in self.watch.fresh():
             _raise(self.guard.lines(at, columns))
-        _raise(self.guard.beat(_heartbeat(progress)))
         for words in BROKEN:
             if ipi.status is None and ipi.logged(words):
                 raise _process("ipi", f"i-PI hears no driver any more ({words})", progress.step)

@@ -6,6 +6,7 @@ in a folder that only this user can enter, or two neighbouring TCP ports.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -25,6 +26,13 @@ class Addresses:
 
     events: str
     service: str
+
+    def remove(self) -> None:
+        """Removes the socket files of drivers that have ended; nothing for TCP."""
+        for address in (self.events, self.service):
+            if address.startswith("ipc://"):
+                with contextlib.suppress(OSError):
+                    os.unlink(address.removeprefix("ipc://"))
 
 
 def private_folder() -> Path:

@@ -61,6 +61,7 @@ class Watchdog:
         self.folder, self.settings, self.limits, self.physics = folder, settings, limits, physics
         self.numbers, self.pbc = numbers, pbc
         self.journal = Journal(folder)
+        self._telemetry = list(telemetry.values())
         self.judge = Judge(limits, physics, numbers)
         self.policy = Policy(folder, settings, limits, physics, seed).load()
         for name in ("largest", "rms"):
@@ -113,6 +114,8 @@ class Watchdog:
         if self.listener is None:
             return None
         for pair in self.listener.take():
+            if self._segment.single_steps:
+                continue  # the student moves nothing now: that it is wrong here is known
             found = self.judge.forces(pair, self._step_of(pair))
             if found is not None:
                 self._offending = pair
@@ -276,9 +279,11 @@ class Watchdog:
         return {"watchdog": self.record()}
 
     def close(self) -> None:
-        """Ends the listener's thread."""
+        """Ends the listener's thread and clears up after drivers that have ended."""
         if self.listener is not None:
             self.listener.close()
+        for at in self._telemetry:
+            at.remove()
 
     def __enter__(self) -> Watchdog:
         return self

@@ -26,7 +26,7 @@ RETRY_EVERY_S, RETRY_FOR_S = 0.05, 5.0  # the student may be the later one of th
 MAX_PENDING = 64
 QUEUE = 64
 HEALTH = ("pid", "connection", "evaluation", "evaluation_s", "memory_MB", "dropped", "device")
-RECONNECT_MS, RECONNECT_MAX_MS = 50, 1000
+RECONNECT_MS, RECONNECT_MAX_MS = 20, 100  # a driver is heard from its first evaluations on
 
 
 @dataclass(frozen=True)
