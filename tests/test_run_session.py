@@ -117,9 +117,9 @@ def test_sigterm_stops_cleanly_and_the_run_goes_on(fresh: Path, unbroken: Path) 
     stopped = summary(fresh)
     assert stopped["exit"] == "terminated"
     assert 16 < stopped["outer_steps"] < 100
-    assert stopped["ns_per_day"] > 0
     done = call("run", fresh)
     assert done.returncode == 0, done.stderr
+    assert summary(fresh)["ns_per_day"] > 0  # of many looks; a run seen once has no speed
     same_run(fresh, unbroken)
 
 
