@@ -21,13 +21,15 @@ from pathlib import Path
 from common import RESULTS, combined, dmts, keep, machine, save
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# name: structure, mode, n_inner, ps
+# name: structure, mode, n_inner, ps; those in -baoab by i-PI's own splitting, others by init's
 RUNS: dict[str, tuple[str, str, int, float]] = {
     "sts-64": ("water64", "sts", 1, 80),
     "1-5fs-64": ("water64", "dmts", 5, 80),
     "1-6fs-64": ("water64", "dmts", 6, 80),
     "1-7fs-64": ("water64", "dmts", 7, 80),
     "1-8fs-64": ("water64", "dmts", 8, 80),
+    "1-5fs-64-baoab": ("water64", "dmts", 5, 80),
+    "1-6fs-64-baoab": ("water64", "dmts", 6, 80),
     "nve-sts-64": ("water64", "sts", 1, 5),
     "nve-1-3fs-64": ("water64", "dmts", 3, 10),
     "sts-216": ("water216", "sts", 1, 24),
@@ -51,6 +53,7 @@ def run(names: list[str], folder: Path, threads: int, replica: int) -> None:
             options += f"--seed {seed} --threads {threads}".split()
             options += ["--structure", str(REPOSITORY / f"ipi_inputs/{structure}.extxyz")]
             options += ["--n-inner", str(n_inner)] if mode == "dmts" else []
+            options += ["--splitting", "baoab"] if name.endswith("-baoab") else []
             dmts("init", target, *options)
         dmts("run", target, check=False)
 
@@ -94,7 +97,7 @@ def table(folder: Path) -> None:
         groups.setdefault(one["run"], []).append(one)
     rows = [
         "temperatures in K, mean +- standard error (expected with BAOAB's bias); O-O: first peak",
-        f"{'run':12s} {'seeds':>5s} {'ps':>6s} "
+        f"{'run':14s} {'seeds':>5s} {'ps':>6s} "
         + " ".join(f"{c:>19s}" for c in ("atoms", "H", "O", "O-H bonds"))
         + f" {'E, meV/atom':>15s} {'O-O':>6s} {'drift, meV/atom/ps':>19s} {'ns/day':>7s}",
     ]
@@ -111,7 +114,7 @@ def table(folder: Path) -> None:
         drift, d_error = combined([(*r["drift_meV_per_atom_ps"], r["ps"]) for r in several])
         ps = sum(r["ps"] for r in several)
         rows.append(
-            f"{name:12s} {len(several):5d} {ps:6.1f} "
+            f"{name:14s} {len(several):5d} {ps:6.1f} "
             + " ".join(f"{c:>19s}" for c in cells)
             + f" {energy - zero:8.2f}+-{e_error:4.2f} {peak:6.3f} {drift:11.4f}+-{d_error:6.4f}"
             + f" {several[-1]['ns_per_day'] or math.nan:7.3f}"

@@ -31,9 +31,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--temperature-K", default="300", metavar="K", help="temperature, K")
     add(
         "--splitting",
-        default="baoab",
+        default="auto",
         help="baoab-respa: thermostat in every inner step (runs under `dmts-ipi i-pi`); baoab or "
-        "stock: i-PI's own, once per outer step; obabo: i-PI's own, at both ends of it",
+        "stock: i-PI's own, once per outer step; obabo: i-PI's own, at both ends of it; auto: "
+        "baoab-respa in dmts, baoab in sts, which samples the same",
     )
     add("--thermostat", default="langevin", help="langevin, ffl (fast-forward Langevin) or svr")
     add("--friction-per-ps", default="1", metavar="F", help="friction of all atoms, 1/ps")
@@ -95,6 +96,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks everything, then writes the folder."""
+    target, config, n_atoms = make(args)
+    print(_report(target, config, n_atoms))
+    return 0
+
+
+def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
+    """Checks everything, then writes the folder. Returns it, its ``RunConfig``, and the atoms.
+
+    Raises:
+        DmtsError: as ``run``; nothing is written then.
+    """
     from dmts_ipi.distill.models import read_record
     from dmts_ipi.ipi.create import check_target, create_folder
     from dmts_ipi.ipi.folder import RunConfig
@@ -107,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     ipi_script()
     file = inputs_folder() / "water64.extxyz" if args.structure == "water64" else args.structure
     atoms = read_structure(Path(file))
-    fields = _fields(args, len(atoms))
+    fields = fields_of(args, len(atoms))
     config = parse(RunConfig, fields, "option")
     atoms = prepare_structure(atoms, config.hmr_added_amu, config.ensemble == "npt")
     records = {}
@@ -124,11 +136,10 @@ def run(args: argparse.Namespace) -> int:
             _evaluate(name, settings, atoms, config.ensemble == "npt")
     config = parse(RunConfig, {**fields, "versions": versions()}, "option")
     create_folder(target, config, atoms)
-    print(_report(target, config, len(atoms)))
-    return 0
+    return target, config, len(atoms)
 
 
-def _fields(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
+def fields_of(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
     """Options as fields of ``RunConfig``."""
     shape = args.trajectory_format
     if shape == "auto":
@@ -146,7 +157,7 @@ def _fields(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
         "n_inner": 1 if args.mode == "sts" else args.n_inner,
         "time_ps": args.time_ps,
         "temperature_K": args.temperature_K,
-        "splitting": "baoab" if args.splitting == "stock" else args.splitting,
+        "splitting": _splitting(args),
         "thermostat": args.thermostat,
         "friction_per_ps": args.friction_per_ps,
         "friction_by_element_per_ps": by_element(args.friction_by_element),
@@ -248,6 +259,13 @@ def _evaluate(name: str, settings: Any, atoms: Any, needs_virial: bool) -> None:
     result = model.compute(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
     if needs_virial and result.virial_eV is None:
         raise InputError(name, settings.model, "gives no virial, which NPT needs; use nvt")
+
+
+def _splitting(args: argparse.Namespace) -> str:
+    """Stock ``baoab`` with an even number of inner steps samples stiff bonds too hot."""
+    if args.splitting == "auto":
+        return "baoab-respa" if args.mode == "dmts" else "baoab"
+    return "baoab" if args.splitting == "stock" else str(args.splitting)
 
 
 def _report(target: Path, config: Any, n_atoms: int) -> str:

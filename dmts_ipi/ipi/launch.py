@@ -42,6 +42,7 @@ class Child:
     log: Path
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    lasting: bool = False  # it outlives us
     _process: subprocess.Popen[bytes] | None = None
     _pidfd: int | None = None
     _log_start: int = 0
@@ -65,7 +66,7 @@ class Child:
                     cwd=self.folder,
                     env={**os.environ, **self.environment},
                     start_new_session=True,
-                    preexec_fn=_die_with_parent(),
+                    preexec_fn=None if self.lasting else _die_with_parent(),
                 )
         except OSError as error:
             raise InputError(self.name, error.filename or self.log, f"{error.strerror}") from error
@@ -73,6 +74,21 @@ class Child:
             with contextlib.suppress(OSError):
                 self._pidfd = os.pidfd_open(self._process.pid)
         return self
+
+    @property
+    def remedy(self) -> str:
+        """What a person must do where we may not start it; empty: we may."""
+        return ""
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it may run somewhere without our seeing it."""
+        return False
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a process that we started."""
+        return self._process is not None
 
     @property
     def started(self) -> bool:
