@@ -15,8 +15,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments, which are i-PI's."""
     parser.epilog = (
         "Adds splitting='baoab-respa', <local_tau> and <bonds> to i-PI: docs/thermostats.md. "
-        "An input that uses none of them runs as under plain i-pi, to the last digit. Checkpoints "
-        "are started in the same way."
+        "Forces are exchanged without i-PI's poll thread, which is faster, and a driver that dies "
+        "in the middle of a force is replaced at the same step: docs/performance.md. "
+        "An input that uses none of our tags runs as under plain i-pi, to the last digit. "
+        "Checkpoints are started in the same way."
     )
     parser.add_argument("input", help="i-PI input or checkpoint")
     parser.add_argument(
@@ -29,16 +31,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-S", "--sockets-prefix", default=None, metavar="PREFIX", help="instead of the input's"
     )
+    parser.add_argument(
+        "--poll-thread", action="store_true", help="exchange forces as i-PI does, by a thread"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Registers our classes and runs i-PI's own script; ends as that does."""
+    from dmts_ipi.ipi.hooks import profile_ipi
     from dmts_ipi.ipi.integrator.register import register
     from dmts_ipi.ipi.resources import ipi_script
 
     if not Path(args.input).is_file():
         raise InputError("input", args.input, "does not exist")
     register()
+    if not args.poll_thread:
+        from dmts_ipi.ipi import exchange
+
+        exchange.register()
+    profile_ipi()
     script = str(ipi_script())
     options = ["-V", args.verbosity] if args.verbosity else []
     options += ["-S", args.sockets_prefix] if args.sockets_prefix else []

@@ -67,6 +67,33 @@ EXPECTED: dict[str, dict[str, tuple[str, ...] | None]] = {
         "InputValue.store": ("self", "value", "units"),
     },
     "ipi.utils.depend": {"dstrip": ("da",)},
+    "ipi.inputs.forcefields": {"InterfaceSocket": None, "InputFFSocket.fetch": ("self",)},
+    "ipi.engine.forcefields": {
+        "ForceRequest": None,
+        "ForceField.queue": ("self", "atoms", "cell", "reqid", "template"),
+        "ForceField.release": ("self", "request", "lock"),
+        "ForceField.stop": ("self",),
+        "FFSocket.start": ("self",),
+        "FFSocket.stop": ("self",),
+        "FFDirect.evaluate": ("self", "request"),
+    },
+    "ipi.engine.forces": {
+        "ForceBead.get_all": ("self",),
+        "MTSForces.queue_mts": ("self",),
+        "MTSForces.get_forces_mts": ("self",),
+    },
+    "ipi.interfaces.sockets": {
+        "MESSAGE": None,
+        "Status.NeedsInit": None,
+        "Driver.get_status": ("self",),
+        "Driver.initialize": ("self", "rid", "pars"),
+        "InterfaceSocket.open": ("self",),
+        "InterfaceSocket.close": ("self",),
+        "SHMDriver._fill_shm": ("self", "structs"),
+        "SHMDriver._read_shm_results": ("self", "count"),
+    },
+    "ipi.interfaces.utils": {"parse_extra": ("mxtra",)},
+    "ipi.utils.softexit": {"softexit.register_function": ("func", "args", "kwargs")},
     "ipi.utils.prng": {"Random.gvec_serial": ("self", "shape"), "Random.u": None},
 }
 

@@ -32,6 +32,7 @@ from ipi.utils.messages import verbosity, warning
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.validate import RESPA, sampled
 
+from .level_forces import LevelForces, level_forces
 from .thermostats import ThermoLocal, as_local
 
 SPLITTING = RESPA
@@ -39,6 +40,13 @@ SPLITTING = RESPA
 
 class RespaIntegrator(NVEIntegrator):
     """NVE, and what all ensembles share: the order of the steps, and a loop on plain arrays."""
+
+    _level_forces: LevelForces | None = None
+
+    def bind(self, motion: Any) -> None:
+        """Binds; see i-PI."""
+        super().bind(motion)
+        self.cell = motion.cell
 
     def get_tdt(self) -> float:
         """Time step of the thermostat: the inner step."""
@@ -82,7 +90,11 @@ class RespaIntegrator(NVEIntegrator):
         )
 
     def _steps_on_arrays(self) -> None:
-        """The same steps with plain arrays: i-PI's objects are told at forces and at the end."""
+        """The same steps with plain arrays: i-PI's objects are told at the end."""
+        if self._level_forces is None:
+            self._level_forces = level_forces(self.forces, self.beads, self.cell)
+        self._asked: LevelForces = self._level_forces
+        self._asked.begin()
         self._q = dstrip(self.beads.q)[0].copy()
         self._p = dstrip(self.beads.p)[0].copy()
         self._m = dstrip(self.beads.m3)[0]
@@ -90,26 +102,32 @@ class RespaIntegrator(NVEIntegrator):
         self._heat = self._com_energy = 0.0
         self._halves = [float(x) for x in dstrip(self.pdt)]
         self._counts = [int(n) for n in self.nmts]
-        self._level(0)
+        self._level(0, [])
+        self._asked.finish(self._q)
         self.beads.p = self._p[None]
         if self._com_energy:
             self.ensemble.eens += self._com_energy
         if self._heat:
             self.thermostat.ethermo += self._heat
 
-    def _level(self, k: int) -> None:
-        level, half, inner = self.forces.mts_forces[k], self._halves[k], k + 1 < len(self._counts)
-        for _ in range(self._counts[k]):
-            self._p += dstrip(level.f)[0] * half
+    def _level(self, k: int, after: list[int]) -> None:
+        """The steps of a level and all inside it.
+
+        ``after``: the levels outside it whose kick follows its last step at the same positions.
+        """
+        half, inner, count = self._halves[k], k + 1 < len(self._counts), self._counts[k]
+        for step in range(count):
+            self._p += self._asked.level(k) * half
             self._hold_com()
+            next_ = [k, *after] if step == count - 1 else [k]
             if inner:
-                self._level(k + 1)
+                self._level(k + 1, next_)
             else:
                 self._q += self._p * self._drift_per_p
                 self._thermostat_on_arrays()
                 self._q += self._p * self._drift_per_p
-                self.beads.q = self._q[None]
-            self._p += dstrip(level.f)[0] * half
+                self._asked.moved(self._q, next_)
+            self._p += self._asked.level(k) * half
             self._hold_com()
 
     def _thermostat_on_arrays(self) -> None:

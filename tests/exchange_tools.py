@@ -1,0 +1,104 @@
+"""Runs of i-PI within this process with drivers in threads, for tests of the exchange."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from integrator_pes import Waters
+from integrator_tools import Run, simulation_xml, thermostat
+from ipi.utils.softexit import softexit
+
+from dmts_ipi.ipi.client import Client, Endpoint
+
+FORCES: dict[str, dict[str, float]] = {
+    "f0": {"k": 0.5},
+    "f1": {"k": 0.47, "bend": 0.16, "site": 0.011},
+}
+PLAIN = thermostat("<tau units='femtosecond'>200</tau>")
+LIMIT_S = 60.0
+
+
+class Evaluator:
+    """Evaluates waters for a driver; ``before`` is called at the start of each evaluation."""
+
+    def __init__(self, name: str, before: Callable[[int], None] = lambda k: None) -> None:
+        self.numbers = np.tile([8, 1, 1], 8)
+        self.waters, self.before, self.calls = Waters(**FORCES[name]), before, 0
+
+    def compute(self, h: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        self.calls += 1
+        self.before(self.calls)
+        return self.waters.compute_structure(np.array(h), np.array(x))[:3]
+
+    def parameters(self, fields: dict[str, str]) -> None:
+        """Nothing to set."""
+
+
+def sockets(xml: str, names: dict[str, str], mode: str = "unix", more: str = "") -> str:
+    """An input with sockets in the place of its ``<ffdirect>``."""
+    for field, address in names.items():
+        xml = re.sub(
+            rf"<ffdirect name='{field}'.*?</ffdirect>",
+            f"<ffsocket name='{field}' mode='{mode}' pbc='False'><address>{address}</address>"
+            f"<timeout>{LIMIT_S}</timeout>{more}</ffsocket>",
+            xml,
+            flags=re.DOTALL,
+        )
+    return xml
+
+
+def serve(address: str, evaluator: Any) -> Client:
+    """A driver in a thread; ``stop`` ends it."""
+    client = Client(
+        Endpoint.unix(address), evaluator, connect_timeout_s=LIMIT_S, reconnect_timeout_s=LIMIT_S
+    )
+
+    def run() -> None:
+        with contextlib.suppress(Exception):  # a driver that fails is what some tests want
+            client.serve()
+
+    threading.Thread(target=run, daemon=True).start()
+    return client
+
+
+class SocketRun(Run):
+    """``Run`` with sockets; ``fields`` are i-PI's forcefields by name."""
+
+    def __init__(self, mode: str = "unix", more: str = "", **options: Any) -> None:
+        self.names = {f: f"dmts_test_{uuid.uuid4().hex[:10]}" for f in FORCES}
+        xml = simulation_xml(options.pop("inside", PLAIN), **options)
+        super().__init__(sockets(xml, self.names, mode, more))
+        self.fields: dict[str, Any] = self.simulation.fflist
+        self.clients: list[Client] = []
+        for field in self.fields.values():
+            field.start()
+
+    def driver(self, name: str, evaluator: Any = None) -> Any:
+        """Starts a driver of a forcefield; its evaluator."""
+        evaluator = evaluator or Evaluator(name)
+        self.clients.append(serve(self.names[name], evaluator))
+        return evaluator
+
+
+@contextlib.contextmanager
+def socket_run(*args: Any, drivers: bool = True, **options: Any) -> Iterator[SocketRun]:
+    """A run, and one driver for each forcefield; all ended afterwards."""
+    run = SocketRun(*args, **options)
+    try:
+        for name in FORCES if drivers else ():
+            run.driver(name)
+        yield run
+    finally:
+        for client in run.clients:
+            client.stop()
+        for name, field in run.fields.items():
+            field.stop()
+            Path(f"/tmp/ipi_{run.names[name]}").unlink(missing_ok=True)
+        softexit.flist.clear()

@@ -1,0 +1,207 @@
+"""Exchange on the calling thread: the same figures as i-PI's own, sockets that lose drivers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from exchange_tools import LIMIT_S, PLAIN, Evaluator, SocketRun, socket_run
+from integrator_tools import Run, simulation_xml
+from ipi.interfaces.sockets import InterfaceSocket
+
+from dmts_ipi.ipi import exchange
+from dmts_ipi.ipi.integrator import level_forces
+
+STEPS, N = 5, 4
+
+
+@pytest.fixture
+def direct() -> Iterator[None]:
+    exchange.register()
+    yield
+    exchange.unregister()
+
+
+def state(run: Run) -> np.ndarray:
+    return np.concatenate([run.q[0], run.p[0]])
+
+
+@pytest.fixture(scope="module")
+def wanted() -> np.ndarray:
+    """Positions and momenta of a run without sockets, through i-PI's own force objects."""
+    run = Run(simulation_xml(PLAIN))
+    run.integrator._level_forces = level_forces.DependForces(
+        run.integrator.forces, run.system.beads
+    )
+    return state(run.step(STEPS))
+
+
+def counts(run: SocketRun) -> dict[str, int]:
+    return {name: field.socket.counts.forces for name, field in run.fields.items()}
+
+
+def test_past_ipis_force_objects_nothing_changes(wanted: np.ndarray) -> None:
+    run = Run(simulation_xml(PLAIN))
+    calls: list[str] = []
+    for name, field in run.simulation.fflist.items():
+        plain = field.driver.compute_structure
+        field.driver.compute_structure = lambda h, x, name=name, plain=plain: (
+            calls.append(name),
+            plain(h, x),
+        )[1]
+    np.testing.assert_array_equal(state(run.step(STEPS)), wanted)
+    assert isinstance(run.integrator._level_forces, level_forces.ArrayForces)
+    assert calls.count("f0") == STEPS + 1
+    assert calls.count("f1") == N * STEPS + 1
+    before = len(calls)
+    pots = float(run.system.forces.pot)  # i-PI was told: nothing is evaluated again
+    assert len(calls) == before
+    again = Run(simulation_xml(PLAIN)).set(q=run.q[0])
+    assert float(again.system.forces.pot) == pytest.approx(pots, rel=1e-14)
+
+
+@pytest.mark.parametrize("mode", ["unix", "shm"])
+def test_sockets_give_the_same_to_the_last_digit(
+    mode: str, wanted: np.ndarray, direct: None
+) -> None:
+    with socket_run(mode) as run:
+        assert not [t for t in threading.enumerate() if t.name.startswith("poll_")]
+        np.testing.assert_array_equal(state(run.step(STEPS)), wanted)
+        assert counts(run) == {"f0": STEPS + 1, "f1": N * STEPS + 1}
+        # greeting, after INIT, after the first force: never again
+        assert [f.socket.counts.questions for f in run.fields.values()] == [3, 3]
+        assert not run.fields["f0"].requests
+
+
+def test_by_ipis_poll_thread_they_are_the_same(wanted: np.ndarray) -> None:
+    with socket_run() as run:
+        assert not isinstance(run.fields["f0"].socket, exchange.DirectInterface)
+        np.testing.assert_array_equal(state(run.step(STEPS)), wanted)
+
+
+def test_through_ipis_force_objects_too(wanted: np.ndarray, direct: None) -> None:
+    with socket_run() as run:
+        forces = level_forces.DependForces(run.integrator.forces, run.system.beads)
+        run.integrator._level_forces = forces
+        np.testing.assert_array_equal(state(run.step(STEPS)), wanted)
+        assert counts(run) == {"f0": STEPS + 1, "f1": N * STEPS + 1}
+
+
+@pytest.mark.parametrize("past", [True, False])
+def test_both_requests_of_an_outer_step_are_out_before_an_answer(past: bool, direct: None) -> None:
+    """The student answers the last inner step only after the teacher has begun, and the other way
+    round: one request after the other would wait for ever."""
+    begun = {"f0": threading.Semaphore(0), "f1": threading.Semaphore(0)}
+    failed: list[str] = []
+
+    def meet(name: str, other: str, calls: Any) -> Any:
+        def before(k: int) -> None:
+            if calls(k):
+                begun[name].release()
+                if not begun[other].acquire(timeout=LIMIT_S / 2):
+                    failed.append(name)
+
+        return before
+
+    with socket_run(drivers=False) as run:
+        if not past:
+            forces = level_forces.DependForces(run.integrator.forces, run.system.beads)
+            run.integrator._level_forces = forces
+        # the first evaluation is that of the start
+        run.driver("f0", Evaluator("f0", meet("f0", "f1", lambda k: k > 1)))
+        run.driver("f1", Evaluator("f1", meet("f1", "f0", lambda k: k > 1 and k % N == 1)))
+        run.step(2)
+    assert failed == []
+
+
+@pytest.mark.parametrize("how", ["raises", "reset"])
+def test_a_driver_that_dies_in_a_force_is_replaced_at_the_same_step(
+    how: str, wanted: np.ndarray, direct: None
+) -> None:
+    with socket_run(drivers=False) as run:
+        run.driver("f0")
+
+        def dies(k: int) -> None:
+            if k == 6:
+                client = run.clients[1]
+                if how == "reset" and client._sock is not None:
+                    client._sock.close()
+                run.driver("f1")
+                raise RuntimeError("gone")
+
+        run.driver("f1", Evaluator("f1", dies))
+        np.testing.assert_array_equal(state(run.step(STEPS)), wanted)
+        assert run.fields["f1"].socket.counts.lost == 1
+        assert counts(run)["f1"] == N * STEPS + 1
+
+
+def test_a_late_driver_is_taken_while_its_force_is_waited_for(
+    wanted: np.ndarray, direct: None
+) -> None:
+    with socket_run(drivers=False) as run:
+        asked = threading.Event()
+        run.driver("f0", Evaluator("f0", lambda k: asked.set()))
+
+        def later() -> None:
+            asked.wait(LIMIT_S)  # i-PI is in its first step by now
+            run.driver("f1")
+
+        threading.Thread(target=later, daemon=True).start()
+        np.testing.assert_array_equal(state(run.step(STEPS)), wanted)
+
+
+def test_a_driver_that_answers_too_late_is_dropped(direct: None) -> None:
+    hanging = threading.Event()
+    with socket_run(drivers=False, more="") as run:
+        run.driver("f0")
+        run.fields["f1"].socket.timeout = 0.2
+
+        def hangs(k: int) -> None:
+            run.driver("f1")
+            run.fields["f1"].socket.timeout = LIMIT_S
+            hanging.wait(LIMIT_S)
+
+        run.driver("f1", Evaluator("f1", hangs))
+        run.step(1)
+        assert run.fields["f1"].socket.counts.lost == 1
+        hanging.set()
+
+
+def test_a_stop_ends_the_wait(direct: None) -> None:
+    with socket_run(drivers=False) as run:
+        field = run.fields["f0"]
+        request = exchange.ask(field, run.q[0], (np.eye(3) * 14, np.eye(3) / 14))
+        threading.Timer(0.05, field.stop).start()
+        field.socket.wait_for(request, LIMIT_S)
+        assert request["status"] == "Exit"
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["<consolidate_messages>False</consolidate_messages>", "<batch_size>2</batch_size>"],
+)
+def test_other_ways_of_messages_stay_ipis_own(more: str, direct: None, wanted: np.ndarray) -> None:
+    with socket_run(more=more) as run:
+        field = run.fields["f0"]
+        assert not exchange.is_direct(field)
+        assert field._thread.is_alive()
+        if "consolidate" in more:
+            np.testing.assert_array_equal(
+                state(run.step(1)), state(Run(simulation_xml(PLAIN)).step(1))
+            )
+
+
+def test_register_can_be_taken_back() -> None:
+    import ipi.inputs.forcefields as inputs
+    from ipi.engine.forcefields import FFSocket
+
+    stock = FFSocket.queue, FFSocket.start, FFSocket.stop
+    exchange.register()
+    exchange.register()
+    assert inputs.InterfaceSocket is exchange.DirectInterface
+    exchange.unregister()
+    assert inputs.InterfaceSocket is InterfaceSocket
+    assert (FFSocket.queue, FFSocket.start, FFSocket.stop) == stock
