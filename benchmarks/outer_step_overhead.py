@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""All that is neither teacher nor student: ms of an outer step whose models cost nothing.
+
+    python benchmarks/outer_step_overhead.py [--structure ipi_inputs/water216.extxyz] [--n-inner 6]
+
+Runs as `dmts-ipi init` makes them, with the real drivers, telemetry and outputs; only the models
+are replaced by one that returns zeros. Ways of exchange take turns, each in fresh processes;
+"step" is the step alone, "with output" is from one step to the next. Medians over rounds of the
+means over steps, and the median of the rounds' differences to the first way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import save
+
+SKIP = 10
+# name: mode of the sockets, i-PI's poll thread, resident, telemetry
+WAYS: dict[str, tuple[str, bool, bool, bool]] = {
+    "sockets, i-PI's poll thread": ("unix", True, False, True),
+    "sockets": ("unix", False, False, True),
+    "sockets, no telemetry": ("unix", False, False, False),
+    "shared memory": ("shm", False, False, True),
+    "resident student": ("unix", False, True, True),
+    "resident, no telemetry": ("unix", False, True, False),
+}
+
+
+class Zero:
+    """A force model that costs nothing."""
+
+    name, identity, elements, cutoff_A, conservative = "zero", "zero", None, None, True
+
+    def __init__(self) -> None:
+        self._forces: dict[int, np.ndarray] = {}
+        self._virial = np.zeros((3, 3))
+
+    def compute(self, numbers: Any, positions: Any, cell: Any, pbc: Any) -> Any:
+        from dmts_ipi.core.model import ForceResult
+
+        forces = self._forces.setdefault(len(numbers), np.zeros((len(numbers), 3)))
+        return ForceResult(0.0, forces, self._virial)
+
+
+def load_zero(spec: str, *, device: str, dtype: str | None, compile: bool) -> Zero:
+    return Zero()
+
+
+def driver(role: str, argv: list[str]) -> int:
+    """A driver with the model of zeros."""
+    from dmts_ipi.ipi.driver import main as run
+    from dmts_ipi.watchdog.publisher import opener
+
+    return run("zero", load_zero, argv=argv, open_telemetry=opener(role), role=role)
+
+
+def child(way: str, folder: Path) -> int:
+    """Runs i-PI of a folder in this process; prints ms per outer step."""
+    import dmts_ipi.distill.models as models
+    from dmts_ipi.core.recorder import Recorder
+    from dmts_ipi.ipi import exchange
+    from dmts_ipi.ipi.integrator.register import register
+
+    models.load_model = load_zero  # type: ignore[assignment]
+    register()
+    if not WAYS[way][1]:
+        exchange.register()
+    from ipi.engine.simulation import Simulation
+
+    recorder = Recorder("i-pi", folder)
+    recorder.wrap(Simulation, "run_step", "step")
+    with open(folder / "input.xml") as stream:
+        simulation = Simulation.load_from_xml(stream)
+    simulation.run()
+    simulation.stop()
+    begins = np.array([a for _, a, _ in recorder.spans])[SKIP:]
+    alone = np.array([b - a for _, a, b in recorder.spans])[SKIP:-1]
+    print(json.dumps([1e3 * float(alone.mean()), 1e3 * float(np.diff(begins).mean())]))
+    return 0
+
+
+def measure(way: str, args: argparse.Namespace, folder: Path) -> list[float]:
+    """One run: ms of a step alone, and with output."""
+    mode, _, resident, telemetry = WAYS[way]
+    dmts = [sys.executable, "-W", "ignore", "-m", "dmts_ipi.cli"]
+    options = ["--structure", args.structure, "--n-inner", args.n_inner, "--hmr", 3, "--threads", 1]
+    options += ["--time-ps", (args.steps + SKIP) * args.n_inner / 1000, "--no-model-check"]
+    options += ["--resident"] if resident else []
+    command = [*dmts, "init", folder, *options]
+    subprocess.run([str(x) for x in command], stdout=subprocess.DEVNULL, check=True)
+    file = folder / "input.xml"
+    text = file.read_text().replace('mode="unix"', f'mode="{mode}"')
+    if not telemetry:
+        text = re.sub(r", telemetry: [\w.-]+", "", text)
+    file.write_text(text)
+    from dmts_ipi.ipi.validate import read_input
+
+    me = [sys.executable, "-W", "ignore", str(Path(__file__).resolve())]
+    drivers = []
+    for role, at in read_input(file).sockets.items():
+        words = ["--model", "zero", "--structure", "structure.extxyz", "--unix", at.address]
+        words += ["--telemetry", "auto" if telemetry else "off"]
+        drivers.append(
+            subprocess.Popen([*me, "--driver", role, *words], cwd=folder, stderr=subprocess.DEVNULL)
+        )
+    try:
+        done = subprocess.run(
+            [*me, "--child", way, str(folder)], cwd=folder, stdout=subprocess.PIPE, check=True
+        )
+    finally:
+        for process in drivers:
+            process.terminate()
+            process.wait()
+    return list(json.loads(done.stdout.decode().strip().splitlines()[-1]))
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    here = Path(__file__).resolve().parents[1] / "ipi_inputs"
+    p.add_argument("--structure", type=Path, default=here / "water216.extxyz")
+    p.add_argument("--n-inner", type=int, default=6)
+    p.add_argument("--steps", type=int, default=200, help="outer steps of a run")
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    p.add_argument("--name", default="outer_step_overhead")
+    args = p.parse_args()
+    args.structure = args.structure.resolve()
+    found: dict[str, list[list[float]]] = {way: [] for way in args.ways}
+    with tempfile.TemporaryDirectory() as scratch:
+        for k in range(args.rounds):
+            order = args.ways if k % 2 == 0 else args.ways[::-1]
+            for n, way in enumerate(order):
+                found[way].append(measure(way, args, Path(scratch) / f"{k}-{n}"))
+                print(f"# round {k + 1}: {way}: {found[way][-1]}", file=sys.stderr, flush=True)
+    first = found[args.ways[0]]
+    rows = [
+        f"{args.structure.name}, {args.n_inner} inner steps, {args.rounds} rounds of {args.steps}",
+        f"{'ms per outer step':30s}{'step':>8s}{'with output':>13s}{'less than first':>17s}",
+    ]
+    for way, values in found.items():
+        step, whole = (statistics.median(v[k] for v in values) for k in (0, 1))
+        less = statistics.median(a[1] - b[1] for a, b in zip(first, values, strict=True))
+        rows.append(f"{way:30s}{step:8.2f}{whole:13.2f}{less:17.2f}")
+    rows.append("limits, with output: sockets 2.0 (aim 1.2), resident 0.6 (aim 0.3)")
+    save(args.name, "\n".join(rows))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        sys.exit(child(sys.argv[2], Path(sys.argv[3])))
+    if sys.argv[1:2] == ["--driver"]:
+        sys.exit(driver(sys.argv[2], sys.argv[3:]))
+    main()

@@ -1,0 +1,217 @@
+"""Where the wall time of an outer step goes: joins what i-PI and the drivers recorded.
+
+The wall time is that of i-PI's main thread, from the begin of a step to the begin of the next.
+Each moment of it belongs to one part: to the innermost span of i-PI that it lies in, and where
+i-PI is blocked on a socket, to what the drivers do meanwhile. Where both work at once it is the
+teacher's. What lies in no span is "rest".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmts_ipi.core.errors import InputError
+
+from . import hooks
+
+Interval = tuple[float, float]
+Span = tuple[str, float, float]
+
+TEACHER, STUDENT, IPI = "teacher", "student", "i-pi"
+REST = "rest"
+# part: what it is, in the order of the table
+PARTS: dict[str, str] = {
+    "teacher": "teacher: the model",
+    "list": "student: neighbour list",
+    "network": "student: network",
+    "transfer": "student: rest of its model (order of atoms, copies, checks)",
+    "exchange": "exchange: messages, units and checks, in i-PI and drivers",
+    "waiting": "waiting: i-PI is blocked and no driver is at work",
+    "integrator": "integrator",
+    "thermostat": "thermostat",
+    "output": "output: properties, frames, checkpoints",
+    "telemetry": "telemetry",
+    REST: "rest: i-PI's main loop",
+}
+# Parts of a span by itself, by process.
+_OF_IPI = {
+    hooks.STEP: "integrator",
+    hooks.THERMOSTAT: "thermostat",
+    hooks.OUTPUT: "output",
+    hooks.MESSAGE: "exchange",
+    hooks.BLOCKED: hooks.BLOCKED,
+}
+_OF_DRIVER = {
+    hooks.SERVE: "exchange",
+    hooks.EVALUATION: "exchange",
+    hooks.TELEMETRY: "telemetry",
+    hooks.LIST: "list",
+    hooks.NETWORK: "network",
+}
+
+
+@dataclass(frozen=True)
+class Process:
+    """What one recorder left."""
+
+    name: str
+    pid: int
+    spans: list[Span]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Milliseconds per outer step by part, and the wall time, over some steps."""
+
+    steps: int
+    wall_ms: float
+    parts_ms: dict[str, float]
+
+    @property
+    def named_ms(self) -> float:
+        """Sum of all parts but the rest."""
+        return sum(v for k, v in self.parts_ms.items() if k != REST)
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"outer_steps": self.steps, "wall_ms": self.wall_ms, "parts_ms": self.parts_ms}
+
+    def table(self) -> str:
+        """For people."""
+        lines = [f"{'ms':>9s}  {'%':>5s}  per outer step, mean of {self.steps}"]
+        for part, text in PARTS.items():
+            value = self.parts_ms[part]
+            lines.append(f"{value:9.3f}  {100 * value / self.wall_ms:5.1f}  {text}")
+        lines.append(f"{self.wall_ms:9.3f}  100.0  wall time")
+        return "\n".join(lines)
+
+
+def read_processes(folder: Path) -> list[Process]:
+    """What the processes of a profiled run left.
+
+    Raises:
+        InputError: i-PI left nothing.
+    """
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        record = json.loads(file.read_text())
+        spans = [(str(n), float(a), float(b)) for n, a, b in record["spans"]]
+        found.append(Process(str(record["process"]), int(record["pid"]), spans))
+    if not any(p.name == IPI and p.spans for p in found):
+        raise InputError("profile", folder, "i-PI recorded no step")
+    return found
+
+
+def attribute(processes: Sequence[Process], skip: int) -> Profile:
+    """Parts of the wall time of the outer steps after the first ``skip``.
+
+    Raises:
+        InputError: fewer than two steps are left.
+    """
+    ipi = next(p for p in processes if p.name == IPI and p.spans)
+    begins = sorted(a for name, a, _ in ipi.spans if name == hooks.STEP)[skip:]
+    if len(begins) < 2:
+        raise InputError("steps", len(begins), "are too few for a profile")
+    window = begins[0], begins[-1]
+    inside = [p for p in processes if p.pid == ipi.pid]
+    own = _exclusive([(part, a, b) for p in inside for part, a, b in _labelled(p)], window)
+    left = own.pop(hooks.BLOCKED, [])
+    parts: dict[str, float] = {name: _length(own.get(name, [])) for name in PARTS}
+    others = [p for p in processes if p.pid != ipi.pid]
+    found = [(p.name, _exclusive(_labelled(p), window)) for p in others]
+    for name in (TEACHER, STUDENT):
+        for part in ("teacher", "list", "network", "transfer"):
+            for process, intervals in found:
+                if process == name:
+                    taken, left = _split(left, intervals.get(part, []))
+                    parts[part] += _length(taken)
+    for part in ("telemetry", "exchange"):
+        for _, intervals in found:
+            taken, left = _split(left, intervals.get(part, []))
+            parts[part] += _length(taken)
+    parts["waiting"] += _length(left)
+    wall, steps = window[1] - window[0], len(begins) - 1
+    parts[REST] = wall - sum(parts.values())
+    return Profile(steps, 1e3 * wall / steps, {k: 1e3 * v / steps for k, v in parts.items()})
+
+
+def trace(processes: Sequence[Process]) -> dict[str, Any]:
+    """Chrome trace: to be opened in chrome://tracing or https://ui.perfetto.dev."""
+    start = min((a for p in processes for _, a, _ in p.spans), default=0.0)
+    events: list[dict[str, Any]] = []
+    for k, process in enumerate(processes):
+        name = {"name": f"{process.name} ({process.pid})"}
+        events.append({"name": "process_name", "ph": "M", "pid": k, "tid": 0, "args": name})
+        for span, a, b in process.spans:
+            at, long = 1e6 * (a - start), 1e6 * (b - a)
+            events.append({"name": span, "ph": "X", "ts": at, "dur": long, "pid": k, "tid": 0})
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def _labelled(process: Process) -> Iterable[Span]:
+    """Spans with the part that they are in the place of their name."""
+    if process.name == IPI:
+        return ((_OF_IPI[n], a, b) for n, a, b in process.spans)
+    model = "teacher" if process.name == TEACHER else "transfer"
+    of = {**_OF_DRIVER, hooks.MODEL: model}
+    if process.name == TEACHER:  # a list of its own would be part of it
+        of.update({hooks.LIST: model, hooks.NETWORK: model})
+    return ((of[n], a, b) for n, a, b in process.spans)
+
+
+def _exclusive(spans: Iterable[Span], window: Interval) -> dict[str, list[Interval]]:
+    """Sorted intervals by part, where it is the innermost span. Spans are nested or apart."""
+    found: dict[str, list[Interval]] = {}
+    stack: list[tuple[str, float]] = []  # part and end
+    at = window[0]
+
+    def until(time: float) -> None:
+        nonlocal at
+        if stack and time > at:
+            found.setdefault(stack[-1][0], []).append((at, min(time, window[1])))
+        at = max(at, time)
+
+    for part, begin, end in sorted(spans, key=lambda s: (s[1], -s[2])):
+        if end <= window[0] or begin >= window[1]:
+            continue
+        while stack and stack[-1][1] <= begin:
+            until(stack[-1][1])
+            stack.pop()
+        until(max(begin, window[0]))
+        stack.append((part, end))
+    while stack:
+        until(min(stack[-1][1], window[1]))
+        stack.pop()
+    return found
+
+
+def _split(intervals: list[Interval], by: list[Interval]) -> tuple[list[Interval], list[Interval]]:
+    """The parts of sorted intervals inside others, and outside them."""
+    inside: list[Interval] = []
+    outside: list[Interval] = []
+    k = 0
+    for begin, end in intervals:
+        while k < len(by) and by[k][1] <= begin:
+            k += 1
+        at, here = begin, k
+        while here < len(by) and by[here][0] < end:
+            a, b = max(by[here][0], at), min(by[here][1], end)
+            if a > at:
+                outside.append((at, a))
+            if b > a:
+                inside.append((a, b))
+            at = max(at, b)
+            here += 1
+        if at < end:
+            outside.append((at, end))
+    return inside, outside
+
+
+def _length(intervals: list[Interval]) -> float:
+    return float(np.sum([b - a for a, b in intervals])) if intervals else 0.0
