@@ -18,9 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from dmts_ipi.ipi.driver import main as run
     from dmts_ipi.watchdog.publisher import opener
 
-    telemetry = opener("student")
     return run(
-        "nc_driver", load_model, default_dtype="float32", argv=argv, open_telemetry=telemetry
+        "nc_driver",
+        load_model,
+        default_dtype="float32",
+        argv=argv,
+        open_telemetry=opener("student"),
+        role="student",
     )
 
 

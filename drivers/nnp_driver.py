@@ -18,8 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from dmts_ipi.ipi.driver import main as run
     from dmts_ipi.watchdog.publisher import opener
 
-    telemetry = opener("teacher")
-    return run("nnp_driver", load_model, default_dtype=None, argv=argv, open_telemetry=telemetry)
+    return run(
+        "nnp_driver",
+        load_model,
+        default_dtype=None,
+        argv=argv,
+        open_telemetry=opener("teacher"),
+        role="teacher",
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # A run on one node under SLURM: i-PI, both drivers and the watchdog in one job.
-#   sbatch run_scripts/slurm.sh FOLDER
+#   sbatch run_scripts/slurm.sh FOLDER [-- OPTIONS OF dmts-ipi run]
 #   sbatch --array=0-3 run_scripts/slurm.sh FOLDER0 FOLDER1 FOLDER2 FOLDER3      replicas
 #   bash run_scripts/slurm.sh FOLDER                                             without SLURM
 # Before the time limit SLURM sends SIGTERM (--signal): the run writes a checkpoint and stops, the
 # job is queued again, and goes on there. Edit the lines below for your cluster.
 # Both models share the GPU; for two: --gres=gpu:2 and `dmts-ipi init --student-device cuda:1`.
 # Sockets are unix sockets in /tmp of the node; nothing listens on the network.
+# Drivers on other nodes: slurm_nodes.sh, which comes back here.
 #SBATCH --job-name=dmts
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
@@ -19,17 +20,23 @@
 #SBATCH --output=slurm-%x-%A_%a.log
 set -euo pipefail
 
-if [ $# -eq 0 ]; then
+# Folders up to --, options after it.
+folders=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+  folders+=("$1")
+  shift
+done
+[ $# -eq 0 ] || shift
+if [ ${#folders[@]} -eq 0 ]; then
   echo "slurm.sh: give a run folder, made by dmts-ipi init" >&2
   exit 2
 fi
 index=${SLURM_ARRAY_TASK_ID:-0}
-if [ "$index" -ge $# ]; then
-  echo "slurm.sh: array index $index: only $# folders are given (0 to $(($# - 1)))" >&2
+if [ "$index" -ge ${#folders[@]} ]; then
+  echo "slurm.sh: array index $index: only ${#folders[@]} folders are given (0 to $((${#folders[@]} - 1)))" >&2
   exit 2
 fi
-shift "$index"
-folder=$1
+folder=${folders[$index]}
 
 # The environment of the package: DMTS_VENV, or .venv in the directory of submission.
 venv=${DMTS_VENV:-${SLURM_SUBMIT_DIR:-$PWD}/.venv}
@@ -38,7 +45,7 @@ if [ -f "$venv/bin/activate" ]; then
   . "$venv/bin/activate"
 fi
 
-dmts-ipi run "$folder" --report-every-s 600 &
+dmts-ipi run "$folder" --report-every-s 600 "$@" &
 run=$!
 asked=no
 # shellcheck disable=SC2317,SC2329  # called by the trap

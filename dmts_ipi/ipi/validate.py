@@ -19,6 +19,11 @@ ENSEMBLES = ("nvt", "nve", "npt")
 RESPA = "baoab-respa"
 SPLITTINGS = ("baoab", "obabo", RESPA)
 OUR_TAGS = ("local_tau", "bonds")  # of a thermostat; i-PI has none of them
+# trajectories that i-PI writes bead by bead
+BY_BEAD = (
+    *("positions", "velocities", "momenta", "forces", "forces_spring", "forces_sc", "Eforces"),
+    *("extras", "extras_bias", "becx", "becy", "becz"),
+)
 # tags whose value means nothing without a unit, and an example of one
 UNITS: dict[str, tuple[str, str]] = {
     "timestep": ("time", "femtosecond"),
@@ -74,6 +79,7 @@ class InputFacts:
     splitting: str = "obabo"
     ours: bool = False
     labels: frozenset[str] = frozenset()
+    resident: str = ""  # telemetry name of a student within i-PI
 
     def check_labels(self, symbols: Iterable[str]) -> None:
         """Refuses thermostats that name atoms which a structure with these symbols lacks.
@@ -222,6 +228,7 @@ def _facts(r: _Reader) -> InputFacts:
         splitting=splitting,
         ours=ours,
         labels=labels,
+        resident=_resident(r),
     )
 
 
@@ -304,6 +311,27 @@ def _check_weights(r: _Reader, levels: list[int]) -> None:
             )
 
 
+def _resident(r: _Reader) -> str:
+    """``InputFacts.resident``."""
+    for element in r.root.findall("ffdirect"):
+        if element.get("name", "").strip() == STUDENT:
+            text = element.findtext("parameters") or ""
+            found = re.search(r"[{,]\s*telemetry\s*:\s*([\w.+-]+)", text)
+            return found[1] if found else ""
+    return ""
+
+
+def socket_of(element: ET.Element) -> Socket:
+    """Where an ``<ffsocket>`` listens, with i-PI's defaults.
+
+    Raises:
+        ValueError: the port is no number.
+    """
+    mode = "inet" if element.get("mode", "inet").strip() == "inet" else "unix"
+    address = (element.findtext("address") or "localhost").strip()
+    return Socket(mode, address, int((element.findtext("port") or "65535").strip()))
+
+
 def _sockets(r: _Reader) -> dict[str, Socket]:
     found: dict[str, Socket] = {}
     if r.root.get("sockets_prefix", SOCKET_PREFIX).strip() != SOCKET_PREFIX:
@@ -313,17 +341,24 @@ def _sockets(r: _Reader) -> dict[str, Socket]:
         name, mode = element.get("name", "").strip(), element.get("mode", "inet").strip()
         if name not in (TEACHER, STUDENT):
             raise r.fail("ffsocket", name, f"must be named '{TEACHER}' or '{STUDENT}'")
-        address = (element.findtext("address") or "localhost").strip()
-        port = r.integer(element.findtext("port") or "65535", "port")
+        r.integer(element.findtext("port") or "65535", "port")
+        at = found[name] = socket_of(element)
         if mode == "inet":
-            found[name] = Socket("inet", address, port)
             continue
-        if mode not in ("unix", "shm") or not re.fullmatch(r"[\w.+-]{1,90}", address):
-            raise r.fail(f"address of {name}", address, "must be letters, digits, dots and hyphens")
-        found[name] = Socket("unix", address, port)
+        if mode not in ("unix", "shm") or not re.fullmatch(r"[\w.+-]{1,90}", at.address):
+            raise r.fail(
+                f"address of {name}", at.address, "must be letters, digits, dots and hyphens"
+            )
     if len(set(found.values())) < len(found):
         raise r.fail("ffsocket", "address", "two sockets share it; give each its own")
     return found
+
+
+def _ending(what: str, form: str) -> str:
+    """What i-PI appends to the name of a trajectory: the bead, and the format."""
+    key = re.split(r"[{(]", what)[0].strip()
+    bead = "_0" if key in BY_BEAD else ""
+    return bead if key.startswith("extras") else f"{bead}.{'extxyz' if form == 'ase' else form}"
 
 
 def _outputs(r: _Reader) -> list[Output]:
@@ -343,7 +378,7 @@ def _outputs(r: _Reader) -> list[Output]:
         )
         what = " ".join((element.text or "").split())
         if element.tag == "trajectory":
-            name += "_0." + element.get("format", "xyz").strip()
+            name += _ending(what, element.get("format", "xyz").strip())
         if element.tag == "checkpoint" and element.get("overwrite", "True").strip() == "True":
             raise r.fail(
                 "checkpoint",

@@ -1,7 +1,8 @@
 """Where telemetry is spoken: two ZeroMQ addresses for each driver, private by default.
 
 ``events``: the driver publishes (PUB). ``service``: it answers questions (ROUTER). Unix sockets
-in a folder that only this user can enter, or two neighbouring TCP ports.
+in a folder that only this user can enter, or two TCP ports: without keys on loopback only, with
+CURVE keys on any interface. A driver on another node writes where it listens into a file.
 """
 
 from __future__ import annotations
@@ -9,23 +10,27 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.private import is_loopback, make_private_folder, read_private, write_private
+
+from .keys import Keys, read_keys
 
 OFF, AUTO = "off", "auto"
 MAX_IPC_PATH = 107  # bytes of sockaddr_un.sun_path, less the final zero
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TCP = re.compile(r"tcp://(\[[0-9a-fA-F:]+\]|\*|[\w.-]+):(\d{1,5})")
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """ZeroMQ addresses of one driver."""
+    """ZeroMQ addresses of one driver, and the keys that they ask for; None: none."""
 
     events: str
     service: str
+    keys: Keys | None = None
 
     def remove(self) -> None:
         """Removes the socket files of drivers that have ended; nothing for TCP."""
@@ -33,6 +38,41 @@ class Addresses:
             if address.startswith("ipc://"):
                 with contextlib.suppress(OSError):
                     os.unlink(address.removeprefix("ipc://"))
+
+    def announce(self, path: Path, **about: Any) -> None:
+        """Writes them into a private file, for ``Announced``.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_private(path, {"events": self.events, "service": self.service, **about})
+
+
+@dataclass(frozen=True)
+class Announced:
+    """Addresses that a driver announces once it listens, and again when it is started anew."""
+
+    path: Path
+    keys: Keys
+
+    def read(self) -> Addresses | None:
+        """What the driver wrote last; None: nothing yet.
+
+        Raises:
+            InputError: the file is open to others, or holds something else.
+        """
+        try:
+            fields = read_private(self.path, "telemetry")
+        except FileNotFoundError:
+            return None
+        events, service = str(fields.get("events")), str(fields.get("service"))
+        if not TCP.fullmatch(events) or not TCP.fullmatch(service):
+            raise InputError("telemetry", self.path, "is damaged; remove it")
+        return Addresses(events, service, self.keys)
+
+    def remove(self) -> None:
+        """Removes the file: its driver has ended."""
+        self.path.unlink(missing_ok=True)
 
 
 def private_folder() -> Path:
@@ -44,28 +84,20 @@ def private_folder() -> Path:
     Raises:
         InputError: something else has this name, or others may enter it.
     """
-    folder = Path(f"/tmp/dmts-{os.getuid()}")
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError as error:
-        raise InputError("telemetry", folder, f"{error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise InputError("telemetry", folder, "is not a folder of yours; remove it")
-    if found.st_mode & 0o077:
-        raise InputError("telemetry", folder, f"is open to others; chmod 700 {folder}")
-    return folder
+    return make_private_folder(Path(f"/tmp/dmts-{os.getuid()}"), "telemetry")
 
 
-def addresses(setting: str, name: str) -> Addresses | None:
+def addresses(setting: str, name: str, keys: Path | None = None) -> Addresses | None:
     """Addresses of a driver, None where telemetry is off.
 
     Args:
-        setting: ``off``, ``auto``, ``ipc://PATH``, or ``tcp://HOST:PORT`` (PORT + 1 as well).
+        setting: ``off``, ``auto``, ``ipc://PATH``, or ``tcp://HOST:PORT`` (PORT + 1 as well; with
+            PORT 0 any two that are free).
         name: of i-PI's socket, ``NAME`` or ``HOST-PORT``: what ``auto`` is made from.
+        keys: file of CURVE keys; needed where others can reach the address.
 
     Raises:
-        InputError: a wrong setting, or an interface that others can reach.
+        InputError: a wrong setting, keys that are missing or open to others.
     """
     if setting == OFF:
         return None
@@ -73,13 +105,21 @@ def addresses(setting: str, name: str) -> Addresses | None:
         return _ipc(private_folder() / re.sub(r"[^\w.+-]", "-", name))
     if setting.startswith("ipc:///"):
         return _ipc(Path(setting.removeprefix("ipc://")))
-    match = re.fullmatch(r"tcp://(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})", setting)
-    if not match or not 1 <= int(match[2]) < 65535:
+    match = TCP.fullmatch(setting)
+    if not match or not int(match[2]) < 65535:
         raise InputError(
             "telemetry", setting, "must be auto, off, ipc:///PATH or tcp://HOST:PORT (below 65535)"
         )
     host, port = match[1], int(match[2])
-    return Addresses(f"tcp://{host}:{port}", f"tcp://{host}:{port + 1}")
+    if keys is None and not is_loopback(host):
+        raise InputError(
+            "telemetry",
+            setting,
+            "others can reach this address: give --telemetry-keys FILE (made by `dmts-ipi init "
+            "--network`), or use 127.0.0.1",
+        )
+    found = Addresses(f"tcp://{host}:{port}", f"tcp://{host}:{port and port + 1}")
+    return found if keys is None else replace(found, keys=read_keys(keys))
 
 
 def _ipc(path: Path) -> Addresses:

@@ -17,14 +17,17 @@ from typing import Any
 import numpy as np
 import zmq
 
+from dmts_ipi.core.errors import InputError
+
 from .difference import Difference, difference
-from .endpoints import Addresses
+from .endpoints import Addresses, Announced
 from .messages import TOPIC, BadMessage, Message, decode, encode
 
 STATUS_EVERY_S = 1.0
 RETRY_EVERY_S, RETRY_FOR_S = 0.05, 5.0  # the student may be the later one of the two
 MAX_PENDING = 64
 QUEUE = 64
+MIN_FRAME_BYTES = 1 << 20
 HEALTH = ("pid", "connection", "evaluation", "evaluation_s", "memory_MB", "dropped", "device")
 RECONNECT_MS, RECONNECT_MAX_MS = 20, 100  # a driver is heard from its first evaluations on
 
@@ -85,33 +88,40 @@ class Listener:
     """Hears the drivers of one run until ``close``.
 
     Args:
-        addresses: by role; absent roles are not heard.
+        addresses: by role, or where they will be announced; absent roles are not heard.
         numbers: atomic numbers, (n,).
         keep_above_eV_per_A: pairs with a largest difference above keep their arrays.
     """
 
     def __init__(
-        self, addresses: Mapping[str, Addresses], numbers: np.ndarray, keep_above_eV_per_A: float
+        self,
+        addresses: Mapping[str, Addresses | Announced],
+        numbers: np.ndarray,
+        keep_above_eV_per_A: float,
     ) -> None:
         self.health = {role: Health() for role in addresses}
         self.counts = Counts()
         self.pairing = True  # off: only figures are wanted (single time steps)
         self._numbers, self._keep_above = numbers, keep_above_eV_per_A
         self._pairs: deque[Pair] = deque(maxlen=100_000)
+        self._peaks: dict[str, tuple[float, int]] = {}
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._context = zmq.Context()
-        self._events: zmq.Socket[bytes] = self._socket(zmq.SUB)
-        self._events.setsockopt(zmq.SUBSCRIBE, TOPIC)
+        self._events: dict[str, zmq.Socket[bytes]] = {}
         self._services: dict[str, zmq.Socket[bytes]] = {}
+        self._announced = {r: at for r, at in addresses.items() if isinstance(at, Announced)}
+        self._heard_at: dict[str, Addresses] = {}
         for role, at in addresses.items():
-            self._events.connect(at.events)
-            self._services[role] = self._socket(zmq.DEALER)
-            self._services[role].connect(at.service)
+            self._events[role] = self._socket(zmq.SUB, at)
+            self._events[role].setsockopt(zmq.SUBSCRIBE, TOPIC)
+            self._services[role] = self._socket(zmq.DEALER, at)
+            if isinstance(at, Addresses):
+                self._connect(role, at)
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
         self._thread.start()
 
-    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+    def _socket(self, kind: int, at: Addresses | Announced) -> zmq.Socket[bytes]:
         sock: zmq.Socket[bytes] = self._context.socket(kind)
         sock.setsockopt(zmq.LINGER, 0)
         sock.setsockopt(zmq.SNDHWM, QUEUE)
@@ -120,7 +130,32 @@ class Listener:
         sock.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
         if kind == zmq.DEALER:
             sock.setsockopt(zmq.IMMEDIATE, 1)  # no questions for a driver that is not there
+        # a larger frame is none of ours, and ends the connection before it is in memory
+        sock.setsockopt(zmq.MAXMSGSIZE, max(MIN_FRAME_BYTES, 24 * len(self._numbers)))
+        if at.keys is not None:
+            at.keys.guard_client(sock)
         return sock
+
+    def _connect(self, role: str, at: Addresses) -> None:
+        """Hears a driver at these addresses, and no longer at those before."""
+        before = self._heard_at.get(role)
+        events, service = self._events[role], self._services[role]
+        if before is not None:
+            events.disconnect(before.events)
+            service.disconnect(before.service)
+        events.connect(at.events)
+        service.connect(at.service)
+        self._heard_at[role] = at
+
+    def _look_for_announced(self) -> None:
+        """Follows drivers whose addresses are written into files, also when they move."""
+        for role, announced in self._announced.items():
+            try:
+                at = announced.read()
+                if at is not None and at != self._heard_at.get(role):
+                    self._connect(role, at)
+            except (InputError, zmq.ZMQError):
+                self.counts.bad += 1
 
     def take(self) -> list[Pair]:
         """The pairs since the call before, oldest first."""
@@ -129,9 +164,16 @@ class Listener:
             self._pairs.clear()
         return pairs
 
-    def forget(self) -> None:
-        """Drops pairs and questions under way: i-PI was restarted from an earlier state."""
+    def take_peaks(self) -> dict[str, tuple[float, int]]:
+        """By role: the largest force heard of since the call before, eV/A, and its atom."""
         with self._lock:
+            peaks, self._peaks = self._peaks, {}
+        return peaks
+
+    def forget(self) -> None:
+        """Drops peaks, pairs and questions under way: i-PI was restarted from an earlier state."""
+        with self._lock:
+            self._peaks.clear()
             self._pairs.clear()
             self._waiting.clear()
 
@@ -142,7 +184,7 @@ class Listener:
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        for sock in (self._events, *self._services.values()):
+        for sock in (*self._events.values(), *self._services.values()):
             poller.register(sock, zmq.POLLIN)
         next_status = 0.0
         try:
@@ -150,14 +192,16 @@ class Listener:
                 wait_s = RETRY_EVERY_S if self._waiting else 0.25
                 ready = dict(poller.poll(int(1000 * wait_s)))
                 now = time.monotonic()
-                if self._events in ready:
-                    self._drain(self._events, now)
+                for sock in self._events.values():
+                    if sock in ready:
+                        self._drain(sock, now)
                 for role, sock in self._services.items():
                     if sock in ready:
                         self._drain(sock, now, role)
                 self._retry(now)
                 if now >= next_status:
                     next_status = now + STATUS_EVERY_S
+                    self._look_for_announced()
                     for sock in self._services.values():
                         _ask(sock, encode("ask_status", {}))
         finally:
@@ -197,6 +241,10 @@ class Listener:
         for name in HEALTH:
             setattr(health, name, fields[name])
         health.last_news = now
+        with self._lock:
+            peak, before = fields["force_max_eV_per_A"], self._peaks.get(fields["role"])
+            if before is None or not peak <= before[0]:
+                self._peaks[fields["role"]] = (peak, fields["force_max_atom"])
         if fields["role"] != "teacher" or "student" not in self._services:
             return
         if any(len(message.arrays.get(k, ())) != rows for k, rows in self._shapes().items()):

@@ -1,8 +1,9 @@
 """A driver's side of telemetry: it publishes, answers, and never waits.
 
 * Every evaluation of the teacher is published with its positions and forces (one per outer step).
-* The student publishes figures at most 5 times a second, and keeps the forces of its last
-  evaluations; who wants them asks by the digest of the positions.
+* The student publishes figures at most 5 times a second, but at once where a force is twice as
+  large as all before it; it keeps the forces of its last
+  evaluations, and who wants them asks by the digest of the positions.
 * A full queue, a slow listener or none at all: the message is dropped and counted.
 """
 
@@ -14,11 +15,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from dmts_ipi.core.errors import InputError
 
@@ -27,8 +29,10 @@ from .messages import TOPIC, BadMessage, decode, digest, encode
 
 QUEUE = 32  # messages that may wait in a socket
 MIN_INTERVAL_S = 0.2  # between the student's messages
+SPIKE = 2.0  # times the largest force component so far: said at once
 RING_BYTES, RING_MAX = 16_000_000, 4096
 MEMORY_EVERY_S = 2.0
+MAX_QUESTION_BYTES = 1 << 20  # a larger frame ends the connection before it is in memory
 _ASK = re.compile(
     encode("ask_forces", {"digest": "@"})[1].replace(b"[", rb"\[").replace(b"@", b"([0-9a-f]+)")
 )
@@ -70,6 +74,9 @@ class Ring:
 class Publisher:
     """Telemetry of one driver. ``role``: ``teacher`` or ``student``.
 
+    ``addresses`` are those in use: with the ports that were found where none was asked for. Where
+    they carry keys, only the watchdog that has its own is let in.
+
     Raises:
         InputError: the addresses cannot be used.
     """
@@ -83,23 +90,41 @@ class Publisher:
         self._host, self._pid = socket.gethostname(), os.getpid()
         self._started: float | None = None
         self._last_sent = self._memory_at = -1e9
+        self._largest = 0.0  # force component since i-PI connected, eV/A
         self._memory_MB = 0.0
         self._context = zmq.Context()
+        self._keys = addresses.keys
+        self._authenticator = self._authenticate()
         self._events = self._bind(zmq.PUB, addresses.events)
         service = self._bind(zmq.ROUTER, addresses.service)
+        self.addresses = Addresses(_bound(self._events), _bound(service), addresses.keys)
         self._thread = threading.Thread(
             target=self._serve, args=(service,), name="telemetry", daemon=True
         )
         self._thread.start()
+
+    def _authenticate(self) -> ThreadAuthenticator | None:
+        """The thread that ZeroMQ asks whether a key is known; before any socket is bound."""
+        if self._keys is None:
+            return None
+        authenticator = ThreadAuthenticator(self._context)
+        authenticator.start()
+        authenticator.configure_curve_callback("*", self._keys)
+        return authenticator
 
     def _bind(self, kind: int, address: str) -> zmq.Socket[bytes]:
         sock: zmq.Socket[bytes] = self._context.socket(kind)
         sock.setsockopt(zmq.LINGER, 0)
         sock.setsockopt(zmq.SNDHWM, QUEUE)
         sock.setsockopt(zmq.RCVHWM, QUEUE)
+        sock.setsockopt(zmq.MAXMSGSIZE, MAX_QUESTION_BYTES)
+        if self._keys is not None:
+            self._keys.guard_server(sock)
         try:
             sock.bind(address)
         except zmq.ZMQError as error:
+            if self._authenticator is not None:
+                self._authenticator.stop()
             self._context.destroy(linger=0)
             raise InputError("telemetry", address, f"{error.strerror}; use another") from error
         return sock
@@ -107,7 +132,7 @@ class Publisher:
     def connected(self) -> None:
         """i-PI has begun a connection: evaluations count from one again."""
         self.connection += 1
-        self.evaluation = 0
+        self.evaluation, self._largest = 0, 0.0
 
     def begin(self) -> None:
         """An evaluation begins."""
@@ -139,7 +164,10 @@ class Publisher:
         if self._ring is not None:
             energy = None if energy_eV is None else float(energy_eV)
             self._ring.store(name, energy, forces_eV_per_A)
-            if now - self._last_sent < MIN_INTERVAL_S:
+            peak = max(float(forces_eV_per_A.max()), -float(forces_eV_per_A.min()))
+            usual = peak <= SPIKE * self._largest  # not so of NaN
+            self._largest = max(self._largest, peak)
+            if usual and now - self._last_sent < MIN_INTERVAL_S:
                 return
         self._last_sent = now
         square = np.einsum("ij,ij->i", forces_eV_per_A, forces_eV_per_A, dtype=np.float64)
@@ -233,8 +261,16 @@ class Publisher:
     def close(self) -> None:
         """Ends the thread and removes the sockets."""
         self._events.close(0)
+        if self._authenticator is not None:
+            self._authenticator.stop()
         self._context.term()
         self._thread.join(5.0)
+
+
+def _bound(sock: zmq.Socket[bytes]) -> str:
+    """Where a socket listens, with the port that it was given."""
+    found = sock.getsockopt(zmq.LAST_ENDPOINT)
+    return found.decode() if isinstance(found, bytes) else ""
 
 
 def resident_MB() -> float:
@@ -249,15 +285,42 @@ def resident_MB() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def opener(role: str) -> Callable[[str, str, int, str], Publisher | None]:
-    """Opens telemetry for a driver of this role: ``(setting, name, n_atoms, device)``.
+class Opener(Protocol):
+    """Opens telemetry of a driver; None where it is off."""
 
-    The function returned gives None where telemetry is off, and raises InputError where the
-    setting cannot be used.
+    def __call__(
+        self,
+        setting: str,
+        name: str,
+        n_atoms: int,
+        device: str,
+        keys: Path | None = None,
+        announce: Path | None = None,
+    ) -> Publisher | None: ...
+
+
+def opener(role: str) -> Opener:
+    """Opens telemetry for a driver of this role, see ``endpoints.addresses``.
+
+    The function returned writes the addresses into the file ``announce``, if one is given. It
+    raises InputError where the setting cannot be used.
     """
 
-    def open_publisher(setting: str, name: str, n_atoms: int, device: str) -> Publisher | None:
-        where = addresses(setting, name)
-        return None if where is None else Publisher(role, where, n_atoms, device)
+    def open_publisher(
+        setting: str,
+        name: str,
+        n_atoms: int,
+        device: str,
+        keys: Path | None = None,
+        announce: Path | None = None,
+    ) -> Publisher | None:
+        where = addresses(setting, name, keys)
+        if where is None:
+            return None
+        publisher = Publisher(role, where, n_atoms, device)
+        if announce is not None:
+            about = {"role": role, "pid": os.getpid(), "host": socket.gethostname()}
+            publisher.addresses.announce(announce, **about)
+        return publisher
 
     return open_publisher

@@ -1,0 +1,98 @@
+"""Files that only this user may read or write: keys, and addresses that are trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+MAX_BYTES = 1 << 16
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine only. Other names than localhost are not:
+    what they stand for may change."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return host == "localhost"
+
+
+def make_private_folder(path: Path, name: str = "network") -> Path:
+    """A folder of mode 0700, made if it is absent.
+
+    Args:
+        path: its parent exists.
+        name: what messages call it.
+
+    Raises:
+        InputError: something else has this name, it is another user's, or others may enter it.
+    """
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise InputError(name, path, f"{error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise InputError(name, path, "is not a folder of yours; remove it")
+    if found.st_mode & OTHERS:
+        raise InputError(name, path, f"is open to others; chmod 700 {path}")
+    return path
+
+
+def write_private(path: Path, fields: dict[str, Any]) -> None:
+    """Writes JSON with mode 0600, in one step: whoever reads it sees all of it or nothing.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as stream:
+            json.dump(fields, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError("file", path, f"{error.strerror}") from error
+
+
+def read_private(path: Path, name: str) -> dict[str, Any]:
+    """What ``write_private`` wrote, if nobody else can have changed or read it.
+
+    Args:
+        path: the file.
+        name: what messages call it.
+
+    Raises:
+        FileNotFoundError: it is not there (yet).
+        InputError: it is open to others, another user's, or damaged.
+    """
+    try:
+        with open(path, "rb") as stream:
+            found = os.fstat(stream.fileno())
+            raw = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(name, path, f"cannot be read ({error.strerror})") from error
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & OTHERS:
+        raise InputError(name, path, f"is open to others (mode {mode:o}); chmod 600 {path}")
+    if found.st_uid != os.getuid():
+        raise InputError(name, path, "is another user's; remove it")
+    try:
+        fields = json.loads(raw) if len(raw) <= MAX_BYTES else None
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise InputError(name, path, "is damaged; remove it and start again")
+    return fields
