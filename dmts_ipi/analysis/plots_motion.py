@@ -187,6 +187,8 @@ def density_plot(measured: Sequence[Measured], colour: dict[str, str]) -> Plot |
 
 def difference_plot(measured: Sequence[Measured], colour: dict[str, str]) -> Plot | None:
     """Distribution of the watchdog's force differences."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     shown = [m for m in measured if m.differences is not None]
     if not shown:
         return None
@@ -200,6 +202,9 @@ def difference_plot(measured: Sequence[Measured], colour: dict[str, str]) -> Plo
         axes.axvline(d.p99_eV_per_A, color=colour[m.run.name], lw=0.9, linestyle=(0, (3, 2)))
         axes.set_xlim(d.edges_eV_per_A[max(used[0] - 2, 0)], d.edges_eV_per_A[used[-1] + 1] * 1.5)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("largest |teacher − student| of any atom, eV/Å")
     axes.set_ylabel("frames, %")
     legend_above(axes, len(shown))
