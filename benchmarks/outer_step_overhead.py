@@ -27,7 +27,7 @@ from common import save
 SKIP = 10
 # name: mode of the sockets, i-PI's poll thread, resident, telemetry
 WAYS: dict[str, tuple[str, bool, bool, bool]] = {
-    "sockets, i-PI's poll thread": ("unix", True, False, True),
+    "sockets, i-PI's thread and syncs": ("unix", True, False, True),
     "sockets": ("unix", False, False, True),
     "sockets, no telemetry": ("unix", False, False, False),
     "shared memory": ("shm", False, False, True),
@@ -68,13 +68,14 @@ def child(way: str, folder: Path) -> int:
     """Runs i-PI of a folder in this process; prints ms per outer step."""
     import dmts_ipi.distill.models as models
     from dmts_ipi.core.recorder import Recorder
-    from dmts_ipi.ipi import exchange
+    from dmts_ipi.ipi import exchange, output_sync
     from dmts_ipi.ipi.integrator.register import register
 
     models.load_model = load_zero  # type: ignore[assignment]
     register()
     if not WAYS[way][1]:
         exchange.register()
+        output_sync.register()
     from ipi.engine.simulation import Simulation
 
     recorder = Recorder("i-pi", folder)

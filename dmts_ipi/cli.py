@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("dmts_ipi.commands.init", "make a run folder"),
     "run": ("dmts_ipi.commands.run", "start i-PI and both drivers, with live progress; resumes"),
     "status": ("dmts_ipi.commands.status", "how a run does: speed, forces, rewinds, events"),
+    "profile": ("dmts_ipi.commands.profile", "where the time of an outer step goes"),
     "i-pi": ("dmts_ipi.commands.ipi", "i-PI with our integrators and thermostats"),
     "tune": ("dmts_ipi.commands.tune", "find the largest outer step that keeps its temperature"),
     "diagnose": ("dmts_ipi.commands.diagnose", "how conservative the forces of models are"),

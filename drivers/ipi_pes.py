@@ -7,12 +7,15 @@
       <parameters> {model: water-teacher, structure: water.xyz} </parameters>
     </ffdirect>
 
-Further parameters: ``device``, ``dtype``, ``compile`` (true or false), ``need_virial``. i-PI splits
-parameters at commas, so a SPEC with a comma in it needs our own drivers, which also reconnect.
+Further parameters: ``device``, ``dtype``, ``compile`` (true, false), ``need_virial``, ``threads``,
+and ``telemetry``: a name under which figures and forces can be heard, as those of a student's
+driver (absent: off). i-PI splits parameters at commas, so a SPEC with a comma in it needs our own
+drivers, which also reconnect.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +38,9 @@ class DmtsDriver(Dummy_driver):
         from dmts_ipi.core.errors import InputError
         from dmts_ipi.core.frames import read_frames
         from dmts_ipi.distill.models import load_model
-        from dmts_ipi.ipi.driver import warm_up
+        from dmts_ipi.ipi.driver import limit_threads, warm_up
         from dmts_ipi.ipi.driver_model import AtomicUnitsModel
+        from dmts_ipi.ipi.hooks import profile_inside
 
         given: dict[str, Any] = {k: v for k, v in self.kwargs.items() if k != "verbosity"}
         if self.args:
@@ -44,26 +48,50 @@ class DmtsDriver(Dummy_driver):
         for name in ("model", "structure"):
             if name not in given:
                 raise InputError(name, "", f"is missing; give {name}=...")
-        known = {"model", "structure", "device", "dtype", "compile", "need_virial"}
+        known = {"model", "structure", "device", "dtype", "compile", "need_virial", "threads"}
+        known.add("telemetry")
         unknown = sorted(set(given) - known)
         if unknown:
             raise InputError("parameter", unknown[0], f"unknown; known: {', '.join(sorted(known))}")
         frame = read_frames(Path(str(given["structure"])), index="0")[0]
+        threads = int(given.get("threads", len(os.sched_getaffinity(0))))
+        limit_threads(threads)
         model = load_model(
             str(given["model"]),
             device=str(given.get("device", "cpu")),
             dtype=given.get("dtype"),
             compile=_flag(given.get("compile", True)),
         )
+        limit_threads(threads)  # again: now torch is there
         need_virial = _flag(given.get("need_virial", False))
         self.evaluator = AtomicUnitsModel(model, frame.numbers, frame.pbc, need_virial)
         warm_up(self.evaluator, frame, lambda line: print(f"dmts_ipi: {line}", flush=True))
+        if "telemetry" in given:
+            self.evaluator.observer = _telemetry(given, len(frame.numbers))
+        profile_inside(self.evaluator, "student")
 
     def compute_structure(
         self, cell: np.ndarray, pos: np.ndarray
     ) -> tuple[float, np.ndarray, np.ndarray, str]:
         """Energy, forces (n, 3), virial (3, 3) and no extras."""
         return (*self.evaluator.compute(cell, pos), "")
+
+
+def _telemetry(given: dict[str, Any], n_atoms: int) -> Any:
+    """Telemetry as of a student's driver. A run does without rather than fail."""
+    from dmts_ipi.core.errors import InputError
+    from dmts_ipi.watchdog.publisher import opener
+
+    try:
+        observer = opener("student")(
+            "auto", str(given["telemetry"]), n_atoms, str(given.get("device", "cpu"))
+        )
+    except InputError as error:
+        print(f"dmts_ipi: no telemetry: {error}", flush=True)
+        return None
+    if observer is not None:
+        observer.connected()
+    return observer
 
 
 def _flag(value: object) -> bool:

@@ -139,3 +139,36 @@ def test_every_name_that_we_rely_on_is_looked_at(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(dynamics.NVEIntegrator, "mtsprop")
     with pytest.raises(DmtsError, match=r"NVEIntegrator\.mtsprop: is missing"):
         register.check()
+
+
+def test_files_are_synced_with_checkpoints_not_with_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ipi.engine.simulation import Simulation
+    from ipi.utils.softexit import softexit
+
+    from dmts_ipi.ipi import output_sync
+
+    monkeypatch.chdir(tmp_path)
+    synced: list[int] = []
+    monkeypatch.setattr(output_sync.os, "fsync", lambda stream: synced.append(stream.fileno()))
+    text = with_output(simulation_xml(LANGEVIN, total=12))
+    output_sync.register()
+    try:
+        simulation = Simulation.load_from_xml(text)
+        lines: list[int] = []
+        write = simulation.outputs[0].write
+
+        def look() -> None:
+            write()
+            text = (tmp_path / "md.properties").read_text()
+            lines.append(sum(not x.startswith("#") for x in text.splitlines()))
+
+        simulation.outputs[0].write = look
+        simulation.run()
+    finally:
+        output_sync.unregister()
+        softexit.flist.clear()
+        softexit.reset()
+    assert lines == list(range(1, 14))  # each is there for readers at once
+    assert len(synced) == 3 * 2  # three checkpoints, two files

@@ -83,6 +83,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add(
+        "--resident",
+        action="store_true",
+        help="the student runs within i-PI's process, without a driver: no exchange in inner "
+        "steps (docs/performance.md)",
+    )
+    add(
         "--accept-foreign-student",
         action="store_true",
         help="take a student that was distilled from another teacher",
@@ -172,6 +178,7 @@ def fields_of(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
         "checkpoints_every_fs": args.checkpoints_every_fs,
         "keep_checkpoints": args.keep_checkpoints,
         "trajectory_format": shape,
+        "resident": args.resident,
         "teacher": _model(args, "teacher"),
     }
     if args.mode != "sts":

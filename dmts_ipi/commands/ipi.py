@@ -45,10 +45,13 @@ def run(args: argparse.Namespace) -> int:
     if not Path(args.input).is_file():
         raise InputError("input", args.input, "does not exist")
     register()
+    from dmts_ipi.ipi import output_sync
+
     if not args.poll_thread:
         from dmts_ipi.ipi import exchange
 
         exchange.register()
+    output_sync.register()
     profile_ipi()
     script = str(ipi_script())
     options = ["-V", args.verbosity] if args.verbosity else []

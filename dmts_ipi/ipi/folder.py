@@ -65,6 +65,7 @@ class RunConfig(StrictModel):
     checkpoints_every_fs: float = Field(default=1000.0, gt=0)
     keep_checkpoints: int = Field(default=4, ge=2)
     trajectory_format: Literal["xyz", "bin"] = "xyz"
+    resident: bool = False  # the student in i-PI's process: docs/performance.md
     teacher: ModelSettings
     student: ModelSettings | None = None
     watchdog: WatchdogSettings = Field(default_factory=WatchdogSettings)
@@ -76,6 +77,8 @@ class RunConfig(StrictModel):
             raise ValueError("mode dmts needs a student")
         if self.mode == "sts" and self.n_inner != 1:
             raise ValueError("mode sts has n_inner 1")
+        if self.resident and self.mode != "dmts":
+            raise ValueError("resident needs mode dmts: it is the student that is resident")
         special = bool(self.friction_by_element_per_ps or self.bond_friction_per_ps)
         if self.ensemble == "nve" and (special or self.thermostat != "langevin"):
             raise ValueError("nve has no thermostat; use nvt, or leave thermostat and friction out")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from dmts_ipi.core.errors import InputError
 
 from .bond_pairs import BondPair
 from .folder import STRUCTURE, RunConfig
-from .resources import inputs_folder
+from .resources import inputs_folder, resource_folder
 
 DYNAMICS = "system/motion/dynamics"
+RESIDENT_COMMENT = """<!-- The student within i-PI's process: no driver, no exchange in inner steps.
+       telemetry: the name under which the watchdog hears it. -->"""
 BOND_COMMENT = """<!-- Bond thermostat: friction and noise along short pairs of these elements.
                Full up to the first distance of the range, none from the second. -->"""
 
@@ -70,6 +73,26 @@ class Template:
         if children:
             children[-1].tail = inner[:-2] if inner.endswith("  ") else inner
 
+    def replace(self, name: str, fragment: str) -> None:
+        """Puts XML in the place of the socket of a forcefield and the comment before it.
+
+        Raises:
+            InputError: the template has no such socket.
+        """
+        children = list(self.root)
+        found = [k for k, e in enumerate(children) if e.tag == "ffsocket" and e.get("name") == name]
+        if not found:
+            raise InputError("template", self.name, f"has no <ffsocket name='{name}'>")
+        at, tail = found[0], children[found[0]].tail
+        self.root.remove(children[at])
+        if at and children[at - 1].tag is ET.Comment:
+            self.root.remove(children[at - 1])
+            at -= 1
+        parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))
+        for new in reversed(list(ET.fromstring(f"<x>{fragment}</x>", parser))):
+            new.tail = tail
+            self.root.insert(at, new)
+
     def text(self) -> str:
         """The XML."""
         return ET.tostring(self.root, encoding="unicode") + "\n"
@@ -100,6 +123,44 @@ def thermostat_tags(config: RunConfig, pairs: Sequence[BondPair]) -> list[str]:
     return tags
 
 
+def make_resident(t: Template, config: RunConfig, name: str) -> None:
+    """The student as a PES of i-PI, in the place of its socket.
+
+    Args:
+        t: the template.
+        config: the run.
+        name: under which its telemetry is heard.
+
+    Raises:
+        InputError: its model cannot be named within i-PI's braces.
+    """
+    student = config.student
+    assert student is not None  # RunConfig demands it
+    if any(mark in student.model for mark in ",{}"):
+        raise InputError(
+            "resident", student.model, "i-PI takes no model with commas or braces; leave it out"
+        )
+    fields = {
+        "model": student.model,
+        "structure": STRUCTURE,
+        "device": student.device,
+        "dtype": student.dtype or "float32",
+        "telemetry": name,
+    }
+    if student.threads:
+        fields["threads"] = str(student.threads)
+    if config.ensemble == "npt":
+        fields["need_virial"] = "true"
+    parameters = ", ".join(f"{k}: {v}" for k, v in fields.items())
+    pes = resource_folder("drivers") / "ipi_pes.py"
+    t.replace(
+        "student",
+        f"{RESIDENT_COMMENT}<ffdirect name='student' pbc='False'>\n    <pes>custom</pes>\n"
+        f"    <pes_path>{escape(str(pes))}</pes_path>\n"
+        f"    <parameters>{{{escape(parameters)}}}</parameters>\n  </ffdirect>",
+    )
+
+
 def number(value: float) -> str:
     """Shortest decimal that reads back as the same double, without a trailing .0."""
     return repr(float(value)).removesuffix(".0")
@@ -124,6 +185,8 @@ def render(config: RunConfig, addresses: dict[str, str], pairs: Sequence[BondPai
     t.set("prng/seed", config.seed)
     for name, address in addresses.items():
         t.set(f"ffsocket[@name='{name}']/address", address)
+    if config.resident:
+        make_resident(t, config, addresses["student"])
     t.set("system/initialize/file", STRUCTURE)
     t.set("system/initialize/velocities", number(config.temperature_K))
     t.set("system/ensemble/temperature", number(config.temperature_K))

@@ -236,7 +236,7 @@ class _Session:
     def _ipi(self, file: str) -> Child:
         child = Child(
             "i-pi",
-            [*ipi_command(self.facts.ours), file],
+            [*ipi_command(ours=True), file],  # ours for all: exchange, docs/performance.md
             self.logs.resolve() / "i-pi.log",
             self.folder.path.resolve(),
             {"OMP_NUM_THREADS": "1"},

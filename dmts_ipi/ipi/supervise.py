@@ -280,11 +280,10 @@ class Supervisor:
             raise Event(Verdict("disk", text, step, step, "fault"))
         if ipi.status == 0 and (self.folder.path / EXIT).exists():
             raise Stop(f"stopped by the file EXIT at step {step}; run again to go on")
-        raise _process(
-            "ipi",
-            f"i-PI ended ({how(ipi)}) at step {step} of {self.facts.total_steps}: {reason(ipi)}",
-            step,
-        )
+        text = f"i-PI ended ({how(ipi)}) at step {step} of {self.facts.total_steps}: {reason(ipi)}"
+        if ipi.logged(": error: evaluation "):  # of a model within i-PI
+            raise Event(Verdict("model", text, step, step, "physics"))
+        raise _process("ipi", text, step)
 
     def _prune(self) -> None:
         resume.prune(self.folder.path, self.facts, self.folder.config.keep_checkpoints)

@@ -92,6 +92,11 @@ EXPECTED: dict[str, dict[str, tuple[str, ...] | None]] = {
         "SHMDriver._fill_shm": ("self", "structs"),
         "SHMDriver._read_shm_results": ("self", "count"),
     },
+    "ipi.engine.outputs": {
+        "os.fsync": None,
+        "CheckpointOutput.active": ("self",),
+        "CheckpointOutput.write": ("self", "store"),
+    },
     "ipi.interfaces.utils": {"parse_extra": ("mxtra",)},
     "ipi.utils.softexit": {"softexit.register_function": ("func", "args", "kwargs")},
     "ipi.utils.prng": {"Random.gvec_serial": ("self", "shape"), "Random.u": None},

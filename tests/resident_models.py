@@ -1,0 +1,19 @@
+"""Students for tests of `--resident`: named without braces, which i-PI's parameters cannot hold."""
+
+from __future__ import annotations
+
+from run_tools import Pair
+
+
+class Soft(Pair):
+    """A little softer than the teacher of ``run_tools``."""
+
+    def __init__(self) -> None:
+        super().__init__(strength=0.9)
+
+
+class Fails(Pair):
+    """NaN from the 30th evaluation on."""
+
+    def __init__(self) -> None:
+        super().__init__(strength=0.9, nan_at=30)
