@@ -9,7 +9,7 @@ import pytest
 import torch
 from student_tools import make_student, water_box
 
-from dmts_ipi.distill import student_kernels
+from dmts_ipi.distill import student_kernels, student_list
 from dmts_ipi.distill.student_cpu import CpuStudent
 from dmts_ipi.distill.student_model import StudentModel
 from dmts_ipi.distill.student_torch import TorchStudent
@@ -145,3 +145,58 @@ def test_a_compiled_library_is_kept(monkeypatch, tmp_path):
     for _ in range(2):
         both(make_student())[0].compute(numbers, x, cell, PBC)
         assert [p.suffix for p in tmp_path.iterdir()] == [".so"]
+
+
+def test_lists_are_those_of_vesin():
+    """Random triclinic cells, thinner than the reach too, and no cell; every order that the
+    kernels rely on."""
+    lister_of = make_kernels()
+    rng = np.random.default_rng(11)
+    reach = 3.3, 4.8, 5.8
+    for k in range(24):
+        n, length = int(rng.integers(1, 25)), rng.uniform(3, 14)
+        cell = np.eye(3) * length + rng.uniform(-0.2, 0.2, (3, 3)) * length
+        pbc = np.ones(3, bool) if k % 2 else np.zeros(3, bool)
+        x = rng.uniform(-0.2, 1.2, (n, 3)) @ cell
+        box = cell if k % 2 else np.eye(3)
+        found = lister_of(n).pairs(x, box, pbc, reach)
+        wanted = student_list._by_vesin(x, box, pbc, reach)
+        names, others = either_way(found), either_way(wanted)
+        assert sorted(names) == sorted(others)
+        for count in ("n_near", "n_rows"):
+            m = getattr(wanted, count)
+            assert getattr(found, count) == m
+            assert sorted(names[:m]) == sorted(others[:m])
+        owners = np.stack([found.first, found.second], axis=1).reshape(-1)
+        np.testing.assert_array_equal(found.edges, np.argsort(owners, kind="stable"))
+        counts = np.bincount(owners, minlength=n)
+        np.testing.assert_array_equal(found.row_start, [0, *np.cumsum(counts)])
+        for part in (slice(0, found.n_near), slice(found.n_near, found.n_rows)):
+            assert (np.diff(found.first[part]) >= 0).all()
+
+
+def test_a_list_that_outgrows_its_room_is_made_again():
+    lister, rng = make_kernels()(30), np.random.default_rng(3)
+    yes = np.ones(3, bool)
+    sizes = []
+    for length in (12.0, 6.0, 9.0):
+        x = rng.uniform(size=(30, 3)) * length
+        pairs = lister.pairs(x, np.eye(3) * length, yes, (3.3, 4.8, 5.8))
+        sizes.append((len(pairs.first), len(lister._found)))
+    assert sizes[1][0] > sizes[0][1]  # it did not fit
+    assert sizes[2][1] == sizes[1][1]  # and this one did: nothing new
+
+
+def make_kernels():
+    student = make_student()
+    dtype = next(student.parameters()).dtype
+    library = student_kernels.build(student_kernels.sizes_of(student, dtype))
+    return lambda n: student_list.PairLister(library, n)
+
+
+def either_way(pairs) -> list[tuple[int, ...]]:
+    """Pairs as tuples that do not depend on which atom comes first."""
+    return [
+        min((int(i), int(j), *map(int, s)), (int(j), int(i), *(-int(v) for v in s)))
+        for i, j, s in zip(pairs.first, pairs.second, pairs.shifts, strict=True)
+    ]

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmts_ipi.core.neighbours import neighbour_pairs
-
 from .student import Student
 from .student_kernels import NoKernels, atom_parameters_of, build, parameters_of, sizes_of
+from .student_list import PairLister
 
 BOX_A = 3.0
 
@@ -65,6 +64,7 @@ class CpuStudent:
             raise NoKernels("its parameters do not fit the compiled sizes")
         if self._library.system_size() != ctypes.sizeof(_System):
             raise NoKernels("its system record does not fit the compiled one")
+        self._lister = PairLister(self._library, len(species))
         self.architecture = a = student.architecture
         self._species = np.ascontiguousarray(species, dtype=np.int32)
         n, s = len(species), len(student.elements)
@@ -92,23 +92,13 @@ class CpuStudent:
         self._order = order = np.lexsort((_along_curve(x, cell, pbc), self._species))
         x = x[order]
         rows, near, far = self.architecture.cutoffs_A
-        i, j, s = neighbour_pairs(x, cell, pbc, max(rows, near, far) + skin_A, full=False)
-        d = x[j] - x[i] + s @ cell
-        r = np.sqrt(np.einsum("ea,ea->e", d, d))
-        reach = (r >= near + skin_A).astype(np.int8) + (r >= rows + skin_A)
-        by_reach = np.lexsort((i, reach))
-        i, j, s, reach = i[by_reach], j[by_reach], s[by_reach], reach[by_reach]
-        # numpy sorts short integers by their digits, five times faster
-        index = np.int16 if len(x) < 2**15 else np.int64
-        owners = np.stack([i, j], axis=1).reshape(-1).astype(index)
-        n_pairs, n = len(i), len(x)
-        n_rows = int(np.searchsorted(reach, 2))
+        reach = near + skin_A, rows + skin_A, max(rows, near, far) + skin_A
+        pairs = self._lister.pairs(x, cell, pbc, reach)
+        n_pairs, n_rows = len(pairs.first), pairs.n_rows
         a, dtype = self.architecture, self._dtype
         kept = self._kept
-        kept["first"], kept["second"] = i.astype(np.int32), j.astype(np.int32)
-        kept["shifts"] = np.ascontiguousarray(s, dtype=float)
-        kept["edges"] = np.argsort(owners, kind="stable").astype(np.int32)
-        kept["row_start"] = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=n))])
+        for name in ("first", "second", "shifts", "edges", "row_start"):
+            kept[name] = getattr(pairs, name)
         for name, shape in (
             ("unit", (n_pairs, 3)),
             ("distance", (n_pairs,)),
@@ -122,11 +112,7 @@ class CpuStudent:
             kept[name] = torch.empty(shape, dtype=dtype)
         kept["parameters"] = self._parameters
         system = self._system
-        system.n_near, system.n_rows, system.n_pairs = (
-            int(np.searchsorted(reach, 1)),
-            n_rows,
-            n_pairs,
-        )
+        system.n_near, system.n_rows, system.n_pairs = pairs.n_near, n_rows, n_pairs
         for name, array in kept.items():
             setattr(system, name, _address(array))
         self._atom_ranges = self._split(np.asarray(kept["row_start"], float))

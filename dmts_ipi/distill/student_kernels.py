@@ -20,7 +20,7 @@ from .student import Student
 from .student_nets import FEATURE_BOUND, NORM_FLOOR, AtomNet
 
 HERE = Path(__file__).parent
-UNITS = ("student_pairs.c", "student_atoms.c")
+UNITS = ("student_pairs.c", "student_atoms.c", "student_list.c")
 HEADER = "student_sizes.h"
 LANES = 16  # as in the header
 # -ffast-math when compiling lets exp and sin be vectorised; when linking it would make the whole
@@ -37,6 +37,7 @@ FUNCTIONS: dict[str, tuple[int, int]] = {  # pointers and integers that each one
     "first_stage": (5, 2),
     "second_stage": (10, 2),
     "virial": (2, 0),
+    "list_pairs": (1, 0),
 }
 
 
@@ -215,7 +216,7 @@ def build(sizes: dict[str, str]) -> ctypes.CDLL:
         function.argtypes = [ctypes.c_void_p] * pointers
         function.argtypes += [ctypes.c_int] * (integers - 2) + [ctypes.c_int64] * min(integers, 2)
         function.restype = None
-    for name in ("parameter_count", "atom_parameter_count", "system_size"):
+    for name in ("parameter_count", "atom_parameter_count", "system_size", "list_size"):
         getattr(loaded, name).restype = ctypes.c_int64
     return loaded
 
