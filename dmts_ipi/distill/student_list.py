@@ -95,15 +95,15 @@ class PairLister:
             setattr(record, name, array.ctypes.data)
         while True:
             room = len(self._found)
-            kept = {
+            kept: dict[str, np.ndarray] = {
                 "found": self._found,
                 "first": np.empty(room, np.int32),
                 "second": np.empty(room, np.int32),
                 "edges": np.empty(2 * room, np.int32),
                 "shifts": np.empty((room, 3)),
             }
-            for name, array in kept.items():
-                setattr(record, name, array.ctypes.data)
+            for name, buffer in kept.items():
+                setattr(record, name, buffer.ctypes.data)
             record.capacity = room
             self._library.list_pairs(ctypes.addressof(record))
             m = int(record.n_pairs)

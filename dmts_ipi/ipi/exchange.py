@@ -23,6 +23,7 @@ import itertools
 import os
 import select
 import socket
+import struct
 import sys
 import threading
 import time
@@ -170,8 +171,8 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
         if isinstance(client, SHMDriver):
             message = client._fill_shm([(pos, cell)]) + MESSAGE["getforce"]
         else:
-            n = np.int32(len(pos) // 3)
-            parts = (MESSAGE["posdata"], cell[0], cell[1], n, pos, MESSAGE["getforce"])
+            n = struct.pack("=i", len(pos) // 3)
+            parts: tuple[Any, ...] = (MESSAGE["posdata"], *cell, n, pos, MESSAGE["getforce"])
             message = b"".join(parts)
         try:
             client.sendall(message)
