@@ -13,7 +13,9 @@ from ipi.utils.units import unit_to_internal
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi import fixed_width, outputs
+from dmts_ipi.ipi.validate import _ending
 
+SHAPES = ("xyz", "bin", "extxyz", "pdb")
 HEADER = """# column   1     --> step : The current simulation time step.
 # column   2     --> time{femtosecond} : The elapsed simulation time.
 # column   3     --> temperature{kelvin} : The current temperature.
@@ -72,7 +74,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def trajectory(path: Path, steps: range, quantity: str = "positions") -> np.ndarray:
-    """A trajectory written by i-PI itself; returns what is in it, Angstrom or atomic units."""
+    """A trajectory written by i-PI itself; returns what is in it, Angstrom or atomic units.
+
+    ASE's format knows no other unit than its own.
+    """
+    form = "ase" if path.suffix == ".extxyz" else path.suffix[1:]
     rng = np.random.default_rng(5)
     data = rng.normal(size=(len(steps), 7, 3)) * 3
     cell = Cell(np.array([[9.0, 1.0, -0.5], [0, 8.0, 0.3], [0, 0, 7.0]]) / 0.529177210564)
@@ -84,35 +90,38 @@ def trajectory(path: Path, steps: range, quantity: str = "positions") -> np.ndar
             atoms.q[:] = data[k].ravel() * unit_to_internal(dimension, unit, 1.0)
             atoms.names[:] = ["O", "H", "H", "Ar", "C", "Na", "H"]
             print_file(
-                path.suffix[1:],
+                form,
                 atoms,
                 cell,
                 stream,
                 title=f"Step:  {step:10d}  Bead:   {0:5d} ",
                 key=quantity,
                 dimension=dimension,
-                units=unit,
-                cell_units="angstrom",
+                units="ase" if form == "ase" else unit,
+                cell_units="ase" if form == "ase" else "angstrom",
             )
     return data
 
 
-@pytest.mark.parametrize("shape", ["xyz", "bin"])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_trajectories(tmp_path: Path, shape: str) -> None:
     path = tmp_path / f"t.{shape}"
     data = trajectory(path, range(0, 12, 4))
     frames = list(outputs.iter_trajectory(path))
     assert [f.step for f in frames] == [0, 4, 8]
-    np.testing.assert_allclose([f.values for f in frames], data, rtol=2e-5, atol=1e-6)
+    digits = 5.1e-4 if shape == "pdb" else 1e-6
+    np.testing.assert_allclose([f.values for f in frames], data, rtol=2e-5, atol=digits)
     cell = np.array([[9.0, 0, 0], [1.0, 8.0, 0], [-0.5, 0.3, 7.0]])
-    np.testing.assert_allclose(frames[2].cell, cell, atol=2e-5)
+    np.testing.assert_allclose(frames[2].cell, cell, atol=2e-3 if shape == "pdb" else 2e-5)
+    if shape == "pdb":
+        return  # i-PI writes nothing but positions so
     data = trajectory(path, range(0, 8, 4), "velocities")
     velocities = next(outputs.iter_trajectory(path))
     assert velocities.quantity == "velocities"
     np.testing.assert_allclose(velocities.values, data[0] * 21.876912, rtol=2e-5)  # A/fs
 
 
-@pytest.mark.parametrize("shape", ["xyz", "bin"])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("lost", [1, 40, 200])
 def test_half_a_frame_is_left_out_and_cut(tmp_path: Path, shape: str, lost: int) -> None:
     path, short = tmp_path / f"t.{shape}", tmp_path / f"s.{shape}"
@@ -129,6 +138,32 @@ def test_half_a_frame_is_left_out_and_cut(tmp_path: Path, shape: str, lost: int)
     outputs.cut(path, -1)
     assert path.stat().st_size == 0
     assert outputs.last_step(path) is None
+
+
+def extras(path: Path, steps: range, lines: int = 2) -> Path:
+    """As i-PI's TrajectoryOutput writes what a driver says beside its forces."""
+    block = " #EXTRAS(raw)# Step:  %10d \n" + "a text\n" * lines
+    path.write_text("".join(block % s for s in steps))
+    return path
+
+
+def test_extras_are_cut_too(tmp_path: Path) -> None:
+    path, short = tmp_path / "md.extras_0", extras(tmp_path / "short", range(0, 12, 4))
+    extras(path, range(0, 16, 4))
+    assert outputs.last_step(path) == 12
+    path.write_bytes(path.read_bytes()[: -len("a text\n")])  # a text that was not written out
+    assert outputs.last_step(path) == 8
+    outputs.cut(path, 99)
+    assert path.read_bytes() == short.read_bytes()
+    outputs.cut(path, 7)
+    assert outputs.last_step(path) == 4
+
+
+def test_names_of_outputs_are_those_that_ipi_gives_them() -> None:
+    named = [_ending(*x) for x in (("positions{angstrom}", "ase"), ("x_centroid", "xyz"))]
+    assert named == ["_0.extxyz", ".xyz"]
+    assert _ending("extras", "xyz") == "_0"
+    assert _ending("velocities", "pdb") == "_0.pdb"
 
 
 def xyz_line(name: str, *values: float) -> str:

@@ -223,6 +223,41 @@ def test_forces_at_equal_positions_are_paired(
     assert listener.health["teacher"].evaluation == teacher.evaluation
 
 
+def test_a_spike_of_the_student_is_told_at_once(
+    publishers: dict[str, Publisher], listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between outer steps too, where nobody asks for its forces."""
+    student = publishers["student"]
+    student.connected()
+    x, f = RNG.normal(size=(3, 3)), np.ones((3, 3))
+
+    def heard() -> bool:
+        evaluate(student, x, f)
+        time.sleep(0.02)
+        return "student" in listener.take_peaks()
+
+    until(heard)
+    monkeypatch.setattr("dmts_ipi.watchdog.publisher.MIN_INTERVAL_S", 1e9)
+    before = student.evaluation
+    evaluate(student, x, 1.9 * f)  # twice as large is a spike, this is none
+    spike = f.copy()
+    spike[1, 2] = -40.0
+    evaluate(student, x, spike)
+    peaks: dict[str, tuple[float, int]] = {}
+
+    def told() -> bool:
+        peaks.update(listener.take_peaks())
+        return peaks.get("student", (0.0, 0))[0] > 2
+
+    until(told)
+    assert peaks["student"] == (pytest.approx(np.hypot(40.0, np.sqrt(2))), 1)
+    assert student.evaluation == before + 2
+    evaluate(student, x, spike)  # it is known by now
+    student.connected()  # i-PI was started again: what was usual before does not count
+    evaluate(student, x, spike)
+    until(lambda: "student" in listener.take_peaks())
+
+
 def test_a_driver_never_waits(publishers: dict[str, Publisher], at: dict[str, Addresses]) -> None:
     """Nobody listens; then somebody who never reads; then that one is gone."""
     teacher = publishers["teacher"]

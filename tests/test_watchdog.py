@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,52 @@ def test_temperature_and_energy_count_after_equilibration() -> None:
     assert f"outside {low:.1f} to {high:.1f} K" in found.text
 
 
+def test_a_spike_is_seen_from_the_first_step_on() -> None:
+    j = judge()
+    assert j.spike(1e3, 2, 0) is None  # nothing to compare with yet
+    j.usual(4.0)
+    j.usual(math.nan)
+    assert j.spike(10 + 3 * 4.0, 2, 0) is None
+    found = j.spike(22.1, 3, 0)
+    assert found is not None
+    assert (found.kind, found.step, found.sound_step) == ("spike", 0, 0)
+    assert (
+        "a force of the student is 22.1 eV/A, on atom 3 (O), after step 0; 22.0 are" in found.text
+    )
+    assert j.forces(pair(0.1), 7) is None
+    assert judge(force_spike_eV_per_A=1.0).spike(2.0, 2, 0) is None
+    later = j.spike(math.inf, 2, 6)
+    assert later is not None
+    assert later.sound_step == 7  # where both forces agreed
+    early = judge()
+    conserved = early.limits.conserved_jump_eV
+    line = {"temperature_K": 300.0, "potential_eV": -5.0}
+    assert early.line(0, {**line, "conserved_eV": 0.0}) is None
+    assert early.line(2, {**line, "conserved_eV": 2.9 * conserved}) is None  # it may relax
+    found = early.line(4, {**line, "conserved_eV": 6.0 * conserved})
+    assert found is not None
+    assert found.text.endswith("; step 2 was good")
+
+
+def test_memory_of_ipi_and_of_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    physics = {**vars(PHYSICS), "multiple_steps": False}
+    dog = Watchdog(
+        *(tmp_path, WatchdogSettings(memory_growth_MB=100.0), LIMITS, Physics(**physics)),
+        *(NUMBERS, np.array([True] * 3), {}),
+        seed=1,
+    )
+    dog.started(Segment(False, 10), 0)
+    assert read_events(tmp_path)[-1]["text"] == "i-PI starts with single steps up to step 10"
+    beat = Heartbeat(0, 0.0, 1.0, 300.0, -1.0, 5.0, 10, ipi_pid=7, ipi_memory_MB=500.0)
+    assert dog.beat(beat) is None
+    monkeypatch.setattr("dmts_ipi.watchdog.guard.MEMORY_SETTLES_S", -1.0)
+    assert dog.beat(replace(beat, ipi_memory_MB=599.0)) is None
+    found = dog.beat(replace(beat, ipi_memory_MB=601.0))
+    assert found is not None
+    assert (found.kind, found.cause, found.culprit) == ("memory", "process", "i-pi")
+    assert "i-pi has grown from 500 to 601 MB" in found.text
+
+
 def test_drift_is_judged_in_nve_only() -> None:
     nve = judge(Physics(**{**vars(PHYSICS), "ensemble": "nve"}), drift_eV_per_atom=0.01)
     for j, kind in ((nve, "drift"), (judge(drift_eV_per_atom=0.01), None)):
@@ -292,6 +339,9 @@ def test_the_watchdog_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.Monk
         def take(self) -> list[Pair]:
             pairs, self.pairs = self.pairs, []
             return pairs
+
+        def take_peaks(self) -> dict[str, tuple[float, int]]:
+            return {}
 
         def forget(self) -> None:
             pass

@@ -73,6 +73,8 @@ class Heartbeat:
     potential_eV: float
     remaining_s: float
     total_steps: int
+    ipi_pid: int = 0
+    ipi_memory_MB: float = 0.0
 
 
 class Stop(RunFault):
@@ -87,8 +89,8 @@ class Guard(Protocol):
     def segment(self, step: int, total_steps: int) -> Segment:
         """How i-PI is to be started at a step."""
 
-    def started(self, segment: Segment, step: int) -> None:
-        """i-PI was started so."""
+    def started(self, segment: Segment, step: int, found: bool = False) -> None:
+        """i-PI was started so, or was ``found`` running so."""
 
     def lines(self, step: int, columns: dict[str, float]) -> Verdict | None:
         """Judges one new line of properties."""
@@ -98,6 +100,9 @@ class Guard(Protocol):
 
     def driver_started(self, name: str) -> None:
         """A driver was started (again): what was heard of it before does not count."""
+
+    def hearing(self, name: str) -> bool | None:
+        """Whether a driver answers; None: it cannot be heard."""
 
     def hung(self, answer_limit_s: float, evaluation_limit_s: float) -> str:
         """Name of a driver that has stopped answering, or evaluates for longer than the limit."""
@@ -129,7 +134,7 @@ class NoGuard:
     def segment(self, step: int, total_steps: int) -> Segment:
         return Segment(False, total_steps)
 
-    def started(self, segment: Segment, step: int) -> None:
+    def started(self, segment: Segment, step: int, found: bool = False) -> None:
         return None
 
     def lines(self, step: int, columns: dict[str, float]) -> Verdict | None:
@@ -139,6 +144,9 @@ class NoGuard:
         return None
 
     def driver_started(self, name: str) -> None:
+        return None
+
+    def hearing(self, name: str) -> bool | None:
         return None
 
     def hung(self, answer_limit_s: float, evaluation_limit_s: float) -> str:

@@ -24,6 +24,7 @@ class WatchdogSettings(StrictModel):
     difference_max_eV_per_A: Positive | None = None  # one atom; 60 x the student's RMSE
     difference_rms_eV_per_A: Positive | None = None  # mean over the window; 8 x its RMSE
     difference_window_steps: int = Field(default=50, ge=1)
+    force_spike_eV_per_A: Positive = 10.0  # of the student, beside 3 x the teacher's largest force
     temperature_probability: float = Field(default=1e-12, gt=0, lt=0.5)  # of each tail
     temperature_tolerance: float = Field(default=0.2, ge=0)  # on top of it, relative
     potential_jump_sigma: Positive = 12.0  # between two lines, in canonical standard deviations
@@ -38,3 +39,7 @@ class WatchdogSettings(StrictModel):
     restarts_max: int = Field(default=30, ge=0)  # of processes, per hour; 0: none is restarted
     stall_limit_s: Positive | None = None  # 60 s and 30 x the time of a line; null: measured
     memory_growth_MB: Positive = 4000.0  # of a driver since its first minute
+    # `dmts-ipi watchdog`: commands that start again what others started; null: a person does
+    restart_ipi: str | None = None
+    restart_teacher: str | None = None
+    restart_student: str | None = None

@@ -11,6 +11,7 @@ from dmts_ipi.core.errors import InputError
 
 from . import outputs
 from .folder import INPUT
+from .transport import with_sockets
 from .validate import TEACHER, InputFacts, parse_xml, read_checkpoint
 
 RESTART, RESUME, BEGIN = "RESTART", "resume.xml", "begin.xml"
@@ -111,13 +112,17 @@ def prepare_resume(
         seed: new random numbers; None: those of the checkpoint.
     """
     text = edited(state.path.read_bytes(), total_steps, weights, seed)
+    text = with_sockets(text, (folder / INPUT).read_bytes(), facts.sockets)
     resume = folder / RESUME
     temporary = folder / (RESUME + ".new")
     temporary.write_bytes(text)
     read_checkpoint(temporary)
     temporary.replace(resume)
     for path in output_files(folder, facts):
-        outputs.cut(path, state.step)
+        if state.step == 0:  # i-PI writes them anew, and would keep a backup of what it finds
+            path.unlink(missing_ok=True)
+        else:
+            outputs.cut(path, state.step)
     discard_after(folder, facts, state.step)
     (folder / RESTART).unlink(missing_ok=True)
     return resume
@@ -132,21 +137,29 @@ def prepare_begin(
 ) -> Path:
     """Makes the folder as if nothing had run yet, because no checkpoint will do; see above.
 
-    Returns i-PI's input: ``input.xml`` itself, or a copy with other weights, length or seed.
+    Returns i-PI's input: ``input.xml`` itself, or a copy with other weights, length, seed or
+    sockets.
     """
     prepare_start(folder, facts)
     raw = (folder / INPUT).read_bytes()
-    if total_steps == facts.total_steps and seed is None and weights == read_weights(folder):
+    placed = with_sockets(raw, raw, facts.sockets)
+    same = total_steps == facts.total_steps and seed is None and placed == raw
+    if same and weights == read_weights(folder):
         return folder / INPUT
     begin = folder / BEGIN
-    begin.write_bytes(edited(raw, total_steps, weights, seed))
+    begin.write_bytes(edited(placed, total_steps, weights, seed))
     return begin
 
 
 def read_weights(folder: Path) -> list[Weights]:
     """Forcefield and MTS weights of every force of ``input.xml``, in their order."""
+    return weights_of(folder / INPUT)
+
+
+def weights_of(file: Path) -> list[Weights]:
+    """The same of any input or checkpoint."""
     found = []
-    for force in parse_xml(folder / INPUT).findall("system/forces/force"):
+    for force in parse_xml(file).findall("system/forces/force"):
         words = (force.findtext("mts_weights") or "1").strip().strip("[]").replace(",", " ")
         name = force.get("forcefield", "").strip()
         found.append((name, tuple(float(w) for w in words.split())))

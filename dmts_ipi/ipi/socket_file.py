@@ -1,8 +1,9 @@
-"""Socket files that a killed i-PI leaves behind."""
+"""Sockets of an earlier i-PI: files that it left behind, ports that somebody holds."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import time
 
@@ -19,9 +20,10 @@ def free_socket(at: Socket) -> None:
     A process that was just killed still takes connections until its last thread is gone, and
     then drops them: that end is waited for. A living i-PI keeps the connection.
     """
-    if at.mode != "unix":
-        return
     deadline = time.monotonic() + SOCKET_LIMIT_S
+    if at.mode != "unix":
+        _free_port(at, deadline)
+        return
     while at.path.exists():
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(SOCKET_LIMIT_S)
@@ -40,6 +42,23 @@ def free_socket(at: Socket) -> None:
             raise InputError(
                 "socket", at.path, "is in use; stop that i-PI, or change <address> in input.xml"
             )
+
+
+def _free_port(at: Socket, deadline: float) -> None:
+    """Refuses a port of this machine that somebody listens on until the deadline."""
+    while True:
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as i-PI does
+                probe.bind((at.address, at.port))
+            return
+        except OSError as error:  # of another kind: i-PI says what is wrong with the address
+            if error.errno != errno.EADDRINUSE:
+                return
+        if time.monotonic() > deadline:
+            remedy = "is in use; stop that program, or change <port> in input.xml"
+            raise InputError("port", f"{at.address}:{at.port}", remedy)
+        time.sleep(0.1)
 
 
 def _dropped(probe: socket.socket, deadline: float) -> bool:

@@ -16,36 +16,22 @@ from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.core.supervision import Event, Guard, Heartbeat, Plan, Segment, Stop, Verdict
 
 from . import resume
+from .ends import BROKEN, DISK, how, process_event, reason
+from .external import UNKNOWN, NeedsPerson
 from .folder import RunFolder
 from .launch import Child, Signals, stop, wait_any
+from .processes import resident_MB
 from .socket_file import free_socket
+from .tending import DRIVER_LIMIT_S, Driver, Drivers, Hooks
 from .validate import InputFacts
 from .watch import Limits, Progress, Watch
 
+__all__ = ["Driver", "Hooks", "Supervisor"]
+
 TICK_S = 0.5
 STOP_LIMIT_S, BROKEN_LIMIT_S = 20.0, 2.0  # i-PI is asked to stop; it is known to hear nothing
-DRIVER_LIMIT_S = 5.0
 PRUNE_EVERY_S = 5.0
 EXIT = "EXIT"
-# what i-PI's log says when its poll thread has died: it hangs from then on
-BROKEN = ("Exception in thread", "ConnectionResetError", "BrokenPipeError")
-DISK = ("No space left on device", "Errno 28")
-
-
-@dataclass
-class Driver:
-    """A driver's process, and when it is to be started again."""
-
-    child: Child
-    restart_at: float | None = None
-
-
-@dataclass
-class Hooks:
-    """What the command line wants to hear: one line at a time, progress at every tick."""
-
-    say: Callable[[str], None] = lambda line: None
-    progress: Callable[[Progress], None] = lambda progress: None
 
 
 @dataclass
@@ -69,34 +55,68 @@ class Supervisor:
     guard: Guard
     ipi: Callable[[str], Child]
     drivers: Sequence[Driver]
+    lasting: bool = False  # others started them: nothing is ended that may go on without us
     first: int = 0
     begun: bool = False  # i-PI was about to be started: before, nothing has happened
     sound_step: int | None = None  # the last good step, where the state on disk is no longer
     watch: Watch = field(init=False)
     _child: Child | None = None
     _stalls: int = 0
+    _why: str = ""  # i-PI is about to be started again
+    _leave: bool = False  # i-PI goes on without us
+    _over: bool = False  # nothing is left to do for anybody
 
     def __post_init__(self) -> None:
         self._weights = resume.read_weights(self.folder.path)
         properties = self.facts.output("properties")
         assert properties is not None  # read_input demands it
         self._properties = self.folder.path / properties.filename
+        self._drivers = Drivers(self.drivers, self.hooks, self.guard)
 
-    def run(self, state: resume.State | None, signals: Signals) -> int | None:
+    def of_others(self, missing_s: float) -> None:
+        """Others start the processes. At the end of the session nothing is ended that may go on.
+
+        Args:
+            missing_s: a driver that is neither seen nor heard for so long is not there.
+        """
+        self.lasting, self._drivers.missing_s = True, missing_s
+
+    @property
+    def ipi_pid(self) -> int:
+        """Process id of i-PI; 0: none runs."""
+        child = self._child
+        return child.pid if child and child.status is None and not child.unseen else 0
+
+    def attach(self, ipi: Child, step: int) -> None:
+        """Takes over an i-PI that runs; ``step`` is the last one on disk."""
+        p = Progress(step, self.facts.total_steps, self.facts.outer_step_fs)
+        self._follow_lines(p)
+        self.first, self.begun, self._child = step, True, ipi
+
+    def _follow_lines(self, first: Progress) -> None:
+        temperature_K = self.facts.temperature_K
+        self.watch = Watch(self._properties, first, temperature_K, self.limits)
+        self._drivers.watch = self.watch
+
+    def run(
+        self, state: resume.State | None, signals: Signals, found: Segment | None = None
+    ) -> int | None:
         """Runs to the end of the run.
 
         Args:
             state: the checkpoint to begin with; None: from the beginning.
             signals: SIGINT and SIGTERM end the session.
+            found: what an i-PI does that was taken over by ``attach``.
 
         Raises:
             DmtsError: what ended the run early.
         """
-        self.first = state.step if state else 0
+        if found is None:
+            self.first = state.step if state else 0
         plan = Plan()
         try:
             while True:
-                segment = self._prepare(state, plan)
+                segment, found = found or self._prepare(state, plan), None
                 try:
                     number = self._segment(segment, signals)
                     if number is not None:
@@ -106,14 +126,21 @@ class Supervisor:
                     plan = self._after(event)
                 states = resume.checkpoints(self.folder.path, self.facts)
                 if plan == Plan() and states and states[0].step >= self.facts.total_steps:
+                    self._over = True
                     return None
+                self._why = self._why or f"its part up to step {segment.until_step} is done"
                 state = resume.state_for(self.folder.path, self.facts, plan.before_step)
+        except Stop:
+            self._over = True
+            raise
         finally:
             self._stop_all()
 
     def _prepare(self, state: resume.State | None, plan: Plan) -> Segment:
         """Outputs, checkpoint and sockets as i-PI must find them; ``_child`` is ready to start."""
         path, step = self.folder.path, state.step if state else 0
+        if self._child is not None and self._child.started and self._child.status is None:
+            raise NeedsPerson(f"i-PI (process {self._child.pid}) cannot be ended; end it")
         segment = self.guard.segment(step, self.facts.total_steps)
         weights = self._weights
         if segment.single_steps:
@@ -135,7 +162,7 @@ class Supervisor:
         if self.begun:
             before = self.watch.progress
             p.steady_steps, p.steady_s = before.steady_steps, before.steady_s
-        self.watch = Watch(self._properties, p, self.facts.temperature_K, self.limits)
+        self._follow_lines(p)
         self._child, self.begun, self.sound_step = self.ipi(file.name), True, None
         return segment
 
@@ -147,23 +174,33 @@ class Supervisor:
         """
         ipi = self._child
         assert ipi is not None
-        ipi.start()
-        self.guard.started(segment, self.watch.progress.step)
-        for driver in self.drivers:
-            if driver.child.status is not None or not driver.child.started:
-                self._start(driver)
+        found = ipi.started and not ipi.unseen
+        if not found:
+            try:
+                ipi.start()
+            except NeedsPerson as error:
+                raise NeedsPerson(f"{self._why}; {error}" if self._why else str(error)) from error
+        self._why = ""
+        self.guard.started(segment, self.watch.progress.step, found)
         try:
-            return self._follow(ipi, segment, signals)
+            self._drivers.start_all(found)
+            number = self._follow(ipi, segment, signals)
+            self._leave = self.lasting and number is not None
+            return number
+        except NeedsPerson:
+            self._leave = self.lasting
+            raise
         finally:
-            broken = any(ipi.logged(words) for words in BROKEN)
-            alive = ipi.status is None
-            # before its drivers, while they still answer: it then leaves a RESTART
-            stop([ipi], 0.0 if not alive else BROKEN_LIMIT_S if broken else STOP_LIMIT_S)
+            if not self._leave:
+                broken = any(ipi.logged(words) for words in BROKEN)
+                alive = ipi.status is None
+                # before its drivers, while they still answer: it then leaves a RESTART
+                stop([ipi], 0.0 if not alive else BROKEN_LIMIT_S if broken else STOP_LIMIT_S)
 
     def _follow(self, ipi: Child, segment: Segment, signals: Signals) -> int | None:
         pruned = time.monotonic()
         while True:
-            wait_any([ipi, *(d.child for d in self.drivers)], signals, TICK_S)
+            wait_any([ipi, *self._drivers.children], signals, TICK_S)
             if signals.number is not None:
                 self.hooks.say(f"stops on {signal.Signals(signals.number).name}")
                 return signals.number
@@ -171,8 +208,7 @@ class Supervisor:
             if ipi.status is not None:
                 self._ended(ipi, segment)
                 return None
-            for driver in self.drivers:
-                self._tend(driver, ipi)
+            self._drivers.tend_all(ipi)
             if time.monotonic() - pruned > PRUNE_EVERY_S:
                 self._prune()
                 pruned = time.monotonic()
@@ -184,60 +220,20 @@ class Supervisor:
             Event: it is bad.
         """
         step = self.watch.progress.step
-        self._end_hung(self.guard.hung(self.watch.stall_limit_s, self.watch.waiting_limit_s))
+        limits_s = self.watch.stall_limit_s, self.watch.waiting_limit_s
+        self._drivers.end_hung(self.guard.hung(*limits_s))
         progress = self.watch.update()
         if progress.step > step:
             self._stalls = 0
         self.hooks.progress(progress)
-        _raise(self.guard.beat(_heartbeat(progress)))  # forces first: they say most, and earliest
+        # forces first: they say most, and earliest
+        _raise(self.guard.beat(_heartbeat(progress, ipi)))
         for at, columns in self.watch.fresh():
             _raise(self.guard.lines(at, columns))
         for words in BROKEN:
             if ipi.status is None and ipi.logged(words):
-                raise _process("ipi", f"i-PI hears no driver any more ({words})", progress.step)
-
-    def _end_hung(self, name: str) -> None:
-        """Ends a driver that hangs, by its id. i-PI asks the next one, at the same step."""
-        for driver in self.drivers:
-            if driver.child.status is None and name == driver.child.name:
-                self.guard.note("hung", self.watch.progress.step, f"{name} hangs: it is ended")
-                self.hooks.say(f"{name} hangs: it is ended")
-                driver.child.signal(signal.SIGKILL)
-                driver.child.wait(DRIVER_LIMIT_S)
-                self.watch.wait_for_start()
-
-    def _tend(self, driver: Driver, ipi: Child) -> None:
-        """Starts a dead driver again after a delay.
-
-        Raises:
-            Event: its end is not an accident.
-            RunFault: it has died too often.
-        """
-        child = driver.child
-        if child.status is None:
-            return
-        now = time.monotonic()
-        if driver.restart_at is None:
-            if ipi.wait(2.0):
-                return  # the end of i-PI is what counts
-            step, text = self.watch.progress.step, f"({how(child)}): {reason(child)}"
-            if child.status == InputError.status:
-                raise Event(Verdict("input", f"{child.name} ended {text}", step, step, "fault"))
-            if child.logged(": error: evaluation "):
-                raise Event(Verdict("model", f"{child.name} ended {text}", step, step, "physics"))
-            child.close()  # its end is known
-            delay = self.guard.restart_delay_s(child.name, text, step)
-            driver.restart_at = now + delay
-            self.hooks.say(f"{child.name} ended {text}; it is started again")
-            self.watch.wait_for_start()
-        if driver.restart_at is not None and now >= driver.restart_at:
-            self._start(driver)
-            self.watch.wait_for_start()
-
-    def _start(self, driver: Driver) -> None:
-        driver.restart_at = None
-        driver.child.start()
-        self.guard.driver_started(driver.child.name)
+                text = f"i-PI hears no driver any more ({words})"
+                raise process_event("ipi", text, progress.step)
 
     def _after(self, event: Event) -> Plan:
         """What to do about an event.
@@ -253,12 +249,9 @@ class Supervisor:
         if verdict.cause == "physics":
             self.sound_step = verdict.sound_step
         plan = self.guard.decide(verdict, step)
-        for driver in self.drivers:
-            child = driver.child
-            hangs = verdict.kind == "stall" and self._stalls > 1
-            if child.status is None and (hangs or verdict.culprit == child.name):
-                child.signal(signal.SIGKILL)
-                child.wait(DRIVER_LIMIT_S)
+        self._why = verdict.text
+        stalled = verdict.kind == "stall" and self._stalls > 1
+        self._drivers.end_culprits(verdict, stalled)
         if plan.before_step is None:
             self.hooks.say("i-PI is started again from its newest checkpoint")
         else:
@@ -272,26 +265,41 @@ class Supervisor:
             Event: it was not.
         """
         states = resume.checkpoints(self.folder.path, self.facts)
-        if ipi.status == 0 and states and states[0].step >= segment.until_step:
+        well = ipi.status in (0, UNKNOWN)
+        if well and states and states[0].step >= segment.until_step:
             return
         step = self.watch.progress.step
         if any(ipi.logged(words) for words in DISK):
             text = f"disk full at step {step}; the last checkpoint is good: make room and run again"
             raise Event(Verdict("disk", text, step, step, "fault"))
-        if ipi.status == 0 and (self.folder.path / EXIT).exists():
+        if well and (self.folder.path / EXIT).exists():
             raise Stop(f"stopped by the file EXIT at step {step}; run again to go on")
         text = f"i-PI ended ({how(ipi)}) at step {step} of {self.facts.total_steps}: {reason(ipi)}"
         if ipi.logged(": error: evaluation "):  # of a model within i-PI
             raise Event(Verdict("model", text, step, step, "physics"))
-        raise _process("ipi", text, step)
+        raise process_event("ipi", text, step)
 
     def _prune(self) -> None:
         resume.prune(self.folder.path, self.facts, self.folder.config.keep_checkpoints)
 
+    def _detach(self) -> None:
+        """Ends what we started of a run that is over; all else goes on."""
+        children = self._drivers.children
+        stop([c for c in children if c.ours and self._over], DRIVER_LIMIT_S)
+        for child in children:
+            if self._over and child.status is None and not child.unseen:
+                self.hooks.say(f"{child.name} (process {child.pid}) still waits for i-PI")
+            child.close()
+        if self._child is not None:
+            self._child.close()
+
     def _stop_all(self) -> None:
+        if self.lasting:
+            self._detach()
+            return
         if self._child is not None:
             stop([self._child], 0.0)  # stopped already, unless something else was raised
-        stop([d.child for d in self.drivers], DRIVER_LIMIT_S)
+        stop(self._drivers.children, DRIVER_LIMIT_S)
         for at in self.facts.sockets.values():
             if at.mode == "unix":
                 with contextlib.suppress(OSError):
@@ -305,11 +313,8 @@ def _raise(verdict: Verdict | None) -> None:
         raise Event(verdict)
 
 
-def _process(kind: str, text: str, step: int) -> Event:
-    return Event(Verdict(kind, text, step, step, "process"))
-
-
-def _heartbeat(p: Progress) -> Heartbeat:
+def _heartbeat(p: Progress, ipi: Child) -> Heartbeat:
+    pid = 0 if ipi.status is not None else ipi.pid
     return Heartbeat(
         step=p.step,
         time_ps=p.time_ps,
@@ -318,21 +323,6 @@ def _heartbeat(p: Progress) -> Heartbeat:
         potential_eV=p.potential_eV,
         remaining_s=p.remaining_s,
         total_steps=p.total_steps,
+        ipi_pid=pid,
+        ipi_memory_MB=resident_MB(pid) if pid else 0.0,
     )
-
-
-def how(child: Child) -> str:
-    """How a process ended, in words."""
-    status = child.status
-    if status is not None and status < 0:
-        return f"killed by {signal.Signals(-status).name}"
-    return f"exit status {status}"
-
-
-def reason(child: Child) -> str:
-    """The line of a log that says most: an error if there is one, else the last."""
-    if child.status == -signal.SIGKILL:
-        return "killed from outside (out of memory?); run again to resume"
-    lines = child.tail(40)
-    errors = [x for x in lines if "error" in x.lower()]
-    return (errors or lines or ["nothing in its log"])[-1].strip()

@@ -123,6 +123,11 @@ class Watch:
         self._last_news, self._waits_for_start = time.monotonic(), True
 
     @property
+    def waited_s(self) -> float:
+        """Time since the last news, s."""
+        return time.monotonic() - self._last_news
+
+    @property
     def waiting_limit_s(self) -> float:
         """How long the next line may take, s: more where something has just been started."""
         started = self._origin is not None and not self._waits_for_start
@@ -202,8 +207,13 @@ class Watch:
 
 
 def check_room(folder: Path, free_MB: float, kind: type[InputError] | type[RunFault]) -> None:
-    """Raises ``kind`` when the disk has less room than this."""
-    free = shutil.disk_usage(folder).free / 1e6
+    """Raises ``kind`` when the disk has less room than this, or the folder is gone."""
+    try:
+        free = shutil.disk_usage(folder).free / 1e6
+    except OSError as error:
+        if kind is InputError:
+            raise InputError("folder", folder, f"{error.strerror}") from error
+        raise RunFault(f"the folder of the run is gone ({error.strerror}: {folder})") from error
     if free >= free_MB:
         return
     if kind is InputError:

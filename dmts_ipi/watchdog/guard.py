@@ -21,7 +21,7 @@ from dmts_ipi.core.supervision import Heartbeat, Plan, Segment, Verdict
 from dmts_ipi.core.watch_settings import WatchdogSettings
 
 from .difference import Distribution
-from .endpoints import Addresses
+from .endpoints import Addresses, Announced
 from .journal import LIVE, Journal, write_record
 from .judge import Judge
 from .listener import Health, Listener, Pair
@@ -30,6 +30,7 @@ from .thresholds import Physics, Thresholds
 
 LIVE_EVERY_S, SAVE_EVERY_S = 1.0, 30.0
 FRAMES = "rewinds.extxyz"
+MEMORY_SETTLES_S = 60.0
 ANSWER_LIMIT_S = 15.0  # a driver that is alive answers at once, whatever its model does
 
 
@@ -55,7 +56,7 @@ class Watchdog:
         physics: Physics,
         numbers: np.ndarray,
         pbc: np.ndarray,
-        telemetry: Mapping[str, Addresses],
+        telemetry: Mapping[str, Addresses | Announced],
         seed: int,
     ) -> None:
         self.folder, self.settings, self.limits, self.physics = folder, settings, limits, physics
@@ -84,17 +85,19 @@ class Watchdog:
         """See ``Guard``."""
         return self.policy.segment(step, total_steps)
 
-    def started(self, segment: Segment, step: int) -> None:
+    def started(self, segment: Segment, step: int, found: bool = False) -> None:
         """See ``Guard``."""
         self._segment, self._first_step, self._line_step = segment, step, step
-        self._state = "single steps" if segment.single_steps else "multiple steps"
+        single = segment.single_steps or not self.physics.multiple_steps
+        self._state = "single steps" if single else "multiple steps"
         self.judge.restarted(step)
         self._teacher = (0, 0)
         if self.listener is not None:
             self.listener.pairing = not segment.single_steps
             self.listener.forget()
         until = f"up to step {segment.until_step}"
-        self.note("start", step, f"i-PI starts with {self._state} {until}")
+        how = "runs" if found else "starts"
+        self.note("start", step, f"i-PI {how} with {self._state} {until}")
         self._write_live(force=True)
 
     def lines(self, step: int, columns: dict[str, float]) -> Verdict | None:
@@ -105,7 +108,7 @@ class Watchdog:
     def beat(self, beat: Heartbeat) -> Verdict | None:
         """See ``Guard``."""
         self._beat = beat
-        found = self._pairs() or self._memory()
+        found = self._pairs() or self._spike() or self._memory(beat)
         self._write_live()
         return found
 
@@ -122,6 +125,17 @@ class Watchdog:
                 return found
         return None
 
+    def _spike(self) -> Verdict | None:
+        """Judges the student's largest force in any inner step; what moves nothing is let pass."""
+        if self.listener is None:
+            return None
+        peaks = self.listener.take_peaks()
+        if "teacher" in peaks:
+            self.judge.usual(peaks["teacher"][0])
+        if "student" not in peaks or self._segment.single_steps:
+            return None
+        return self.judge.spike(*peaks["student"], self._line_step)
+
     def _step_of(self, pair: Pair) -> int:
         """Outer step of a pair: the teacher is asked once per outer step, and once at the start.
 
@@ -136,31 +150,40 @@ class Watchdog:
             return self._line_step
         return self._first_step + pair.evaluation - 1
 
-    def _memory(self) -> Verdict | None:
-        if self.listener is None:
-            return None
+    def _memory(self, beat: Heartbeat) -> Verdict | None:
+        """Growth of a process since its first minute."""
+        health = {} if self.listener is None else self.listener.health
+        sizes = {role: (h.pid, h.memory_MB) for role, h in health.items()}
+        sizes["i-pi"] = (beat.ipi_pid, beat.ipi_memory_MB)
         now = time.monotonic()
-        for role, health in self.listener.health.items():
-            if not health.pid or health.memory_MB <= 0:
+        for name, (pid, size) in sizes.items():
+            if not pid or size <= 0:
                 continue
-            since, first = self._first_memory.setdefault(health.pid, (now, health.memory_MB))
-            if now - since < 60.0:
-                self._first_memory[health.pid] = (since, max(first, health.memory_MB))
-            elif health.memory_MB > first + self.settings.memory_growth_MB:
-                del self._first_memory[health.pid]
+            since, first = self._first_memory.setdefault(pid, (now, size))
+            if now - since < MEMORY_SETTLES_S:
+                self._first_memory[pid] = (since, max(first, size))
+            elif size > first + self.settings.memory_growth_MB:
+                del self._first_memory[pid]
                 text = (
-                    f"{role} has grown from {first:.0f} to {health.memory_MB:.0f} MB in "
+                    f"{name} has grown from {first:.0f} to {size:.0f} MB in "
                     f"{(now - since) / 3600:.1f} h; {self.settings.memory_growth_MB:g} MB of "
                     "growth are allowed"
                 )
                 step = self._line_step
-                return Verdict("memory", text, step, step, "process", culprit=role)
+                return Verdict("memory", text, step, step, "process", culprit=name)
         return None
 
     def driver_started(self, name: str) -> None:
         """See ``Guard``."""
         if self.listener is not None and name in self.listener.health:
             self.listener.health[name] = Health()
+
+    def hearing(self, name: str) -> bool | None:
+        """See ``Guard``."""
+        if self.listener is None or (health := self.listener.health.get(name)) is None:
+            return None
+        heard = max(health.last_answer, health.last_news)
+        return time.monotonic() - heard < ANSWER_LIMIT_S
 
     def hung(self, answer_limit_s: float, evaluation_limit_s: float) -> str:
         """See ``Guard``. Only a driver that has answered before can stop answering."""

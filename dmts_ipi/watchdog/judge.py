@@ -14,6 +14,9 @@ from .difference import Distribution
 from .listener import Pair
 from .thresholds import Physics, Thresholds
 
+SPIKE = 3.0  # times the teacher's largest force, on top of the limit
+EARLY = 3.0  # times the limit of the conserved energy before the equilibration is over
+
 
 class Judge:
     """Looks at everything in the order of its steps; ``restarted`` after every rewind.
@@ -30,6 +33,7 @@ class Judge:
         self.pair: Pair | None = None  # the last one
         self._window: deque[float] = deque(maxlen=limits.window)
         self._reference: float | None = None  # conserved quantity, eV
+        self._usual = 0.0  # largest force of the teacher so far, eV/A
         self.restarted(0)
 
     def restarted(self, step: int) -> None:
@@ -70,8 +74,12 @@ class Judge:
         model it came from: its work is in no potential energy.
         """
         before, self._energies[key] = self._energies.get(key), energy
-        if before is None or step < self.limits.equilibration_steps:
+        if before is None:
             return None
+        if step < self.limits.equilibration_steps:
+            if key == "potential":
+                return None
+            limit_eV *= EARLY
         change = energy - before
         if not abs(change) > limit_eV:
             return None
@@ -113,6 +121,30 @@ class Judge:
         self.sound_pair = step
         return None
 
+    def usual(self, force_eV_per_A: float) -> None:
+        """Takes the largest force of the teacher at an outer step."""
+        if math.isfinite(force_eV_per_A):
+            self._usual = max(self._usual, force_eV_per_A)
+
+    def spike(self, force_eV_per_A: float, atom: int, line: int) -> Verdict | None:
+        """Judges the largest force of the student, between outer steps too, from the first on.
+
+        Args:
+            force_eV_per_A: of one atom.
+            atom: from 0.
+            line: step of the last line on disk.
+        """
+        limit = self.limits.force_spike_eV_per_A + SPIKE * self._usual
+        if self._usual <= 0 or force_eV_per_A <= limit:
+            return None
+        step = max(line, self.sound_pair)
+        text = (
+            f"a force of the student is {force_eV_per_A:.1f} eV/A, on atom {atom} "
+            f"({chemical_symbols[int(self.numbers[atom])]}), after step {step}; {limit:.1f} are "
+            f"allowed, {self._usual:.1f} is the teacher's largest so far"
+        )
+        return self._verdict("spike", text, step, step)
+
     def _where(self, pair: Pair, step: int) -> str:
         d = pair.difference
         text = (
@@ -127,4 +159,5 @@ class Judge:
         )
 
     def _verdict(self, kind: str, text: str, step: int, sound: int) -> Verdict:
-        return Verdict(kind, text, step, min(sound, step), "physics")
+        sound = min(sound, step)
+        return Verdict(kind, f"{text}; step {sound} was good", step, sound, "physics")

@@ -27,6 +27,7 @@ class Physics:
     properties_stride: int
     checkpoint_stride: int
     keep_checkpoints: int
+    multiple_steps: bool = True  # False: the run is one of single time steps throughout
 
     def steps(self, time_fs: float) -> int:
         """Outer steps that cover a time."""
@@ -41,6 +42,7 @@ class Thresholds:
     difference_rms_eV_per_A: float
     window: int
     temperature_K: tuple[float, float]
+    force_spike_eV_per_A: float
     potential_jump_eV: float
     conserved_jump_eV: float
     drift_eV: float
@@ -78,6 +80,7 @@ def thresholds(settings: WatchdogSettings, physics: Physics, rmse: float | None)
         difference_rms_eV_per_A=settings.difference_rms_eV_per_A or rms,
         window=settings.difference_window_steps,
         temperature_K=temperature_band(settings, physics),
+        force_spike_eV_per_A=settings.force_spike_eV_per_A,
         potential_jump_eV=settings.potential_jump_sigma * sigma,
         conserved_jump_eV=settings.conserved_jump_sigma * sigma,
         drift_eV=settings.drift_eV_per_atom * physics.n_atoms,

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -44,23 +44,23 @@ class Failed(Exception):
 
 @dataclass
 class Run:
-    """A run under way."""
+    """A run under way; ``hands``: what a person started, where ``process`` is the watchdog."""
 
     folder: Path
     process: subprocess.Popen[str]
     seen: set[int]
+    hands: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def pid(self, who: str) -> int:
         """Process id of i-PI or of a driver; waits for it."""
         end = time.monotonic() + LIMIT_S
         while time.monotonic() < end:
-            for pid in descendants(self.process.pid):
-                self.seen.add(pid)
+            for pid in self.everybody():
                 try:
                     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 except OSError:
                     continue
-                if any(Path(w.decode()).name.startswith(PROGRAMS[who].decode()) for w in words[:4]):
+                if any(Path(w.decode()).name.startswith(PROGRAMS[who].decode()) for w in words[:6]):
                     return pid
             time.sleep(0.05)
         raise Failed(f"no process of {who}")
@@ -68,6 +68,9 @@ class Run:
     def everybody(self) -> list[int]:
         """All processes of the run."""
         found = [self.process.pid, *descendants(self.process.pid)]
+        for hand in self.hands:
+            if hand.poll() is None:
+                found += [hand.pid, *descendants(hand.pid)]
         self.seen.update(found)
         return found
 
@@ -101,6 +104,43 @@ def start(folder: Path) -> Run:
         env={**environment(), "PYTHONPATH": path},
     )
     return Run(folder, process, set())
+
+
+def watchdog(folder: Path) -> subprocess.Popen[str]:
+    """``dmts-ipi watchdog`` in the background; it may start again what ends."""
+    return subprocess.Popen(
+        command("watchdog", folder, "--restart", "--report-every-s", 100, "--stall-limit-s", 12),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**environment(), "PYTHONPATH": f"{HERE}:{HERE.parent}"},
+    )
+
+
+def by_hand(folder: Path) -> Run:
+    """The three scripts of a run folder, and the watchdog beside them."""
+    hands = []
+    for name in ("ipi", "teacher", "student"):
+        with open(folder / "logs" / f"hand-{name}.log", "ab") as log:
+            hands.append(
+                subprocess.Popen(
+                    [f"./start_{name}.sh"],
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**environment(), "PYTHONPATH": f"{HERE}:{HERE.parent}"},
+                )
+            )
+    return Run(folder, watchdog(folder), set(), hands)
+
+
+def kill_watchdog(run: Run) -> None:
+    """The run goes on without it; the next one takes it over."""
+    run.everybody()
+    run.process.kill()
+    run.process.communicate()
+    run.process = watchdog(run.folder)
 
 
 def prepare(folder: Path, teacher: str = "", student: str = "") -> Path:
@@ -151,7 +191,7 @@ def by_signal(who: str, number: int, seconds: float = 0.0) -> Callable[[Run], No
     """Sends a signal; with ``seconds`` SIGCONT follows."""
 
     def inject(run: Run) -> None:
-        pid = run.pid(who)
+        pid = run.process.pid if who == "run" else run.pid(who)
         os.kill(pid, number)
         if seconds:
             time.sleep(seconds)
@@ -212,14 +252,15 @@ class Kind:
     """A fault: how it is injected, what must become of the run.
 
     ``status`` of the session that it hits; ``then``: done before a second session, which must
-    finish. ``equal``: the trajectory must equal the unbroken one. ``verdict``: one of the
-    journal's kinds of verdict must be there.
+    finish. ``by_hand``: under ``dmts-ipi watchdog``. ``equal``: the trajectory must equal the
+    unbroken one. ``verdict``: one of the journal's kinds of verdict must be there.
     """
 
     inject: Callable[[Run], None] | None = None
     model: tuple[str, str] | None = None  # role and fault of its calculator
     status: int = 0
     then: Callable[[Path], None] | None = None
+    by_hand: bool = False
     equal: bool = True
     verdict: tuple[str, ...] = ()
 
@@ -228,12 +269,16 @@ def nothing(folder: Path) -> None:
     """No change between two sessions."""
 
 
-SPIKE = ("difference", "temperature", "runaway", "jump")
+SPIKE = ("spike", "difference", "temperature", "runaway", "jump")
 KINDS: dict[str, Kind] = {
     **{f"kill_{w}": Kind(by_signal(w, signal.SIGKILL)) for w in PROGRAMS},
     **{f"term_{w}": Kind(by_signal(w, signal.SIGTERM)) for w in PROGRAMS},
     **{f"stop_5s_{w}": Kind(by_signal(w, signal.SIGSTOP, 5.0)) for w in PROGRAMS},
     **{f"stop_{w}": Kind(by_signal(w, signal.SIGSTOP)) for w in PROGRAMS},
+    "stop_5s_run": Kind(by_signal("run", signal.SIGSTOP, 5.0)),
+    "term_run": Kind(by_signal("run", signal.SIGTERM), status=143, then=nothing),
+    **{f"hand_{w}": Kind(by_signal(w, signal.SIGKILL), by_hand=True) for w in PROGRAMS},
+    "hand_watchdog": Kind(kill_watchdog, by_hand=True),
     "kill_run": Kind(kill_run, status=-signal.SIGKILL, then=nothing),
     "kill_all": Kind(kill_all, status=-signal.SIGKILL, then=nothing),
     "truncated": Kind(kill_all, status=-signal.SIGKILL, then=truncate_newest),
@@ -264,7 +309,7 @@ def one(kind: Kind, folder: Path, reference: Path, rng: random.Random) -> str:
         mark = folder.parent / f"{folder.name}-once"
         keywords[role] = f', "fault": "{fault}", "at": {at}, "once": "{mark}"'
     prepare(folder, **keywords)
-    run = start(folder)
+    run = (by_hand if kind.by_hand else start)(folder)
     try:
         if kind.inject is not None:
             after = rng.randrange(2, STEPS // 4)
@@ -275,6 +320,9 @@ def one(kind: Kind, folder: Path, reference: Path, rng: random.Random) -> str:
         status, output = run.end()
         if status != kind.status:
             raise Failed(f"status {status}, not {kind.status}: {output.splitlines()[-1:]}")
+        for hand in run.hands:  # drivers wait for the next i-PI, as they do for people
+            hand.terminate()
+            hand.wait(60)
         cleaned(run)
         if kind.then is not None:
             kind.then(folder)
@@ -287,6 +335,8 @@ def one(kind: Kind, folder: Path, reference: Path, rng: random.Random) -> str:
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
         run.process.wait()
+        for hand in run.hands:
+            hand.wait()
     check(folder, reference if kind.equal else None)
     events = read_events(folder)
     found = [e["verdict"] for e in events if e["kind"] == "verdict"]
