@@ -15,14 +15,16 @@ from dmts_ipi.cli import main
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.frames import Frame, bursts, read_frames
 from dmts_ipi.core.molecules import bonds
+from dmts_ipi.core.neighbours import neighbour_pairs
 from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV
 from dmts_ipi.distill import label_store
-from dmts_ipi.distill.geometry import rattle, scale_cell, stretch_bonds
+from dmts_ipi.distill.geometry import rattle, scale_cell, share_protons, stretch_bonds
 from dmts_ipi.distill.label import Labeller, read_structures
 from dmts_ipi.distill.label_config import LabelConfig
 from dmts_ipi.distill.label_tasks import Schedule, Task, parse_shard, plan
 from dmts_ipi.distill.models import load_model
 from dmts_ipi.distill.sampler import Langevin, hmr_masses, relax, thermal_velocities
+from dmts_ipi.ipi.resources import inputs_folder
 
 TOY = "ase:toy_water.ToyWater"
 SHORT = {
@@ -259,6 +261,26 @@ def test_stretched_and_rattled() -> None:
     shaken = rattle(frame, 0.05, rng).positions - frame.positions
     assert shaken.std() == pytest.approx(0.05, rel=0.3)
     assert frame.forces is None
+
+
+def test_shared_protons_lie_between_two_molecules() -> None:
+    [frame] = read_frames(inputs_folder() / "water64.extxyz")
+    moved = share_protons(frame, 0.1, 2.5, np.random.default_rng(3))
+    o, h = frame.numbers == 8, frame.numbers == 1
+    d = moved.to_atoms().get_all_distances(mic=True)
+    near, second = np.sort(d[h][:, o], axis=1)[:, :2].T
+    shared = second < 1.6
+    assert 3 <= shared.sum() <= 20
+    assert np.all(near[shared] + second[shared] < 2.6)  # straight, between 2.3 and 2.5 A
+    assert np.all(near > 0.9)
+    i, j, _ = neighbour_pairs(moved.positions, moved.cell, moved.pbc, 0.6, full=False)
+    assert len(i) == len(j) == 0
+    still = np.all(moved.positions == frame.positions, axis=1)
+    assert still.sum() > 100
+    alone = Frame.from_atoms(toy_box(periodic=False))
+    np.testing.assert_array_equal(  # its molecules are far apart
+        share_protons(alone, 1.0, 2.5, np.random.default_rng(1)).positions, alone.positions
+    )
 
 
 # ---------------------------------------------------------------------- sampler

@@ -1,4 +1,5 @@
-"""Geometries made from sampled ones: scaled cells, rattled atoms, stretched X-H bonds."""
+"""Geometries made from sampled ones: scaled cells, rattled atoms, stretched X-H bonds, protons
+that two molecules share."""
 
 from __future__ import annotations
 
@@ -10,6 +11,10 @@ from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.frames import Frame
 from dmts_ipi.core.molecules import bonds, molecules
 from dmts_ipi.core.motions import whole_molecules
+from dmts_ipi.core.neighbours import neighbour_pairs
+
+ACCEPTORS = (7, 8, 9, 15, 16, 17)
+HYDROGEN_BOND_A, SHORTEST_HEAVY_A = 2.3, 2.3
 
 
 def bare(frame: Frame, source: str) -> Frame:
@@ -83,3 +88,43 @@ def stretch_bonds(
     bond = x[h] - x[a] + shifts[chosen] @ np.asarray(frame.cell, float)
     x[h] += bond * (rng.uniform(low, high, len(h)) - 1.0)[:, None]
     return stretched
+
+
+def share_protons(
+    frame: Frame, fraction: float, longest_A: float, rng: np.random.Generator
+) -> Frame:
+    """Shortens a random ``fraction`` of the hydrogen bonds X-H...Y (at least one) to an X...Y
+    distance of 2.3 to ``longest_A``, and moves the hydrogen towards the middle.
+
+    Y moves with its molecule, which stays rigid. No molecule takes part twice. A run of some ten
+    picoseconds meets such geometries once or never, so a student that has not seen them goes
+    wrong there.
+    """
+    cell, numbers = np.asarray(frame.cell, float), frame.numbers
+    shared = bare(frame, f"shared protons, X...Y below {longest_A:g} A")
+    pairs, shifts = bonds(numbers, frame.positions, cell, frame.pbc)
+    if len(pairs) == 0:
+        return shared
+    x, of = shared.positions, molecules(len(numbers), pairs)
+    donor = {int(h): (int(a), s @ cell) for (a, h), s in zip(pairs, shifts, strict=True)}
+    i, j, s = neighbour_pairs(x, cell, frame.pbc, HYDROGEN_BOND_A, full=True)
+    contact = (numbers[i] == 1) & np.isin(numbers[j], ACCEPTORS) & (of[i] != of[j])
+    places = np.flatnonzero(contact)
+    wanted = max(1, round(fraction * len(places)))
+    used: set[int] = set()
+    for k in rng.permutation(places):
+        h, y = int(i[k]), int(j[k])
+        if wanted == 0 or h not in donor or {int(of[h]), int(of[y])} & used:
+            continue
+        a, shift = donor[h]
+        to_h = x[h] - x[a] + shift
+        to_y = to_h + x[y] - x[h] + s[k] @ cell
+        long, bond = float(np.linalg.norm(to_y)), float(np.linalg.norm(to_h))
+        if to_h @ to_y < 0.8 * long * bond:  # far from straight: not a proton's way
+            continue
+        short = min(long, rng.uniform(SHORTEST_HEAVY_A, longest_A))
+        x[of == of[y]] += (short / long - 1.0) * to_y
+        x[h] += rng.uniform(min(bond, short / 2), short / 2) * to_y / long - to_h
+        used |= {int(of[h]), int(of[y])}
+        wanted -= 1
+    return shared

@@ -21,7 +21,7 @@ from dmts_ipi.core.frames import Frame, read_frames
 from dmts_ipi.core.model import ForceModel, ForceResult, check_structure
 from dmts_ipi.core.neighbours import neighbour_pairs
 
-from .geometry import bare, rattle, scale_cell, stretch_bonds
+from .geometry import bare, rattle, scale_cell, share_protons, stretch_bonds
 from .label_config import LabelConfig
 from .label_store import LabelStore
 from .label_tasks import Schedule, Task, plan
@@ -253,6 +253,8 @@ class Labeller:
             made.append(
                 stretch_bonds(sampled, c.stretch_low, c.stretch_high, c.stretch_fraction, rng)
             )
+        if c.share_every and (emitted + 2) % c.share_every == 0:
+            made.append(share_protons(sampled, c.share_fraction, c.share_longest_A, rng))
         for frame in made:
             try:
                 result = self.teacher.compute(frame.numbers, frame.positions, frame.cell, frame.pbc)

@@ -36,6 +36,13 @@ class LabelConfig(StrictModel):
     stretch_every: int = Field(
         4, ge=0, description="stretch bonds in a copy of every so many frames; 0: none"
     )
+    share_longest_A: float = Field(
+        2.6, gt=2.3, description="longest X...Y distance of a shared proton, A"
+    )
+    share_fraction: float = Field(0.1, gt=0, le=1, description="part of the X-H...Y shared")
+    share_every: int = Field(
+        0, ge=0, description="share protons in a copy of every so many frames; 0: none"
+    )
     bursts: int = Field(
         0, ge=0, description="bursts of consecutive frames with velocities, per structure"
     )
