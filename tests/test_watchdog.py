@@ -166,6 +166,9 @@ def test_temperature_and_energy_count_after_equilibration() -> None:
     assert found is not None
     assert (found.kind, found.sound_step) == ("jump", 39)
     j.restarted(38)
+    for step, value in ((38, 0.0), (39, 2.0 * conserved)):  # a teacher without an energy
+        assert j.line(step, {**line, "potential_eV": 0.0, "conserved_eV": value}) is None
+    j.restarted(38)
     assert j.line(40, {**line, "temperature_K": 0.0}) is None
     found = j.line(42, {**line, "temperature_K": high + 1})
     assert found is not None

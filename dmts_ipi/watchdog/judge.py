@@ -47,6 +47,8 @@ class Judge:
         """Judges a line: temperature, jumps of energies, drift (NVE)."""
         potential = columns.get("potential_eV", math.nan)
         conserved = columns.get("conserved_eV", math.nan)
+        if potential == 0.0:  # forces without an energy: nothing is conserved
+            conserved = 0.0
         found = (
             self._temperature(step, columns.get("temperature_K", math.nan))
             or self._jump(step, "potential", potential, self.limits.potential_jump_eV)
