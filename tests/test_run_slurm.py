@@ -1,4 +1,4 @@
-"""The SLURM script under a stand-in ``scontrol``: time limit, requeue, array, wrong input."""
+"""The launch scripts: under SLURM, by a stand-in for it, and by hand. Real processes."""
 
 from __future__ import annotations
 
@@ -11,71 +11,160 @@ from pathlib import Path
 import pytest
 from run_tools import TESTS, direct, environment, lines, make, summary, until
 
-SCRIPT = TESTS.parent / "run_scripts" / "slurm.sh"
+from dmts_ipi.ipi.folder import RunFolder
+
+ROOT = TESTS.parent
+SCRIPTS = ROOT / "run_scripts"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a cluster runs Linux")
+SLOW = 'ase:run_tools.Pair {"strength": 1.0, "delay_s": 0.03}'
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> dict[str, str]:
-    """Environment of a job: ``dmts-ipi`` of this Python, and a ``scontrol`` that takes notes."""
+    """Environment of a user: SLURM's commands, and ``dmts-ipi`` of this Python."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name, body in (
-        ("scontrol", f'echo "$@" >> {tmp_path}/scontrol.log'),
-        ("dmts-ipi", f'exec {sys.executable} -m dmts_ipi.cli "$@"'),
-    ):
+    standin = f"exec {sys.executable} {TESTS / 'slurm_standin.py'}"
+    commands = {name: f'{standin} {name} "$@"' for name in ("sbatch", "srun", "scontrol")}
+    commands["dmts-ipi"] = f'exec {sys.executable} -m dmts_ipi.cli "$@"'
+    for name, body in commands.items():
         (tools / name).write_text(f"#!/bin/sh\n{body}\n")
         (tools / name).chmod(0o755)
     path = f"{tools}:{os.environ['PATH']}"
-    return {**environment(), "PATH": path, "SLURM_JOB_ID": "42", "DMTS_VENV": str(tmp_path)}
+    return {
+        **environment(),
+        "PATH": path,
+        "SLURM_STANDIN": str(tmp_path),
+        "DMTS_VENV": str(tmp_path),
+    }
 
 
-def job(env: dict[str, str], *folders: object) -> subprocess.Popen[str]:
-    """What SLURM starts."""
+def start(env: dict[str, str], *words: object) -> subprocess.Popen[str]:
+    """A command, from the repository."""
     return subprocess.Popen(
-        ["bash", str(SCRIPT), *map(str, folders)],
+        list(map(str, words)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=env,
+        cwd=ROOT,
     )
+
+
+def slower(folder: Path) -> Path:
+    text = (folder / "input.xml").read_text()
+    (folder / "input.xml").write_text(text.replace("{k: 0.02}", "{k: 0.02, delay_s: 0.05}"))
+    return folder
+
+
+def asked(tmp_path: Path) -> list[list[str]]:
+    """What was asked of srun and scontrol."""
+    file = tmp_path / "slurm.log"
+    return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
 
 @linux
 def test_a_job_stops_before_its_limit_is_queued_again_and_goes_on(
     cluster: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = direct(make(tmp_path / "run", "--no-model-check"))
-    text = (folder / "input.xml").read_text()
-    (folder / "input.xml").write_text(text.replace("{k: 0.02}", "{k: 0.02, delay_s: 0.05}"))
-    first = job({**cluster, "SLURM_ARRAY_TASK_ID": "1"}, "not-this-one", folder)
+    folder = slower(direct(make(tmp_path / "run", "--no-model-check", "--time-ps", 0.2)))
+    job = start(cluster, "sbatch", SCRIPTS / "slurm.sh", folder)
     until(lambda: lines(folder) > 4)
-    first.send_signal(signal.SIGTERM)  # --signal=B:TERM@180
-    output, _ = first.communicate(timeout=200)
-    assert first.returncode == 0, output
-    assert "is not finished: job 42 is queued again" in output
-    assert (tmp_path / "scontrol.log").read_text() == "requeue 42\n"
-    assert summary(folder)["exit"] == "terminated"
-    (folder / "input.xml").write_text(text)
-    second = job(cluster, folder)
-    output, _ = second.communicate(timeout=200)
-    assert second.returncode == 0, output
+    job.send_signal(signal.SIGUSR1)  # --signal=B:TERM@180
+    output, _ = job.communicate(timeout=250)
+    assert job.returncode == 0, output
+    assert f"slurm.sh: {folder} is not finished: job 42 is queued again" in output
     assert "resumes at step" in output
-    assert summary(folder)["outer_steps"] == 100
-    assert (tmp_path / "scontrol.log").read_text().count("requeue") == 1
+    assert asked(tmp_path) == [["scontrol", "requeue", "42"]]
+    assert summary(folder)["outer_steps"] == 50
+    assert summary(folder)["sessions"] == 2
+    assert RunFolder(folder).properties()["step"].tolist() == list(range(0, 51, 2))
+
+
+@linux
+def test_an_array_of_replicas(cluster: dict[str, str], tmp_path: Path) -> None:
+    folders = [
+        direct(make(tmp_path / name, "--no-model-check", "--time-ps", 0.04)) for name in "ab"
+    ]
+    job = start(cluster, "sbatch", "--array=0-1", SCRIPTS / "slurm.sh", *folders)
+    output, _ = job.communicate(timeout=250)
+    assert job.returncode == 0, output
+    assert [summary(folder)["exit"] for folder in folders] == ["finished", "finished"]
+
+
+@linux
+@pytest.mark.timeout(900)  # drivers on two nodes, twice: a loaded machine takes its time
+def test_drivers_on_other_nodes(cluster: dict[str, str], tmp_path: Path) -> None:
+    """By srun over TCP, watched; stops before the limit, and goes on."""
+    folder = make(tmp_path / "run", "--no-model-check", "--time-ps", 0.2, "--teacher", SLOW)
+    env = {**cluster, "DMTS_NETWORK": "127.0.0.1"}
+    words = (SCRIPTS / "slurm_nodes.sh", folder, "--", "--report-every-s", 1)
+    job = start(env, "sbatch", *words)
+    until(lambda: lines(folder) > 4, 400)
+    job.send_signal(signal.SIGUSR1)
+    output, _ = job.communicate(timeout=400)
+    assert job.returncode == 0, output
+    assert "is queued again" in output
+    assert "resumes at step" in output
+    steps = [words for words in asked(tmp_path) if words[0] == "srun"]
+    nodes = {(Path(words[3]).name, words[1]) for words in steps}
+    assert nodes == {("nnp_driver.py", "1"), ("nc_driver.py", "0")}
+    assert len(steps) == 4
+    assert all("--network" in words for words in steps)
+    assert RunFolder(folder).properties()["step"].tolist() == list(range(0, 51, 2))
+    assert summary(folder)["watchdog"]["telemetry"]["pairs"] > 5
+    assert (folder / "network").stat().st_mode & 0o777 == 0o700
+
+
+@linux
+@pytest.mark.timeout(600)
+def test_three_processes_by_hand(cluster: dict[str, str], tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", "--no-model-check", "--time-ps", 0.04)
+    job = start(cluster, SCRIPTS / "local.sh", folder)
+    output, _ = job.communicate(timeout=500)
+    assert job.returncode == 0, output
+    assert RunFolder(folder).properties()["step"].tolist() == list(range(0, 11, 2))
+    assert "ended by SIGTERM" in (folder / "logs" / "student.log").read_text()
 
 
 @pytest.mark.parametrize(
-    ("folders", "index", "words"),
+    ("script", "words", "env", "line"),
     [
-        ([], "0", "give a run folder"),
-        (["a", "b"], "2", "array index 2: only 2 folders are given (0 to 1)"),
-        (["nothing-here"], "0", "has no run.yaml; make it with `dmts-ipi init`"),
+        ("slurm.sh", [], {}, "slurm.sh: give a run folder, made by dmts-ipi init"),
+        ("slurm.sh", ["--", "--json"], {}, "slurm.sh: give a run folder, made by dmts-ipi init"),
+        (
+            "slurm.sh",
+            ["a", "b"],
+            {"SLURM_ARRAY_TASK_ID": "2"},
+            "slurm.sh: array index 2: only 2 folders are given (0 to 1)",
+        ),
+        ("slurm.sh", ["nothing-here"], {}, "has no run.yaml; make it with `dmts-ipi init`"),
+        ("slurm_nodes.sh", ["a"], {"SLURM_JOB_NUM_NODES": "1"}, "slurm_nodes.sh: 1 node; submit"),
+        (
+            "slurm_nodes.sh",
+            ["a"],
+            {"SLURM_JOB_NUM_NODES": "2", "SLURM_SUBMIT_DIR": "/nowhere"},
+            "/nowhere/run_scripts/slurm.sh is not there; set DMTS_SCRIPTS to its folder",
+        ),
+        ("slurm_nodes.sh", [], {"SLURM_JOB_NUM_NODES": "2"}, "slurm.sh: give a run folder"),
+        ("local.sh", [], {}, "local.sh: no folder: give a run folder, made by dmts-ipi init"),
     ],
 )
-def test_wrong_input(cluster: dict[str, str], folders: list[str], index: str, words: str) -> None:
-    done = job({**cluster, "SLURM_ARRAY_TASK_ID": index}, *folders)
-    output, _ = done.communicate(timeout=100)
-    assert done.returncode == 2
-    assert words in output
+def test_wrong_input(
+    cluster: dict[str, str], script: str, words: list[str], env: dict[str, str], line: str
+) -> None:
+    job = start({**cluster, **env}, "bash", SCRIPTS / script, *words)
+    output, _ = job.communicate(timeout=250)
+    assert job.returncode == 2
+    assert line in output
     assert output.count("\n") == 1
+
+
+def test_an_option_that_slurm_lacks_is_noticed(cluster: dict[str, str], tmp_path: Path) -> None:
+    """So a stand-in that takes everything does not hide a mistake."""
+    script = tmp_path / "wrong.sh"
+    script.write_text("#!/bin/bash\n#SBATCH --node=2\n")
+    job = start(cluster, "sbatch", script)
+    output, _ = job.communicate(timeout=100)
+    assert job.returncode == 1
+    assert "unrecognized option '--node'" in output

@@ -6,12 +6,15 @@ import contextlib
 from contextlib import AbstractContextManager
 
 from dmts_ipi.core.errors import DmtsError
+from dmts_ipi.core.private import make_private_folder
 from dmts_ipi.core.supervision import Guard, NoGuard
 from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.session import telemetry_setting
-from dmts_ipi.ipi.validate import InputFacts, Socket
-from dmts_ipi.watchdog.endpoints import Addresses, addresses
+from dmts_ipi.ipi.network import KEYS, NETWORK
+from dmts_ipi.ipi.session import needs_keys, telemetry_setting
+from dmts_ipi.ipi.validate import STUDENT, InputFacts, Socket
+from dmts_ipi.watchdog.endpoints import AUTO, OFF, Addresses, Announced, addresses
 from dmts_ipi.watchdog.guard import Watchdog
+from dmts_ipi.watchdog.keys import Keys, make_keys, read_keys
 from dmts_ipi.watchdog.thresholds import Physics, thresholds
 
 
@@ -58,6 +61,7 @@ def physics_of(folder: RunFolder, facts: InputFacts, n_atoms: int) -> Physics:
         properties_stride=strides["properties"],
         checkpoint_stride=strides["checkpoint"],
         keep_checkpoints=config.keep_checkpoints,
+        multiple_steps=facts.n_inner > 1,
     )
 
 
@@ -76,14 +80,41 @@ def student_rmse(folder: RunFolder) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
-def telemetry_of(folder: RunFolder, facts: InputFacts) -> dict[str, Addresses]:
-    """Where the drivers of a run are to be heard; by role."""
-    found = {}
+def telemetry_of(folder: RunFolder, facts: InputFacts) -> dict[str, Addresses | Announced]:
+    """Where the drivers of a run are to be heard; by role. Programs of others say nothing.
+
+    Raises:
+        InputError: a wrong setting, or keys that are missing or open to others.
+    """
+    found: dict[str, Addresses | Announced] = {}
+    private = folder.path / NETWORK
     for name, at in facts.sockets.items():
-        where = addresses(telemetry_setting(folder.config, name), socket_name(at))
+        settings, model = telemetry_setting(folder.config, name), folder.config.models().get(name)
+        if model is None or model.command:
+            continue
+        if settings == AUTO and at.mode == "inet" and folder.config.network.address is not None:
+            found[name] = Announced(private / f"{name}.json", keys_of(folder))
+            continue
+        keys = private / KEYS if needs_keys(settings) else None
+        where = addresses(settings, socket_name(at), keys)
         if where is not None:
             found[name] = where
+    if facts.resident and folder.config.student is not None:
+        own = AUTO if telemetry_setting(folder.config, STUDENT) != OFF else OFF
+        where = addresses(own, facts.resident)
+        if where is not None:
+            found[STUDENT] = where
     return found
+
+
+def keys_of(folder: RunFolder) -> Keys:
+    """The keys of a run's telemetry, made if it has none yet.
+
+    Raises:
+        InputError: they are open to others, or cannot be made.
+    """
+    file = make_private_folder(folder.path / NETWORK) / KEYS
+    return read_keys(file) if file.exists() else make_keys(file)
 
 
 def socket_name(at: Socket) -> str:

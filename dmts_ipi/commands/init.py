@@ -70,6 +70,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--threads", default=None, metavar="N", help="CPU threads of each model; None: all cores")
     add("--teacher-threads", default=None, metavar="N", help="instead of --threads")
     add("--student-threads", default=None, metavar="N", help="instead of --threads")
+    add(
+        "--network",
+        default=None,
+        metavar="ADDRESS",
+        help="drivers on other nodes: TCP, and keys for telemetry. auto, or an interface (ib0), "
+        "name or address of i-PI's node; None: unix sockets",
+    )
+    add(
+        "--teacher-command",
+        default="",
+        metavar="CMD",
+        help="a program that speaks i-PI's protocol, in the place of the teacher's driver, such as "
+        "'lmp -in teacher.lmp -var address {address}'; see docs/clusters.md",
+    )
     output = parser.add_argument_group("output")
     add = output.add_argument
     add("--output-every-fs", default="10", metavar="FS", help="between lines of properties, fs")
@@ -141,7 +155,11 @@ def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
         for name, settings in config.models().items():
             _evaluate(name, settings, atoms, config.ensemble == "npt")
     config = parse(RunConfig, {**fields, "versions": versions()}, "option")
-    create_folder(target, config, atoms)
+    folder = create_folder(target, config, atoms)
+    if config.network.address is not None:
+        from .guarding import keys_of
+
+        keys_of(folder)
     return target, config, len(atoms)
 
 
@@ -179,6 +197,7 @@ def fields_of(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
         "keep_checkpoints": args.keep_checkpoints,
         "trajectory_format": shape,
         "resident": args.resident,
+        "network": {"address": args.network},
         "teacher": _model(args, "teacher"),
     }
     if args.mode != "sts":
@@ -210,6 +229,7 @@ def _model(args: argparse.Namespace, name: str) -> dict[str, Any]:
         "device": given[f"{name}_device"] or args.device,
         "dtype": given[f"{name}_dtype"],
         "threads": given[f"{name}_threads"] or args.threads,
+        "command": given["teacher_command"] if name == "teacher" else "",
     }
 
 

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from dmts_ipi.core.config import parse, read_fields
+from dmts_ipi.core.config import parse, read_fields, write_yaml
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.tasks import Task
 from dmts_ipi.distill.label_config import LabelConfig
+
+from .many import add_options, config_of, ours, run_all
 
 NAMES = {"structures": "--structure"}
 
@@ -21,6 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="YAML with the same fields; options override")
     parser.add_argument("--shard", help="do part k of N (k/N, from 1), for job arrays; the part is"
                         " added to the name of --out")  # fmt: skip
+    parser.add_argument("--shards", type=int, metavar="N", help="do all N parts, as tasks")
+    add_options(parser, "parts")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     for name, info in LabelConfig.model_fields.items():
         flag = NAMES.get(name, "--" + name.replace("_", "-"))
@@ -45,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
     from dmts_ipi.distill.label_tasks import parse_shard
 
     config = read_config(args)
+    if args.shards is not None or args.tasks is not None or args.parallel is not None:
+        return _run_shards(args, config)
     shard = parse_shard(args.shard)
-    out = args.out
-    if shard[1] > 1:
-        out = out.with_name(f"{out.stem}-{shard[0]}of{shard[1]}{out.suffix or '.extxyz'}")
+    out = part_of(args.out, *shard)
     structures = read_structures(config.structures)
     frames = read_structures([f if "@" in f else f + "@:" for f in config.frames], name="frame")
     from dmts_ipi.distill.models import load_model
@@ -82,6 +88,34 @@ def run(args: argparse.Namespace) -> int:
             f"{len(progress.stopped)} runs stopped early)"
         )
     return 0
+
+
+def part_of(out: Path, k: int, n: int) -> Path:
+    """Name of the k-th part of n."""
+    return out if n == 1 else out.with_name(f"{out.stem}-{k}of{n}{out.suffix or '.extxyz'}")
+
+
+def _run_shards(args: argparse.Namespace, config: LabelConfig) -> int:
+    """Every part by a ``dmts-ipi label`` of its own; all of them resume.
+
+    Raises:
+        InputError: options that contradict each other.
+    """
+    if args.shards is None or args.shards < 1 or args.shard is not None:
+        raise InputError("shards", args.shards or "", "give --shards N, and not --shard")
+    where, n, out = config_of(args), args.shards, args.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    options = out.with_name(out.name + ".yaml")
+    write_yaml(config, options)
+    tasks, parts = [], [part_of(out, k, n) for k in range(1, n + 1)]
+    for k, part in enumerate(parts, 1):
+        words = ours("label", "--config", options, "--out", out, "--shard", f"{k}/{n}")
+        tasks.append(Task(part.name, words, part.with_name(part.name + ".log")))
+    status = run_all("label", tasks, where, out.resolve().parent / ".parsl")
+    if status == 0:
+        files = [str(part) for part in parts]
+        print(json.dumps({"files": files}) if args.json else f"labels: {' '.join(files)}")
+    return status
 
 
 def read_config(args: argparse.Namespace) -> LabelConfig:

@@ -7,14 +7,19 @@ import json
 import math
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.tasks import Task
+from dmts_ipi.ipi.folder import LOGS, NetworkSettings, RunConfig, RunFolder
 from dmts_ipi.ipi.session import Outcome, run_session
 from dmts_ipi.ipi.supervise import Hooks
 from dmts_ipi.ipi.watch import Limits, Progress
 
+from . import many
 from .guarding import guarded
 
 
@@ -26,7 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "after a clean stop. A run that ended early goes on where it was. Section watchdog of "
         "run.yaml sets what counts as wrong."
     )
-    parser.add_argument("folder", help="run folder made by `dmts-ipi init`")
+    parser.add_argument(
+        "folder",
+        nargs="+",
+        help="run folder made by `dmts-ipi init`; several (replicas) are run as tasks",
+    )
     parser.add_argument(
         "--time-ps", type=float, default=None, help="new length of the run, ps; extends it"
     )
@@ -51,26 +60,96 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-free-MB", type=float, default=limits.free_MB, help="stops below this room, MB"
     )
+    nodes = parser.add_argument_group("several nodes, this session (docs/clusters.md)")
+    nodes.add_argument(
+        "--network",
+        metavar="ADDRESS",
+        default=None,
+        help="TCP in the place of unix sockets: auto, or an interface (ib0), host name or address "
+        "of this node; None: as run.yaml says",
+    )
+    for name in ("teacher", "student"):
+        nodes.add_argument(
+            f"--launch-{name}",
+            metavar="WORDS",
+            default=None,
+            help=f"words before the command of the {name}'s driver, such as 'srun --nodes=1 "
+            "--ntasks=1 --relative=1'; None: as run.yaml says",
+        )
+    many.add_options(parser, "runs")
     parser.add_argument("--json", action="store_true", help="print summary.json at the end")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs a folder; returns the exit status."""
+    """Runs a folder, or several; returns the exit status."""
+    if len(args.folder) > 1 or args.tasks is not None:
+        return _run_many(args)
+    args.folder = args.folder[0]
     folder = RunFolder(args.folder)
     stall_s = args.stall_limit_s or folder.config.watchdog.stall_limit_s
     limits = Limits(args.startup_limit_s, stall_s, args.min_free_MB)
-    display: _Lines | _Bar = (
-        _Bar() if sys.stderr.isatty() and not args.json else _Lines(args.report_every_s)
-    )
-    with display:
-        hooks = Hooks(say=display.say, progress=display.show)
+    with display(args.report_every_s, args.json) as shown:
+        hooks = Hooks(say=shown.say, progress=shown.show)
         guard = None if args.no_watchdog else guarded
-        outcome = run_session(folder, hooks, limits, args.time_ps, guard)
-    _tell(outcome, args.folder, args.json)
+        adapt = partial(_adapted, args)
+        outcome = run_session(folder, hooks, limits, args.time_ps, guard, adapt)
+    tell("run", outcome, args.folder, args.json)
     return outcome.status
 
 
-def _tell(outcome: Outcome, folder: str, as_json: bool) -> None:
+PASSED = (
+    *("time_ps", "startup_limit_s", "stall_limit_s", "min_free_MB"),
+    *("network", "launch_teacher", "launch_student"),
+)
+
+
+def _run_many(args: argparse.Namespace) -> int:
+    """Every folder by a ``dmts-ipi run`` of its own.
+
+    Raises:
+        InputError: a folder is none, or named twice; nothing has been started then.
+    """
+    config = many.config_of(args)
+    folders = [Path(folder) for folder in args.folder]
+    options = ["--report-every-s", args.report_every_s, *["--no-watchdog"] * args.no_watchdog]
+    for name in PASSED:
+        if (value := getattr(args, name)) is not None:
+            options += [f"--{name.replace('_', '-')}", value]
+    tasks = []
+    for folder in folders:
+        RunFolder(folder).facts()
+        if sum(folder.resolve() == other.resolve() for other in folders) > 1:
+            raise InputError("folder", folder, "is named twice; name every run once")
+        (folder / LOGS).mkdir(exist_ok=True)
+        words = many.ours("run", folder, *options)
+        tasks.append(Task(str(folder), words, folder / LOGS / "run.log"))
+    work = folders[0].resolve().parent / ".parsl"
+    try:
+        return many.run_all("run", tasks, config, work, max(args.report_every_s, 1.0))
+    finally:
+        if args.json:
+            found = {str(folder): RunFolder(folder).summary() for folder in folders}
+            print(json.dumps(_finite(found), indent=1))
+
+
+def _adapted(args: argparse.Namespace, config: RunConfig) -> RunConfig:
+    """The run as this session starts it; ``run.yaml`` stays as it is."""
+    changed: dict[str, Any] = {}
+    if args.network is not None:
+        changed["network"] = NetworkSettings(address=args.network)
+    for name, settings in config.models().items():
+        launch = getattr(args, f"launch_{name}")
+        if launch is not None:
+            changed[name] = settings.model_copy(update={"launch": launch})
+    return config.model_copy(update=changed)
+
+
+def display(every_s: float, as_json: bool) -> _Lines | _Bar:
+    """What shows the progress: one line that changes in a terminal, else a line now and then."""
+    return _Bar() if sys.stderr.isatty() and not as_json else _Lines(every_s)
+
+
+def tell(command: str, outcome: Outcome, folder: str, as_json: bool) -> None:
     """The result on stdout; a fault, after the ends of the logs, on stderr."""
     for name, lines in outcome.tails.items():
         for line in lines:
@@ -79,7 +158,7 @@ def _tell(outcome: Outcome, folder: str, as_json: bool) -> None:
         print(json.dumps(_finite(outcome.summary), indent=1))
     kind, _, what = outcome.exit.partition(": ")
     if kind in ("fault", "stopped"):
-        print(f"dmts-ipi run: error: {folder}: {what}", file=sys.stderr)
+        print(f"dmts-ipi {command}: error: {folder}: {what}", file=sys.stderr)
     elif not as_json:
         print(f"{folder}: {outcome.exit}; {describe(outcome.summary)}")
 

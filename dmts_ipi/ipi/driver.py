@@ -28,11 +28,25 @@ from dmts_ipi.core.options import OptionParser
 from . import units
 from .client import SOCKETS_PREFIX, Client, Endpoint
 from .driver_model import AtomicUnitsModel, Observer
+from .hooks import profile_driver
+from .network import AnnouncedEndpoint, address_towards
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WARM_UP_EVALUATIONS = 3
-# (setting, name, n_atoms, device), handed in like the models: ``watchdog.publisher.opener``
-OpenTelemetry = Callable[[str, str, int, str], Observer | None]
+
+
+class OpenTelemetry(Protocol):
+    """``watchdog.publisher.opener``, handed in like the models."""
+
+    def __call__(
+        self,
+        setting: str,
+        name: str,
+        n_atoms: int,
+        device: str,
+        keys: Path | None = None,
+        announce: Path | None = None,
+    ) -> Observer | None: ...
 
 
 class LoadModel(Protocol):
@@ -60,7 +74,7 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         help="structure file (anything ASE reads) with i-PI's atoms in i-PI's order: elements "
         "and periodicity, which i-PI does not send",
     )
-    where = parser.add_argument_group("where i-PI listens (--unix, or --port)")
+    where = parser.add_argument_group("where i-PI listens (--unix, --port, or --network)")
     where.add_argument("--unix", metavar="NAME", help="<address> of a mode='unix' (or shm) socket")
     where.add_argument(
         "--sockets-prefix", default=SOCKETS_PREFIX, help="as i-PI's (default: %(default)s)"
@@ -69,6 +83,12 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         "--address", metavar="HOST", default=None, help="of a mode='inet' socket (127.0.0.1)"
     )
     where.add_argument("--port", type=int, metavar="N", help="of a mode='inet' socket")
+    where.add_argument(
+        "--network",
+        metavar="FOLDER",
+        help="private folder RUN/network of a run on another node: i-PI's address is read there, "
+        "and telemetry (with keys) is announced there",
+    )
     model = parser.add_argument_group("the model")
     model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (%(default)s)")
     model.add_argument(
@@ -107,22 +127,35 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         help="figures of every evaluation over ZeroMQ: auto (unix sockets in /tmp/dmts-UID), off, "
         "ipc:///PATH or tcp://HOST:PORT, which takes PORT + 1 as well (%(default)s)",
     )
+    add(
+        "--telemetry-keys",
+        metavar="FILE",
+        help="CURVE keys (keys.json of RUN/network); needed where HOST is not this machine alone",
+    )
     add("--verbose", action="store_true", help="say where the time went")
     return parser
 
 
-def endpoint_of(args: argparse.Namespace) -> Endpoint:
-    """The endpoint of the parsed options.
+def endpoint_of(args: argparse.Namespace, role: str = "") -> Endpoint:
+    """The endpoint of the parsed options; ``role`` is the name of the driver's forcefield.
 
     Raises:
-        InputError: neither or both of --unix and --port, or a wrong value.
+        InputError: none or several of --unix, --port and --network, or a wrong value.
     """
+    if args.network is not None:
+        if args.unix is not None or args.port is not None or args.address is not None:
+            raise InputError("network", args.network, "goes without --unix, --address and --port")
+        if not Path(args.network).is_dir():
+            raise InputError("network", args.network, "is not a folder; give RUN/network")
+        return AnnouncedEndpoint(folder=Path(args.network), role=role)
     if args.unix is not None and (args.port is not None or args.address is not None):
         raise InputError("unix", args.unix, "give --unix, or --address and --port, not both")
     if args.unix is not None:
         return Endpoint.unix(args.unix, args.sockets_prefix)
     if args.port is None:
-        raise InputError("port", "", "give --unix NAME, or --address HOST and --port N")
+        raise InputError(
+            "port", "", "give --unix NAME, or --address HOST and --port N, or --network FOLDER"
+        )
     return Endpoint.tcp(args.address or "127.0.0.1", args.port)
 
 
@@ -133,6 +166,7 @@ def main(
     default_dtype: str | None = None,
     argv: Sequence[str] | None = None,
     open_telemetry: OpenTelemetry | None = None,
+    role: str = "",
 ) -> int:
     """Runs a driver and returns its exit status (module docstring)."""
     try:
@@ -151,16 +185,16 @@ def main(
         for option in ("connect_timeout_s", "reconnect_timeout_s"):
             if not getattr(args, option) >= 0:
                 raise InputError(option, getattr(args, option), "must be zero or more seconds")
-        endpoint = endpoint_of(args)
+        endpoint = endpoint_of(args, role)
         frame = read_frames(Path(args.structure), index="0")[0]
-        _limit_threads(args.threads)
+        limit_threads(args.threads)
         say(
-            f"loading {args.model} ({args.device}); the first run of a compiled model takes a while"
+            f"loading {args.model} ({args.device}); the first run on a machine compiles for a while"
         )
         model = load_model(
             args.model, device=args.device, dtype=args.dtype, compile=not args.no_compile
         )
-        _limit_threads(args.threads)
+        limit_threads(args.threads)
         evaluator = AtomicUnitsModel(model, frame.numbers, frame.pbc, args.need_virial)
         warm_up(evaluator, frame, say)
         if open_telemetry is not None:
@@ -173,10 +207,13 @@ def main(
             say=say,
         )
         stopping.append(client.stop)
+        write_profile = profile_driver(evaluator, role)
+        stopping.append(write_profile)
         start = time.monotonic()
         try:
             client.serve()
         finally:
+            write_profile()
             if args.verbose and evaluator.evaluations:
                 each_ms = 1e3 * evaluator.seconds / evaluator.evaluations
                 say(
@@ -197,9 +234,18 @@ def _telemetry(
     say: Callable[[str], None],
 ) -> Observer | None:
     """Opens telemetry. Where nobody asked for it, a run does without rather than fail."""
+    keys = None if args.telemetry_keys is None else Path(args.telemetry_keys)
+    n_atoms = len(evaluator.numbers)
+    if isinstance(endpoint, AnnouncedEndpoint) and args.telemetry == "auto":
+        here = address_towards(endpoint.wait(args.connect_timeout_s, say).host)
+        found = open_telemetry(
+            f"tcp://{here}:0", "", n_atoms, args.device, endpoint.keys, endpoint.announcement
+        )
+        say(f"telemetry listens at {here}")
+        return found
     name = args.unix or f"{endpoint.host}-{endpoint.port}"
     try:
-        return open_telemetry(args.telemetry, name, len(evaluator.numbers), args.device)
+        return open_telemetry(args.telemetry, name, n_atoms, args.device, keys)
     except InputError as error:
         if args.telemetry != "auto":
             raise
@@ -233,8 +279,9 @@ def warm_up(evaluator: AtomicUnitsModel, frame: Frame, say: Callable[[str], None
     evaluator.evaluations, evaluator.seconds = 0, 0.0
 
 
-def _limit_threads(threads: int | None) -> None:
-    """Before torch is there by the environment, afterwards by torch itself."""
+def limit_threads(threads: int | None) -> None:
+    """Limits the threads of models: before torch is there by the environment, afterwards by torch
+    itself. None: all cores."""
     if threads is None:
         return
     if threads < 1:

@@ -38,6 +38,16 @@ class ModelSettings(StrictModel):
     device: str = "cpu"
     dtype: Literal["float32", "float64"] | None = None
     threads: int | None = Field(default=None, ge=1)
+    launch: str = ""  # words before the driver's command, such as: srun --nodes=1 --ntasks=1
+    command: str = ""  # a program of others in the driver's place; {mode}, {address}, {port}
+
+
+class NetworkSettings(StrictModel):
+    """How the processes of a run reach each other (``docs/clusters.md``)."""
+
+    # null: unix sockets of one node. Else TCP: auto, an interface (ib0), a name or an address
+    # of i-PI's node
+    address: str | None = None
 
 
 class RunConfig(StrictModel):
@@ -68,6 +78,7 @@ class RunConfig(StrictModel):
     resident: bool = False  # the student in i-PI's process: docs/performance.md
     teacher: ModelSettings
     student: ModelSettings | None = None
+    network: NetworkSettings = Field(default_factory=NetworkSettings)
     watchdog: WatchdogSettings = Field(default_factory=WatchdogSettings)
     versions: dict[str, str] = Field(default_factory=dict)
 

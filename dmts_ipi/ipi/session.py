@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from ase.data import chemical_symbols
 
 from dmts_ipi.core.errors import DmtsError, InputError
-from dmts_ipi.core.supervision import Guard, NoGuard, Stop
+from dmts_ipi.core.private import is_loopback
+from dmts_ipi.core.supervision import Guard, NoGuard, Segment, Stop
 
 from . import resume
 from .folder import INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
+from .foreign import foreign_command, split
 from .launch import Child, Signals
 from .lock import FolderLock
+from .network import KEYS, NETWORK, over_tcp
 from .render import Template
 from .resources import driver_script, ipi_command
 from .socket_file import free_socket
@@ -45,6 +48,7 @@ def run_session(
     limits: Limits,
     time_ps: float | None = None,
     guarded: Callable[[RunFolder, InputFacts], AbstractContextManager[Guard]] | None = None,
+    adapt: Callable[[RunConfig], RunConfig] = lambda config: config,
 ) -> Outcome:
     """Runs a folder until it is finished, stopped or at fault.
 
@@ -54,6 +58,7 @@ def run_session(
         limits: see ``Limits``.
         time_ps: new length of the run, to extend it.
         guarded: makes the guard of a run that is about to start; None: what goes wrong ends it.
+        adapt: what is different in this session only, such as how drivers are launched.
 
     Raises:
         InputError: something is wrong that shows before anything is started.
@@ -64,24 +69,32 @@ def run_session(
         if time_ps is not None:
             _set_length(folder, facts, time_ps)
             facts = folder.facts()
-        _follow_input(folder, facts, hooks)
+        follow_input(folder, facts, hooks)
+        folder.config = adapt(folder.config)
         state = resume.newest_state(folder.path, facts)
         if state is not None:
-            _same_physics(facts, read_checkpoint(state.path))
+            same_physics(facts, read_checkpoint(state.path))
         if state is not None and state.step >= facts.total_steps:
-            hooks.say(
-                f"{folder.path}: finished, {facts.total_steps} outer steps "
-                f"({folder.config.time_ps:g} ps); --time-ps extends it"
-            )
-            summary = folder.summary()
-            if summary is None or summary.get("exit") != "finished":
-                summary = write_summary(folder, "finished", state.step)
-            return Outcome(0, "finished", summary)
+            return finished(folder, facts, hooks, state.step)
         check_room(folder.path, limits.free_MB, InputError)
         for at in facts.sockets.values():
             free_socket(at)
+        if folder.config.network.address is not None:
+            facts = over_tcp(folder.path, facts, folder.config.network.address)
         with (guarded or _unguarded)(folder, facts) as guard:
-            return _Session(folder, facts, hooks, limits, guard).run(state)
+            return Session(folder, facts, hooks, limits, guard).run(state)
+
+
+def finished(folder: RunFolder, facts: InputFacts, hooks: Hooks, step: int) -> Outcome:
+    """Of a run that has nothing left to do."""
+    hooks.say(
+        f"{folder.path}: finished, {facts.total_steps} outer steps "
+        f"({folder.config.time_ps:g} ps); --time-ps extends it"
+    )
+    summary = folder.summary()
+    if summary is None or summary.get("exit") != "finished":
+        summary = write_summary(folder, "finished", step)
+    return Outcome(0, "finished", summary)
 
 
 def _unguarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guard]:
@@ -102,7 +115,7 @@ def _set_length(folder: RunFolder, facts: InputFacts, time_ps: float) -> None:
     folder.write_config(config)
 
 
-def _follow_input(folder: RunFolder, facts: InputFacts, hooks: Hooks) -> None:
+def follow_input(folder: RunFolder, facts: InputFacts, hooks: Hooks) -> None:
     """``input.xml`` is what runs: where a person edited it, ``run.yaml`` follows."""
     config: RunConfig = folder.config
     said = {
@@ -128,7 +141,7 @@ def _follow_input(folder: RunFolder, facts: InputFacts, hooks: Hooks) -> None:
     folder.write_config(RunConfig.model_validate({**config.model_dump(), **changed}))
 
 
-def _same_physics(facts: InputFacts, begun: InputFacts) -> None:
+def same_physics(facts: InputFacts, begun: InputFacts) -> None:
     """Refuses to resume with other settings than the run was started with."""
     for name, now, before in (
         ("ensemble", facts.ensemble, begun.ensemble),
@@ -137,7 +150,7 @@ def _same_physics(facts: InputFacts, begun: InputFacts) -> None:
         ("nmts", facts.n_inner, begun.n_inner),
         ("temperature", f"{facts.temperature_K or 0:.6g}", f"{begun.temperature_K or 0:.6g}"),
         ("output", _names(facts), _names(begun)),
-        ("ffsocket", facts.sockets, begun.sockets),
+        ("ffsocket", sorted(facts.sockets), sorted(begun.sockets)),  # where they are may change
     ):
         if now != before and not (name == "temperature" and facts.ensemble == "nve"):
             raise InputError(
@@ -152,7 +165,7 @@ def _names(facts: InputFacts) -> list[tuple[str, int]]:
     return [(o.filename, o.stride) for o in facts.outputs]
 
 
-class _Session:
+class Session:
     """Makes the processes, has them supervised, and writes down how it ended."""
 
     def __init__(
@@ -168,9 +181,14 @@ class _Session:
         drivers = [Driver(child) for child in self.children]
         self.supervisor = Supervisor(folder, facts, limits, hooks, guard, self._ipi, drivers)
 
-    def run(self, state: resume.State | None) -> Outcome:
-        """Launches, watches, stops, and writes the summary whatever happened."""
-        if state is not None:
+    def run(self, state: resume.State | None, found: Segment | None = None) -> Outcome:
+        """Launches, watches, stops, and writes the summary whatever happened.
+
+        Args:
+            state: see ``Supervisor.run``.
+            found: see ``Supervisor.run``.
+        """
+        if state is not None and found is None:
             at_ps = state.step * self.facts.outer_step_fs / 1000
             self.hooks.say(f"resumes at step {state.step} ({at_ps:g} ps)")
         started, clock = time.strftime("%Y-%m-%d %H:%M:%S"), time.monotonic()
@@ -178,7 +196,7 @@ class _Session:
         number: int | None = None
         with Signals() as signals:
             try:
-                number = self.supervisor.run(state, signals)
+                number = self.supervisor.run(state, signals, found)
             except DmtsError as error:
                 if not self.supervisor.begun:
                     raise
@@ -193,7 +211,7 @@ class _Session:
             resume.discard_after(self.folder.path, self.facts, min(sound))
         exit, status = "finished", 0
         if number is not None:
-            exit = "interrupted" if number == signal.SIGINT else "terminated"
+            exit = self._word(number)
             status = 128 + number
         if fault is not None:
             kind = "stopped" if isinstance(fault, Stop) else "fault"
@@ -206,9 +224,16 @@ class _Session:
             outcome.tails = {c.name: c.tail() for c in self.children if c.started}
         try:
             outcome.summary = write_summary(self.folder, exit, reached, more)
-        except OSError as error:  # a full disk: the fault is told all the same
-            self.hooks.say(f"summary.json was not written: {error.strerror}")
+        except (
+            OSError,
+            DmtsError,
+        ) as error:  # a full disk, a folder that is gone: the fault counts
+            self.hooks.say(f"summary.json was not written: {error}")
         return outcome
+
+    def _word(self, number: int) -> str:
+        """How a session ended by a signal."""
+        return "interrupted" if number == signal.SIGINT else "terminated"
 
     def _reached(self) -> int:
         """Outer steps done: of the last line, or of the state that i-PI left at its end."""
@@ -263,10 +288,15 @@ def driver_command(config: RunConfig, name: str, at: Socket, python: str) -> lis
     settings = config.models().get(name)
     if settings is None:
         raise InputError("run.yaml", name, "input.xml has a socket for it, but no model is named")
-    command = [python, str(driver_script(name)), "--model", settings.model]
+    launch = split(settings.launch, f"{name}.launch") if settings.launch else []
+    if settings.command:
+        return foreign_command(settings.command, launch, at, python)
+    command = [*launch, python, str(driver_script(name)), "--model", settings.model]
     command += ["--structure", STRUCTURE]
     if at.mode == "unix":
         command += ["--unix", at.address]
+    elif config.network.address is not None:
+        command += ["--network", NETWORK]
     else:
         command += ["--address", at.address, "--port", str(at.port)]
     command += ["--device", settings.device]
@@ -278,7 +308,15 @@ def driver_command(config: RunConfig, name: str, at: Socket, python: str) -> lis
         command += ["--need-virial"]
     if (where := telemetry_setting(config, name)) != "auto":
         command += ["--telemetry", where]
+    if needs_keys(where):
+        command += ["--telemetry-keys", f"{NETWORK}/{KEYS}"]
     return command
+
+
+def needs_keys(telemetry: str) -> bool:
+    """Whether others can reach a telemetry address."""
+    host = telemetry.removeprefix("tcp://").rpartition(":")[0]
+    return telemetry.startswith("tcp://") and not is_loopback(host)
 
 
 def telemetry_setting(config: RunConfig, name: str) -> str:
