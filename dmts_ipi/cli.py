@@ -24,11 +24,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check-driver": ("dmts_ipi.commands.check_driver", "conformance check of a model or a driver"),
     "init": ("dmts_ipi.commands.init", "make a run folder"),
     "run": ("dmts_ipi.commands.run", "start i-PI and both drivers, with live progress; resumes"),
+    "watchdog": ("dmts_ipi.commands.watchdog", "watch i-PI and drivers that others started"),
     "status": ("dmts_ipi.commands.status", "how a run does: speed, forces, rewinds, events"),
     "profile": ("dmts_ipi.commands.profile", "where the time of an outer step goes"),
     "i-pi": ("dmts_ipi.commands.ipi", "i-PI with our integrators and thermostats"),
     "tune": ("dmts_ipi.commands.tune", "find the largest outer step that keeps its temperature"),
     "diagnose": ("dmts_ipi.commands.diagnose", "how conservative the forces of models are"),
+    "benchmark": ("dmts_ipi.commands.benchmark", "STS, DMTS, DMTS-NC, HHF side by side, in tables"),
     "analyze": ("dmts_ipi.commands.analyze", "compare runs in one HTML report"),
 }
 

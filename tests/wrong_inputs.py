@@ -38,6 +38,7 @@ from dmts_ipi.ipi.folder import RunFolder
 PAGE = TESTS.parent / "docs" / "wrong_input.md"
 TOY = "ase:toy_water.ToyWater"
 Words = list[object]
+DOG: list[object] = ["watchdog", "run"]
 TAKEN = "labels.extxyz/student"  # below a file
 FS = ' units="femtosecond">4'
 
@@ -222,6 +223,31 @@ def taken(given: Words) -> Done:
             return call(*given)
         finally:
             at.unlink()
+
+
+PORT = 31497
+
+
+def on_port(folder: Path) -> None:
+    """Gives the teacher a TCP socket."""
+    file = folder / "input.xml"
+    tcp = f"mode='inet' pbc='False'><address>127.0.0.1</address><port>{PORT}</port>"
+    text = re.sub(
+        r"(<ffsocket name=['\"]teacher['\"])[^>]*>\s*<address>[^<]*</address>",
+        rf"\1 {tcp}",
+        file.read_text(),
+    )
+    assert tcp in text
+    file.write_text(text)
+
+
+def port_taken(given: Words) -> Done:
+    """With that port in use by somebody else."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", PORT))
+        listener.listen(1)
+        return call(*given)
 
 
 def driver(given: Words) -> Done:
@@ -456,6 +482,38 @@ FOLDERS = [
     Case("a driver of other atoms than i-PI's", driver_of_water, run=driver),
 ]
 
+WATCHDOG = [
+    Case(
+        "watchdog: a negative limit",
+        folder(replaced("run.yaml", "guard_fs: 100.0", "guard_fs: -1")),
+    ),
+    Case(
+        "watchdog: a guard interval longer than all checkpoints that are kept",
+        folder(replaced("run.yaml", "guard_fs: 100.0", "guard_fs: 5000")),
+    ),
+    Case(
+        "watchdog: an unknown field",
+        folder(replaced("run.yaml", "guard_fs: 100.0", "guard: 100")),
+    ),
+    Case(
+        "watchdog: telemetry at no address",
+        folder(replaced("run.yaml", "telemetry: auto", "telemetry: here")),
+    ),
+    Case(
+        "watchdog: it is off", folder(replaced("run.yaml", "enabled: true", "enabled: false"), DOG)
+    ),
+    Case("watchdog: a folder without a run", words("watchdog", "run")),
+    Case(
+        "watchdog: a run of another version",
+        folder(replaced("run.yaml", "version: 1", "version: 2"), DOG),
+    ),
+    Case("watchdog: no such command", folder(intact, [*DOG, "--restart-ipi", "no-such-program"])),
+    Case("watchdog: an open quote", folder(intact, [*DOG, "--restart-teacher", "ssh 'node"])),
+    Case("watchdog: no such process", folder(intact, [*DOG, "--teacher-pid", 2**22 + 1])),
+    Case("watchdog: no time to wait", folder(intact, [*DOG, "--wait-s", -1])),
+    Case("watchdog: i-PI's port is in use", folder(on_port), run=port_taken),
+]
+
 ALONE: Words = ["run", "run", "--no-watchdog"]  # with one, a fault is met by rewinds first
 
 FAULTS = [
@@ -478,6 +536,7 @@ PARTS = {
     "Models": MODELS,
     "Labels and training": LABELS,
     "Run folders": FOLDERS,
+    "The watchdog": WATCHDOG,
     "Faults during a run": FAULTS,
 }
 

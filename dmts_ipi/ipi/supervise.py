@@ -128,7 +128,7 @@ class Supervisor:
                 if plan == Plan() and states and states[0].step >= self.facts.total_steps:
                     self._over = True
                     return None
-                self._why = self._why or f"its part up to step {segment.until_step} is done"
+                self._why = self._why or f"i-PI has done its part, up to step {segment.until_step}"
                 state = resume.state_for(self.folder.path, self.facts, plan.before_step)
         except Stop:
             self._over = True

@@ -24,6 +24,7 @@ class Driver:
 
     child: Child
     restart_at: float | None = None
+    told: bool = False  # its end is known, or was ours to bring about
 
 
 @dataclass
@@ -59,8 +60,13 @@ class Drivers:
     def start_all(self, found: bool) -> None:
         """Starts those that do not run. Where i-PI was ``found`` running, the dead are tended."""
         for driver in self.drivers:
-            dead = driver.child.status is not None and not found
-            if dead or not driver.child.started:
+            child = driver.child
+            dead = child.status is not None and not found
+            if dead and not driver.told and not child.remedy:  # i-PI's trouble was seen first
+                text = f"{_end_of(child)}; started again with i-PI"
+                self.guard.note("restart", self.watch.progress.step, text)
+                self.hooks.say(text)
+            if dead or not child.started:
                 self.start(driver)
 
     def tend_all(self, ipi: Child) -> None:
@@ -84,7 +90,7 @@ class Drivers:
                 self.start(driver)
             elif not child.remedy:
                 child.signal(signal.SIGKILL)
-                child.wait(DRIVER_LIMIT_S)
+                driver.told = child.wait(DRIVER_LIMIT_S)
 
     def end_hung(self, name: str) -> None:
         """Ends a driver that hangs, by its id. i-PI asks the next one, at the same step."""
@@ -140,23 +146,38 @@ class Drivers:
         if driver.restart_at is None:
             if ipi.wait(2.0):
                 return  # the end of i-PI is what counts
-            step, text = self.watch.progress.step, f"({how(child)}): {reason(child)}"
-            if child.status == InputError.status:
-                raise Event(Verdict("input", f"{child.name} ended {text}", step, step, "fault"))
-            if child.logged(": error: evaluation "):
-                raise Event(Verdict("model", f"{child.name} ended {text}", step, step, "physics"))
-            if child.remedy:
-                raise NeedsPerson(f"{child.name} ended {text}; {child.remedy}")
+            driver.told = True
+            self._check_end(child)
             child.close()  # its end is known
-            delay = self.guard.restart_delay_s(child.name, text, step)
-            driver.restart_at = now + delay
-            self.hooks.say(f"{child.name} ended {text}; it is started again")
+            step, text = self.watch.progress.step, f"({how(child)}): {reason(child)}"
+            driver.restart_at = now + self.guard.restart_delay_s(child.name, text, step)
+            self.hooks.say(f"{_end_of(child)}; it is started again")
             self.watch.wait_for_start()
         if driver.restart_at is not None and now >= driver.restart_at:
             self.start(driver)
             self.watch.wait_for_start()
 
+    def _check_end(self, child: Child) -> None:
+        """Returns where a driver may be started again.
+
+        Raises:
+            Event: its input is wrong, or its model failed.
+            NeedsPerson: only a person may start it.
+        """
+        text, step = _end_of(child), self.watch.progress.step
+        if child.status == InputError.status:
+            raise Event(Verdict("input", text, step, step, "fault"))
+        if child.logged(": error: evaluation "):
+            raise Event(Verdict("model", text, step, step, "physics"))
+        if child.remedy:
+            raise NeedsPerson(f"{text}; {child.remedy}")
+
     def start(self, driver: Driver) -> None:
-        driver.restart_at = None
+        """Starts one; what was heard of an earlier one does not count."""
+        driver.restart_at, driver.told = None, False
         driver.child.start()
         self.guard.driver_started(driver.child.name)
+
+
+def _end_of(child: Child) -> str:
+    return f"{child.name} ended ({how(child)}): {reason(child)}"

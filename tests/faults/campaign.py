@@ -1,6 +1,6 @@
 """The fault campaign: one short run for every fault, injected at a random time.
 
-    python tests/faults/campaign.py --faults 200 --seed 1 [--kinds kill_teacher,nan_student]
+    python tests/faults/campaign.py --faults 200 --seed 1 [--plain] [--kinds hand_ipi,nan_student]
 
 For each it is checked that the run recovered or stopped with the right cause and status, that
 every step is in the outputs exactly once and in order, that the trajectory equals an unbroken
@@ -33,6 +33,7 @@ from dmts_ipi.ipi.folder import RunFolder  # noqa: E402
 from dmts_ipi.watchdog.journal import read_events  # noqa: E402
 
 STEPS = 120
+OPTIONS: list[str] = []  # of `init`, further ones
 LIMIT_S = 400.0
 WATCHDOG = "watchdog:\n  sts_ps: 0.04\n  guard_fs: 8.0\n  difference_max_eV_per_A: 1.0\n"
 PROGRAMS = {"ipi": b"i-pi", "teacher": b"nnp_driver", "student": b"nc_driver"}
@@ -151,7 +152,7 @@ def prepare(folder: Path, teacher: str = "", student: str = "") -> Path:
         "--no-model-check",
         *("--teacher", f'ase:faulty.Faulty {{"strength": 1.0{teacher}}}'),
         *("--student", f'ase:faulty.Faulty {{"strength": 0.9{student}}}'),
-        *("--time-ps", STEPS * 0.004),
+        *("--time-ps", STEPS * 0.004, *OPTIONS),
     )
     file = folder / "run.yaml"
     file.write_text(file.read_text().partition("watchdog:\n")[0] + WATCHDOG)
@@ -354,7 +355,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", default="", help="only these, separated by commas")
     parser.add_argument("--keep", action="store_true", help="keep the folders of failed runs")
+    parser.add_argument(
+        "--plain", action="store_true", help="i-PI's own BAOAB under plain i-pi, not ours"
+    )
     args = parser.parse_args()
+    if args.plain:
+        OPTIONS.extend(["--splitting", "baoab"])
     names = [k for k in args.kinds.split(",") if k] or list(KINDS)
     rng = random.Random(args.seed)
     work = Path(tempfile.mkdtemp(prefix="dmts-faults-"))
