@@ -22,7 +22,7 @@ from dmts_ipi.ipi.client import Endpoint
 from dmts_ipi.ipi.driver import main as driver_main
 from dmts_ipi.ipi.folder import RunFolder
 from dmts_ipi.ipi.foreign import foreign_command, listens
-from dmts_ipi.ipi.network import IPI, AnnouncedEndpoint, over_tcp, own_address
+from dmts_ipi.ipi.network import IPI, AnnouncedEndpoint, announce, over_tcp, own_address
 from dmts_ipi.ipi.resources import inputs_folder
 from dmts_ipi.ipi.transport import with_sockets
 from dmts_ipi.ipi.validate import Socket, parse_xml, read_input, socket_of
@@ -33,6 +33,7 @@ from dmts_ipi.watchdog.listener import Listener
 from dmts_ipi.watchdog.messages import TOPIC, encode
 from dmts_ipi.watchdog.publisher import MAX_QUESTION_BYTES, Publisher, opener
 
+pytestmark = pytest.mark.timeout(1800)  # whole runs: a loaded machine takes its time
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 X = np.zeros((3, 3))
 HERE = "tcp://127.0.0.1:0"
@@ -258,7 +259,8 @@ def test_where_ipi_is_announced(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", "--no-model-check", "--network", "127.0.0.1")
     keys = folder / "network" / "keys.json"  # made by init
     assert keys.stat().st_mode & 0o777 == 0o600
-    facts = over_tcp(folder, RunFolder(folder).facts(), "127.0.0.1")
+    facts = over_tcp(RunFolder(folder).facts(), "127.0.0.1")
+    announce(folder, facts.sockets)
     at = AnnouncedEndpoint(folder=folder / "network", role="student")
     assert at.lookup() == Endpoint.tcp("127.0.0.1", facts.sockets["student"].port)
     assert len({s.port for s in facts.sockets.values()}) == 2
@@ -291,6 +293,7 @@ def test_open_keys_end_a_run_before_anything_starts(tmp_path: Path) -> None:
         f"dmts-ipi run: error: keys = {file}: is open to others (mode 644); chmod 600 {file}\n"
     )
     assert not (folder / "logs" / "i-pi.log").exists()
+    assert not (folder / "network" / IPI).exists()
 
 
 @linux
@@ -314,7 +317,6 @@ def test_a_program_of_others_starts_when_ipi_listens(tmp_path: Path) -> None:
 
 
 @linux
-@pytest.mark.timeout(900)  # two whole runs: a loaded machine takes its time
 def test_a_run_over_tcp_is_watched_and_goes_on_with_unix_sockets(tmp_path: Path) -> None:
     """Both halves of a run are one run: how forces travel is no physics."""
     folder = make(tmp_path / "run", "--time-ps", 0.2, "--no-model-check")
@@ -322,7 +324,9 @@ def test_a_run_over_tcp_is_watched_and_goes_on_with_unix_sockets(tmp_path: Path)
     done = call("run", folder, *words)
     assert done.returncode == 0, done.stderr
     first = summary(folder)["watchdog"]
-    assert first["telemetry"]["pairs"] > 10  # teacher and student were compared, over TCP, with keys
+    assert (
+        first["telemetry"]["pairs"] > 10
+    )  # teacher and student were compared, over TCP, with keys
     used = read_private(folder / "network" / IPI, "network")
     assert used["address"] == "127.0.0.1"
     checkpoint = sorted(folder.glob("md.checkpoint_*"))[-1]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,17 @@ from dmts_ipi.ipi.folder import RunFolder
 
 ROOT = TESTS.parent
 SCRIPTS = ROOT / "run_scripts"
+# Whole runs, some of them twice: a loaded machine takes its time.
+pytestmark = pytest.mark.timeout(1800)
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a cluster runs Linux")
 SLOW = 'ase:run_tools.Pair {"strength": 1.0, "delay_s": 0.03}'
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> dict[str, str]:
+def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Environment of a user: SLURM's commands, and ``dmts-ipi`` of this Python."""
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -31,24 +37,32 @@ def cluster(tmp_path: Path) -> dict[str, str]:
         (tools / name).write_text(f"#!/bin/sh\n{body}\n")
         (tools / name).chmod(0o755)
     path = f"{tools}:{os.environ['PATH']}"
-    return {
+    yield {
         **environment(),
         "PATH": path,
         "SLURM_STANDIN": str(tmp_path),
         "DMTS_VENV": str(tmp_path),
     }
+    for process in _started:
+        if process.poll() is None:  # a test failed: nothing may stay behind
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(60)
+    _started.clear()
 
 
 def start(env: dict[str, str], *words: object) -> subprocess.Popen[str]:
     """A command, from the repository."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         list(map(str, words)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=env,
         cwd=ROOT,
+        start_new_session=True,
     )
+    _started.append(process)
+    return process
 
 
 def slower(folder: Path) -> Path:
@@ -69,9 +83,9 @@ def test_a_job_stops_before_its_limit_is_queued_again_and_goes_on(
 ) -> None:
     folder = slower(direct(make(tmp_path / "run", "--no-model-check", "--time-ps", 0.2)))
     job = start(cluster, "sbatch", SCRIPTS / "slurm.sh", folder)
-    until(lambda: lines(folder) > 4)
+    until(lambda: lines(folder) > 4, 800)
     job.send_signal(signal.SIGUSR1)  # --signal=B:TERM@180
-    output, _ = job.communicate(timeout=250)
+    output, _ = job.communicate(timeout=800)
     assert job.returncode == 0, output
     assert f"slurm.sh: {folder} is not finished: job 42 is queued again" in output
     assert "resumes at step" in output
@@ -87,22 +101,21 @@ def test_an_array_of_replicas(cluster: dict[str, str], tmp_path: Path) -> None:
         direct(make(tmp_path / name, "--no-model-check", "--time-ps", 0.04)) for name in "ab"
     ]
     job = start(cluster, "sbatch", "--array=0-1", SCRIPTS / "slurm.sh", *folders)
-    output, _ = job.communicate(timeout=250)
+    output, _ = job.communicate(timeout=800)
     assert job.returncode == 0, output
     assert [summary(folder)["exit"] for folder in folders] == ["finished", "finished"]
 
 
 @linux
-@pytest.mark.timeout(900)  # drivers on two nodes, twice: a loaded machine takes its time
 def test_drivers_on_other_nodes(cluster: dict[str, str], tmp_path: Path) -> None:
     """By srun over TCP, watched; stops before the limit, and goes on."""
     folder = make(tmp_path / "run", "--no-model-check", "--time-ps", 0.2, "--teacher", SLOW)
     env = {**cluster, "DMTS_NETWORK": "127.0.0.1"}
     words = (SCRIPTS / "slurm_nodes.sh", folder, "--", "--report-every-s", 1)
     job = start(env, "sbatch", *words)
-    until(lambda: lines(folder) > 4, 400)
+    until(lambda: lines(folder) > 4, 800)
     job.send_signal(signal.SIGUSR1)
-    output, _ = job.communicate(timeout=400)
+    output, _ = job.communicate(timeout=800)
     assert job.returncode == 0, output
     assert "is queued again" in output
     assert "resumes at step" in output
@@ -117,11 +130,10 @@ def test_drivers_on_other_nodes(cluster: dict[str, str], tmp_path: Path) -> None
 
 
 @linux
-@pytest.mark.timeout(600)
 def test_three_processes_by_hand(cluster: dict[str, str], tmp_path: Path) -> None:
     folder = make(tmp_path / "run", "--no-model-check", "--time-ps", 0.04)
     job = start(cluster, SCRIPTS / "local.sh", folder)
-    output, _ = job.communicate(timeout=500)
+    output, _ = job.communicate(timeout=800)
     assert job.returncode == 0, output
     assert RunFolder(folder).properties()["step"].tolist() == list(range(0, 11, 2))
     assert "ended by SIGTERM" in (folder / "logs" / "student.log").read_text()
@@ -154,7 +166,7 @@ def test_wrong_input(
     cluster: dict[str, str], script: str, words: list[str], env: dict[str, str], line: str
 ) -> None:
     job = start({**cluster, **env}, "bash", SCRIPTS / script, *words)
-    output, _ = job.communicate(timeout=250)
+    output, _ = job.communicate(timeout=800)
     assert job.returncode == 2
     assert line in output
     assert output.count("\n") == 1

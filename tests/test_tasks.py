@@ -18,6 +18,7 @@ from dmts_ipi.core.frames import read_frames
 from dmts_ipi.core.tasks import DIED, Task, TasksConfig, read_tasks_config, run_tasks
 
 pytest.importorskip("parsl", reason="needs Parsl: pip install 'dmts-ipi[parallel]'")
+pytestmark = pytest.mark.timeout(1800)  # whole runs: a loaded machine takes its time
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
@@ -72,11 +73,11 @@ def test_sigterm_stops_the_tasks_cleanly(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)], env=environment(), stderr=subprocess.PIPE
     )
-    until(lambda: all((tmp_path / f"{n}.pid").is_file() for n in "ab"))
-    until(lambda: all((tmp_path / f"{n}.pid").read_text().strip() for n in "ab"))
+    until(lambda: all((tmp_path / f"{n}.pid").is_file() for n in "ab"), 600)
+    until(lambda: all((tmp_path / f"{n}.pid").read_text().strip() for n in "ab"), 600)
     pids = [int((tmp_path / f"{n}.pid").read_text()) for n in "ab"]
     parent.terminate()
-    _, err = parent.communicate(timeout=120)
+    _, err = parent.communicate(timeout=600)
     assert parent.returncode == 143, err
     assert [(tmp_path / n).read_text() for n in "ab"] == ["clean\n"] * 2
     assert not any(alive(pid) for pid in pids)
@@ -86,12 +87,12 @@ def test_sigterm_stops_the_tasks_cleanly(tmp_path: Path) -> None:
 @linux
 def test_tasks_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], env=environment())
-    until(lambda: all((tmp_path / f"{n}.pid").is_file() for n in "ab"))
-    until(lambda: all((tmp_path / f"{n}.pid").read_text().strip() for n in "ab"))
+    until(lambda: all((tmp_path / f"{n}.pid").is_file() for n in "ab"), 600)
+    until(lambda: all((tmp_path / f"{n}.pid").read_text().strip() for n in "ab"), 600)
     pids = [int((tmp_path / f"{n}.pid").read_text()) for n in "ab"]
     parent.kill()
     parent.wait(60)
-    until(lambda: not any(alive(pid) for pid in pids))
+    until(lambda: not any(alive(pid) for pid in pids), 600)
     assert (tmp_path / "a").read_text() == "clean\n"
 
 

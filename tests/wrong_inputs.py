@@ -29,11 +29,13 @@ from run_tools import STUDENT, TEACHER, TESTS, Done, argon, call, direct, lines,
 from toy_water import toy_box
 
 from dmts_ipi.core.frames import Frame, write_frames
+from dmts_ipi.core.private import make_private_folder
 from dmts_ipi.distill.models import PRETRAINED
 from dmts_ipi.ipi.check_server import Server, posdata
 from dmts_ipi.ipi.client import Endpoint
 from dmts_ipi.ipi.driver import main as driver_main
 from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.watchdog.keys import make_keys
 
 PAGE = TESTS.parent / "docs" / "wrong_input.md"
 TOY = "ase:toy_water.ToyWater"
@@ -153,6 +155,14 @@ def folder(
         return command or ["run", "run"]
 
     return build
+
+
+def open_keys(folder: Path) -> None:
+    """Keys of a run over TCP that others can read."""
+    replaced("run.yaml", "address: null", "address: 127.0.0.1")(folder)
+    file = make_private_folder(folder / "network") / "keys.json"
+    make_keys(file)
+    file.chmod(0o644)
 
 
 def intact(folder: Path) -> None:
@@ -514,6 +524,24 @@ WATCHDOG = [
     Case("watchdog: i-PI's port is in use", folder(on_port), run=port_taken),
 ]
 
+NODES = [
+    Case("keys that others can read", folder(open_keys)),
+    Case(
+        "telemetry that others can reach, without keys",
+        folder(replaced("run.yaml", "telemetry: auto", "telemetry: tcp://0.0.0.0:5500")),
+    ),
+    Case(
+        "an address of another machine", folder(intact, ["run", "run", "--network", "198.51.100.7"])
+    ),
+    Case("an open quote", folder(intact, ["run", "run", "--launch-teacher", "srun 'x"])),
+    Case("a run that is named twice", folder(intact, ["run", "run", "run"])),
+    Case(
+        "an unknown field of the tasks",
+        with_file("t.yaml", "partitoin: gpu", folder(intact, ["run", "run", "--tasks", "t.yaml"])),
+    ),
+    Case("no parts of the labels", label("--parallel", 2)),
+]
+
 ALONE: Words = ["run", "run", "--no-watchdog"]  # with one, a fault is met by rewinds first
 
 FAULTS = [
@@ -537,6 +565,7 @@ PARTS = {
     "Labels and training": LABELS,
     "Run folders": FOLDERS,
     "The watchdog": WATCHDOG,
+    "Several nodes, several runs": NODES,
     "Faults during a run": FAULTS,
 }
 

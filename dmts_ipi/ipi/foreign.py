@@ -53,7 +53,7 @@ def split(command: str, name: str) -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise InputError(name, command, str(error).lower()) from error
+        raise InputError(name, command, f"{str(error).lower()}; correct its quotes") from error
     if not words:
         raise InputError(name, repr(command), "must be a command")
     return words

@@ -60,9 +60,12 @@ def own_address(setting: str) -> str:
         try:
             probe.bind((found, 0))
         except OSError as error:
-            raise InputError(
-                "network", setting, f"{found} is no address of this machine ({error.strerror})"
-            ) from error
+            what = (
+                "is no address of this machine"
+                if found == setting
+                else (f"stands for {found}, which is no address of this machine")
+            )
+            raise InputError("network", setting, what) from error
     return found
 
 
@@ -86,25 +89,37 @@ def address_towards(host: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def over_tcp(folder: Path, facts: InputFacts, setting: str) -> InputFacts:
-    """The facts of a run whose sockets are TCP ports of this node, from now on, and announced.
+def over_tcp(facts: InputFacts, setting: str) -> InputFacts:
+    """The facts of a run whose sockets are free TCP ports of this node.
 
     Args:
-        folder: the run.
         facts: of its ``input.xml``.
         setting: see ``own_address``.
 
     Raises:
-        InputError: the address is no good, or files are open to others.
+        InputError: the address is no good.
     """
     host = own_address(setting)
     sockets = {name: Socket("inet", host, port) for name, port in _ports(host, facts).items()}
+    return replace(facts, sockets=sockets)
+
+
+def announce(folder: Path, sockets: Mapping[str, Socket]) -> None:
+    """Says where i-PI is going to listen, by model; what earlier drivers said is removed.
+
+    Args:
+        folder: the run.
+        sockets: of ``over_tcp``.
+
+    Raises:
+        InputError: the private folder is open to others, or cannot be written.
+    """
     private = make_private_folder(folder / NETWORK)
     for name in sockets:
         (private / f"{name}.json").unlink(missing_ok=True)  # of drivers that are gone
     ports = {name: at.port for name, at in sockets.items()}
+    host = next((at.address for at in sockets.values()), "")
     write_private(private / IPI, {"address": host, "ports": ports, "pid": os.getpid()})
-    return replace(facts, sockets=sockets)
 
 
 def _ports(host: str, facts: InputFacts) -> dict[str, int]:

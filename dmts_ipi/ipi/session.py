@@ -22,7 +22,7 @@ from .folder import INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
 from .foreign import foreign_command, split
 from .launch import Child, Signals
 from .lock import FolderLock
-from .network import KEYS, NETWORK, over_tcp
+from .network import KEYS, NETWORK, announce, over_tcp
 from .render import Template
 from .resources import driver_script, ipi_command
 from .socket_file import free_socket
@@ -71,6 +71,8 @@ def run_session(
             facts = folder.facts()
         follow_input(folder, facts, hooks)
         folder.config = adapt(folder.config)
+        for name, at in facts.sockets.items():  # what is wrong with it is said now
+            driver_command(folder.config, name, at, python=sys.executable)
         state = resume.newest_state(folder.path, facts)
         if state is not None:
             same_physics(facts, read_checkpoint(state.path))
@@ -79,9 +81,12 @@ def run_session(
         check_room(folder.path, limits.free_MB, InputError)
         for at in facts.sockets.values():
             free_socket(at)
-        if folder.config.network.address is not None:
-            facts = over_tcp(folder.path, facts, folder.config.network.address)
+        address = folder.config.network.address
+        if address is not None:
+            facts = over_tcp(facts, address)
         with (guarded or _unguarded)(folder, facts) as guard:
+            if address is not None:
+                announce(folder.path, facts.sockets)
             return Session(folder, facts, hooks, limits, guard).run(state)
 
 
