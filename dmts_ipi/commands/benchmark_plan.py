@@ -1,0 +1,317 @@
+"""What a benchmark will run: its cells, the options of ``init`` of each, and what is left out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmts_ipi.analysis.bench.cell import Cell
+from dmts_ipi.core.config import parse
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.options import OptionParser
+from dmts_ipi.ipi.folder import CONFIG, ModelSettings, RunConfig, RunFolder
+
+from . import init
+from .benchmark_config import NAMES, BenchmarkConfig, Integrator, System
+
+# Exchange and integrator beside a force, ms: IPI_FACTS, unix sockets, per evaluation and atom.
+EXCHANGE_MS, EXCHANGE_MS_PER_ATOM = 0.5, 1.1e-4
+STARTUP_S = 15.0
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A system, or one of its integrators, that cannot be run, and why."""
+
+    system: str
+    what: str
+    why: str
+
+
+@dataclass
+class Plan:
+    """Cells in the order of the file, the words of ``init`` of each, and what is skipped."""
+
+    cells: list[Cell] = field(default_factory=list)
+    words: dict[str, list[str]] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    structures: dict[str, Any] = field(default_factory=dict)  # by system
+
+    def cells_of(self, only: Sequence[str]) -> list[Cell]:
+        """Those whose name begins with one of the words, or is of a system of that name.
+
+        Raises:
+            InputError: a word that names nothing.
+        """
+        for word in only:
+            if not any(c.name.startswith(word) or c.system == word for c in self.cells):
+                names = ", ".join(dict.fromkeys(c.name for c in self.cells[:4]))
+                raise InputError("only", word, f"is no run of this benchmark, such as {names}")
+        return [
+            c
+            for c in self.cells
+            if not only or any(c.name.startswith(w) or c.system == w for w in only)
+        ]
+
+
+def make_plan(config: BenchmarkConfig, base: Path, out: Path) -> Plan:
+    """Every cell of a benchmark.
+
+    Args:
+        config: the file.
+        base: folder of the YAML file; structures and models are relative to it.
+        out: folder of the runs.
+
+    Raises:
+        InputError: a structure cannot be read, a model does not exist, two rows are alike.
+    """
+    from dmts_ipi.ipi.resources import inputs_folder
+    from dmts_ipi.ipi.structure import read_structure
+
+    models = {
+        "teacher": config.teacher,
+        "nc": config.students.nc,
+        "conservative": config.students.conservative,
+    }
+    specs = {k: _absolute(m, base) for k, m in models.items() if m is not None}
+    known = {k: _elements(m) for k, m in specs.items()}
+    plan = Plan()
+    for system in config.systems:
+        shipped = inputs_folder() / f"{system.structure}.extxyz"
+        file = shipped if shipped.is_file() else base / Path(system.structure).expanduser()
+        atoms = read_structure(file)
+        plan.structures[system.name] = atoms
+        if why := _lacks("teacher", specs, known, atoms):
+            plan.skipped.append(Skipped(system.name, "system", why))
+            continue
+        for integrator in config.integrators:
+            role = _role(integrator)
+            if role and (why := _lacks(role, specs, known, atoms)):
+                plan.skipped.append(Skipped(system.name, NAMES[integrator.kind], why))
+                continue
+            for cell, words in _cells(config, specs, system, file, atoms, integrator, out):
+                if cell.name in plan.words:
+                    raise InputError("integrators", cell.name, "is there twice; give one a name")
+                plan.cells.append(cell)
+                plan.words[cell.name] = words
+    return plan
+
+
+def _role(integrator: Integrator) -> str:
+    """Which student an integrator takes; empty: none."""
+    return {"sts": "", "dmts": "conservative"}.get(integrator.kind, "nc")
+
+
+def _absolute(model: ModelSettings, base: Path) -> ModelSettings:
+    """The same with a path that is relative to the file made absolute."""
+    spec = model.model
+    prefix, colon, rest = spec.partition(":")
+    head = f"{prefix}:" if colon and prefix in ("mace", "fennol", "metatomic") else ""
+    path = base / (rest if head else spec)
+    if path.exists():
+        spec = head + str(path.resolve())
+    return model.model_copy(update={"model": init.absolute_spec(spec)})
+
+
+def _elements(model: ModelSettings) -> frozenset[int] | None:
+    """What a model knows, by its record, else by loading it; None: it does not say."""
+    from dmts_ipi.distill.models import load_model, read_record
+
+    found = read_record(model.model).get("elements")
+    if isinstance(found, list):
+        return frozenset(int(z) for z in found)
+    return load_model(model.model, device=model.device, dtype=model.dtype, compile=False).elements
+
+
+def _lacks(
+    role: str,
+    specs: dict[str, ModelSettings],
+    known: dict[str, frozenset[int] | None],
+    atoms: Any,
+) -> str:
+    """Says which elements of a structure a model does not know; empty: none."""
+    from ase.data import chemical_symbols
+
+    elements = known[role]
+    missing = sorted({int(z) for z in atoms.numbers} - elements) if elements is not None else []
+    if not missing:
+        return ""
+    symbols = ", ".join(chemical_symbols[z] for z in missing)
+    return f"{role} {specs[role].model} does not know {symbols}"
+
+
+def group_of(system: System, numbers: np.ndarray) -> str:
+    """``water`` where there is nothing else, or as the file says."""
+    if system.group is not None:
+        return system.group
+    counts = {int(z): int((numbers == z).sum()) for z in np.unique(numbers)}
+    pure = set(counts) == {1, 8} and counts[1] == 2 * counts[8]
+    return "water" if pure else "solvated"
+
+
+def _cells(
+    config: BenchmarkConfig,
+    specs: dict[str, ModelSettings],
+    system: System,
+    file: Path,
+    atoms: Any,
+    integrator: Integrator,
+    out: Path,
+) -> Iterator[tuple[Cell, list[str]]]:
+    for outer in integrator.outer_fs or [integrator.inner_fs]:
+        hmr = config.hmr_of(integrator)
+        label = integrator.name or _label(integrator, outer, hmr)
+        for seed in config.seeds:
+            name = f"{system.name}-{slug(label)}-s{seed}"
+            cell = Cell(
+                name=name,
+                system=system.name,
+                atoms=len(atoms),
+                group=group_of(system, atoms.numbers),
+                kind=integrator.kind,
+                inner_fs=integrator.inner_fs,
+                outer_fs=outer,
+                hmr_amu=hmr,
+                label=label,
+                seed=seed,
+                folder=out / "runs" / name,
+                time_ps=config.time_of(integrator),
+                rounds=config.rounds,
+            )
+            yield cell, _words(config, specs, file, integrator, cell)
+
+
+def slug(label: str) -> str:
+    """A label as part of a folder's name."""
+    kept = (ch if ch.isalnum() or ch in ".-" else "-" for ch in label.replace("–", "-").lower())
+    return "-".join(p for p in "".join(kept).split("-") if p)
+
+
+def _label(integrator: Integrator, outer: float, hmr: float) -> str:
+    name = NAMES[integrator.kind]
+    if integrator.kind == "sts":
+        return f"{name}{'-HMR' if hmr else ''} {integrator.inner_fs:g} fs"
+    return f"{name} {integrator.inner_fs:g}–{outer:g} fs"
+
+
+def _words(
+    config: BenchmarkConfig,
+    specs: dict[str, ModelSettings],
+    file: Path,
+    integrator: Integrator,
+    cell: Cell,
+) -> list[str]:
+    """Options of ``dmts-ipi init``, by which the folder of a cell is made."""
+    i, role = integrator, _role(integrator)
+    skip = config.equilibration_ps
+    words = {
+        "structure": file.resolve(),
+        "teacher": specs["teacher"].model,
+        "ensemble": config.ensemble,
+        "mode": "dmts" if role else "sts",
+        "inner-fs": f"{i.inner_fs:.12g}",
+        "n-inner": round(cell.outer_fs / i.inner_fs),
+        "time-ps": f"{cell.time_ps:.12g}",
+        "temperature-K": config.temperature_K,
+        "friction-per-ps": i.friction_per_ps or config.friction_per_ps,
+        "hmr": cell.hmr_amu,
+        "seed": cell.seed,
+        "equilibration-ps": min(5.0, round(0.2 * cell.time_ps, 6)) if skip is None else skip,
+        "output-every-fs": config.properties_every_fs,
+        "frames-every-fs": config.frames_every_fs,
+        "checkpoints-every-fs": config.checkpoints_every_fs,
+        "splitting": i.splitting or ("baoab-respa" if role else "baoab"),
+    }
+    if role:
+        words["student"] = specs[role].model
+    if i.kind in ("hhf", "hhf-ffl"):
+        words["friction-by-element"] = f"H={i.hydrogen_friction_per_ps:g}"
+    if i.kind == "hhf-ffl":
+        words["thermostat"] = "ffl"
+    if i.kind == "bond":
+        words["bond-friction-per-ps"] = i.bond_friction_per_ps
+    for name, settings in (("teacher", specs["teacher"]), ("student", specs.get(role))):
+        if settings is not None:
+            words[f"{name}-device"] = settings.device
+            words.update({f"{name}-dtype": settings.dtype} if settings.dtype else {})
+            words.update({f"{name}-threads": settings.threads} if settings.threads else {})
+    return [str(cell.folder), *(w for k, v in words.items() for w in (f"--{k}", str(v)))]
+
+
+def init_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Words as ``dmts-ipi init`` takes them. Models were looked at when the plan was made."""
+    parser = OptionParser(prog="dmts-ipi init")
+    init.configure(parser)
+    return parser.parse_args([*words, "--no-model-check", "--accept-foreign-student"])
+
+
+def check_unchanged(cell: Cell, words: Sequence[str]) -> None:
+    """Refuses a folder that was made with other settings than the file now says.
+
+    Raises:
+        InputError: names the first that differs.
+    """
+    if not (cell.folder / CONFIG).is_file():
+        return
+    folder = RunFolder(cell.folder)
+    fields = init.fields_of(init_arguments(words), cell.atoms)
+    wanted = parse(RunConfig, fields, "benchmark").model_dump()
+    made = folder.config.model_dump()
+    for name in ("time_ps", "versions", "watchdog", "equilibration_ps", "keep_checkpoints"):
+        wanted.pop(name), made.pop(name)
+    for role in ("teacher", "student"):
+        for record in (wanted, made):
+            (record[role] or {}).pop("identity", None)
+    for name, value in wanted.items():
+        if made[name] != value:
+            raise InputError(
+                f"benchmark: {name}",
+                value,
+                f"{cell.folder} was made with {made[name]}; choose another --out, or remove it",
+            )
+
+
+def evaluation_times_ms(
+    config: BenchmarkConfig, base: Path, plan: Plan, cells: Sequence[Cell]
+) -> dict[str, float]:
+    """Time of one evaluation of each model per atom, ms, on the smallest system that runs."""
+    from dmts_ipi.distill.models import load_model
+
+    if not cells:
+        return {}
+    smallest = min(cells, key=lambda c: c.atoms)
+    atoms = plan.structures[smallest.system]
+    roles = {"teacher", *(("conservative" if c.kind == "dmts" else "nc") for c in cells
+                          if c.kind != "sts")}  # fmt: skip
+    found = {}
+    for role in sorted(roles):
+        given = config.teacher if role == "teacher" else getattr(config.students, role)
+        m = _absolute(given, base)
+        model = load_model(m.model, device=m.device, dtype=m.dtype)
+        model.compute(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            model.compute(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+            best = min(best, time.perf_counter() - start)
+        found[role] = 1000 * best / smallest.atoms
+    return found
+
+
+def estimate_s(cell: Cell, per_atom_ms: dict[str, float], done_ps: float = 0.0) -> float:
+    """Wall time that a cell still needs, s: forces in proportion to the atoms, and i-PI's own."""
+    inner = round(cell.outer_fs / cell.inner_fs)
+    exchange = EXCHANGE_MS + EXCHANGE_MS_PER_ATOM * cell.atoms
+    step = cell.atoms * per_atom_ms["teacher"] + exchange
+    if cell.kind != "sts":
+        role = "conservative" if cell.kind == "dmts" else "nc"
+        step += inner * (cell.atoms * per_atom_ms[role] + exchange)
+    left = max(0.0, cell.time_ps - done_ps)
+    turns = round(cell.rounds * left / cell.time_ps + 0.499)
+    return left * 1000 / cell.outer_fs * step / 1000 + turns * STARTUP_S
