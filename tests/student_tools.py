@@ -8,6 +8,7 @@ import torch
 from dmts_ipi.core.frames import Frame
 from dmts_ipi.distill.student import Student
 from dmts_ipi.distill.student_architecture import StudentArchitecture
+from dmts_ipi.distill.student_energy import new_student
 
 ELEMENTS = [1, 8]
 NUMBERS = np.array([8, 1])
@@ -35,7 +36,7 @@ TINY = StudentArchitecture(
 def make_student(seed: int = 0, **changes: object) -> Student:
     """A student whose every weight is random, so that every part of it acts."""
     torch.manual_seed(seed)
-    student = Student(TINY.model_copy(update=changes), ELEMENTS)
+    student = new_student(TINY.model_copy(update=changes), ELEMENTS)
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.copy_(0.3 * torch.randn_like(parameter))

@@ -19,6 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, type=Path, metavar="FOLDER", help="the student; resumed if begun")
     add("--teacher", required=True, help="model that made the labels; its name is recorded")
     add("--config", type=Path, default=None, metavar="YAML", help="options of the training")
+    add("--forces", choices=["direct", "conservative"], default=hide, help="direct: the student of "
+        "DMTS-NC (default); conservative: an energy, forces by autograd, slower")  # fmt: skip
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, default=hide, help="length in minutes")
     length.add_argument("--steps", type=int, default=hide, help="length in steps (repeatable)")
@@ -42,7 +44,7 @@ def build_config(args: argparse.Namespace) -> Any:
         InputError: a field is unknown or wrong.
     """
     from dmts_ipi.core.config import parse, read_fields
-    from dmts_ipi.distill.train_config import TrainConfig
+    from dmts_ipi.distill.train_config import NEW_STUDENT, TrainConfig
 
     fields = {} if args.config is None else read_fields(args.config, "config")
     where = "option" if args.config is None else str(args.config)
@@ -53,6 +55,11 @@ def build_config(args: argparse.Namespace) -> Any:
     fields.update({name: given[name] for name in OPTIONS if name in given})
     if args.no_compile:
         fields["compile"] = False
+    if "forces" in given:
+        architecture = fields.get("architecture", NEW_STUDENT.model_dump())
+        if isinstance(architecture, dict):  # if not, its error comes from parse
+            energy = given["forces"] == "conservative"
+            fields["architecture"] = {**architecture, "energy": energy}
     if fields.get("steps") is None and fields.get("minutes") is None:
         raise InputError("minutes", "", "give --minutes or --steps, or one of them in the YAML")
     return parse(TrainConfig, fields, where)

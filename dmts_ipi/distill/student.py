@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from . import student_basis as basis
 from .student_architecture import StudentArchitecture
 from .student_graph import Graph, Layout
-from .student_nets import AtomNet, NearNet
+from .student_nets import AtomFeatures, AtomNet, NearNet
 
 
 class _GatherRows(torch.autograd.Function):
@@ -70,6 +70,8 @@ class Student(nn.Module):
     inner: Tensor
     charges: Tensor
     lengths: Tensor
+    atom_net: type[AtomFeatures] = AtomNet
+    near_net: type[NearNet] = NearNet
 
     def __init__(self, architecture: StudentArchitecture, elements: list[int]) -> None:
         super().__init__()
@@ -88,11 +90,11 @@ class Student(nn.Module):
         self.register_buffer(
             "lengths", torch.tensor([[basis.zbl_length(p, q) for q in z] for p in z])
         )
-        self.atoms = nn.ModuleList(AtomNet(a, s) for _ in elements)
+        self.atoms = nn.ModuleList(self.atom_net(a, s) for _ in elements)
         if a.messages:
             self.rho = nn.Linear(a.radial, a.messages, bias=False)
         if a.near_hidden:
-            self.pair = NearNet(a, s)
+            self.pair = self.near_net(a, s)
 
     def radial(self, r: Tensor, r2: Tensor) -> tuple[Tensor, Tensor]:
         """Radial basis and its derivative, (..., radial)."""
@@ -100,6 +102,10 @@ class Student(nn.Module):
         b, db = basis.bessel(r, r2, a.cutoff_A, a.bessel)
         g, dg = basis.gaussians(r, r2, a.cutoff_A, self.centres, a.gaussian_width_A)
         return torch.cat([b, g], dim=-1), torch.cat([db, dg], dim=-1)
+
+    def far_slope(self, r: Tensor, r2: Tensor) -> Tensor:
+        """Radial functions of the far force, (..., far_bessel)."""
+        return basis.bessel(r, r2, self.architecture.far_cutoff_A, self.architecture.far_bessel)[0]
 
     def densities(self, values: Tensor, y: Tensor, columns: tuple[int, ...]) -> Tensor:
         """A (n, 9, species * radial) from radial values (n, k, b) and harmonics (n, k, 9)."""

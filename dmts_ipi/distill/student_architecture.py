@@ -35,6 +35,8 @@ class StudentArchitecture(StrictModel):
 
     head_scale: float = Field(default=0.02, gt=0, description="of normalised features at the heads")
 
+    energy: bool = Field(default=False, description="energy readout, forces by autograd")
+
     @property
     def radial(self) -> int:
         """Number of radial functions."""

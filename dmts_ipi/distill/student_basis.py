@@ -143,6 +143,14 @@ def zbl_force(r: Tensor, zz: Tensor, length_A: Tensor) -> Tensor:
     return COULOMB_EV_A * zz / r * (phi / r + slope / length_A)
 
 
+def zbl_energy(r: Tensor, zz: Tensor, length_A: Tensor) -> Tensor:
+    """ZBL repulsion, eV; arguments as of ``zbl_force``."""
+    phi = torch.zeros_like(r)
+    for c, b in zip(ZBL_C, ZBL_B, strict=True):
+        phi = phi + c * torch.exp(-b * r / length_A)
+    return COULOMB_EV_A * zz / r * phi
+
+
 def zbl_length(za: float, zb: float) -> float:
     """Screening length of ZBL, Angstrom."""
     return 0.88534 * BOHR_A / (za**0.23 + zb**0.23)

@@ -17,6 +17,7 @@ from dmts_ipi.core.errors import InputError
 from .model_files import FORMATS, RECORD, STUDENT, WEIGHTS, pack, read_folder, write_atomically
 from .student import Student
 from .student_architecture import StudentArchitecture
+from .student_energy import EnergyStudent, new_student
 
 REQUIRED = ("architecture", "elements", "cutoff_A", "precision", "teacher", "weights_sha256")
 
@@ -55,6 +56,7 @@ def save_student(
         "teacher": dict(teacher),
         "training_data_sha256": training_data_sha256,
         "errors": dict(errors),
+        **_energies(student),
         **(extra or {}),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
     }
@@ -99,13 +101,25 @@ def read_student(folder: Path) -> tuple[Student, dict[str, Any]]:
             "model", path, f"is damaged, or not the one of its {RECORD}; copy both again"
         )
     architecture = parse(StudentArchitecture, record["architecture"], f"{RECORD}: architecture")
-    student = Student(architecture, [int(z) for z in record["elements"]])
+    student = new_student(architecture, [int(z) for z in record["elements"]])
     try:
         student.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
         line = str(error).splitlines()[0]
         raise InputError("model", path, f"does not fit its model.json ({line})") from error
+    if isinstance(student, EnergyStudent):
+        given = record.get("atom_energies_eV")
+        if not isinstance(given, list) or len(given) != len(student.elements):
+            raise InputError("model", Path(folder) / RECORD, "field 'atom_energies_eV' is wrong")
+        student.atom_energies_eV = [float(e) for e in given]
     return student.eval().requires_grad_(False), record
+
+
+def _energies(student: Student) -> dict[str, Any]:
+    """What only a conservative student's record has."""
+    if not isinstance(student, EnergyStudent):
+        return {}
+    return {"atom_energies_eV": student.atom_energies_eV}
 
 
 def parse_dtype(dtype: str | None) -> torch.dtype:

@@ -14,6 +14,7 @@ from dmts_ipi.core.model import ForceResult, check_result
 
 from .student import Student
 from .student_cpu import CpuStudent
+from .student_energy import EnergyStudent
 from .student_files import parse_dtype, read_student
 from .student_kernels import NoKernels
 from .student_torch import TorchStudent
@@ -74,15 +75,13 @@ class StudentModel:
         device: ``cpu``, ``cuda``, ``cuda:1``.
         dtype: ``float32`` (default) or ``float64``.
         compile: on a CPU the C kernels, where there is a C compiler; else ``torch.compile``.
-            False: plain torch.
+            False, and a conservative student always: plain torch.
         skin_A: the list is made anew when an atom moved half of it.
 
     Attributes:
         rebuilds: how often pairs were listed.
         evaluator: what evaluates the present atoms; None before the first evaluation.
     """
-
-    conservative = False
 
     def __init__(
         self,
@@ -96,6 +95,7 @@ class StudentModel:
         skin_A: float = SKIN_A,
     ) -> None:
         self.name, self.identity = name, identity
+        self.conservative = student.architecture.energy
         self.elements: frozenset[int] | None = frozenset(student.elements)
         self.cutoff_A: float | None = student.architecture.reach_A
         self.skin_A = skin_A
@@ -115,7 +115,7 @@ class StudentModel:
     def compute(
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
     ) -> ForceResult:
-        """Forces eV/A and pair virial eV (``core.model``); a student has no energy.
+        """Forces eV/A, pair virial eV (``core.model``); an energy from a conservative student only.
 
         Raises:
             InputError: an element that the student does not know, NaN in the positions.
@@ -126,7 +126,8 @@ class StudentModel:
         periodic = np.broadcast_to(np.asarray(pbc, bool), (3,))
         box = np.asarray(cell, float).reshape(3, 3) if periodic.any() else np.eye(3)
         if len(x) == 0:
-            return ForceResult(None, np.zeros((0, 3)), np.zeros((3, 3)))
+            energy = 0.0 if self.conservative else None
+            return ForceResult(energy, np.zeros((0, 3)), np.zeros((3, 3)))
         if not np.isfinite(x).all():
             atom = int(np.argwhere(~np.isfinite(x))[0, 0])
             raise InputError("positions", f"atom {atom}: {x[atom]}", "must be finite numbers")
@@ -140,20 +141,30 @@ class StudentModel:
         forces, virial = self.evaluator.evaluate(x - self._listed.images @ box, box)
         result = np.empty_like(forces)
         result[self._order] = forces
-        return check_result(ForceResult(None, result, virial), len(x), self.name)
+        return check_result(ForceResult(self._energy_eV(), result, virial), len(x), self.name)
+
+    def _energy_eV(self) -> float | None:
+        """Energy of the last evaluation; None from a student of direct forces."""
+        if not isinstance(self.student, EnergyStudent):
+            return None
+        assert isinstance(self.evaluator, TorchStudent)
+        assert self.evaluator.energy_eV is not None
+        table = dict(zip(self.student.elements, self.student.atom_energies_eV, strict=True))
+        return self.evaluator.energy_eV + sum(table[int(z)] for z in self._numbers)
 
     def _set_atoms(self, numbers: np.ndarray) -> None:
         species = species_of(numbers, self.student.elements)
         self._order = np.argsort(species, kind="stable")
         self._numbers, self._listed = numbers.copy(), None
         species = species[self._order]
-        if self._compile and self._device == "cpu":
+        compiled = self._compile and not self.conservative
+        if compiled and self._device == "cpu":
             try:
                 self.evaluator = CpuStudent(self.student, species, torch.get_num_threads())
                 return
             except NoKernels as error:
                 print(f"{self.name}: note: {error}; torch.compile is used", file=sys.stderr)
-        self.evaluator = TorchStudent(self.student, species, self._compile, self.name)
+        self.evaluator = TorchStudent(self.student, species, compiled, self.name)
 
     def _list_pairs(self, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         assert self.evaluator is not None

@@ -56,8 +56,8 @@ class Invariants(nn.Module):
         return bounded((self.raw(a1, a2) - self.mean) * self.scale)
 
 
-class AtomNet(nn.Module):
-    """All that one species computes per atom; two stages around the message."""
+class AtomFeatures(nn.Module):
+    """What one species computes per atom; two stages around the message. Heads are added below."""
 
     mean0: Tensor
     scale0: Tensor
@@ -82,24 +82,6 @@ class AtomNet(nn.Module):
             self.invariants2 = Invariants(f + m, a.invariants, a.triple_invariants)
             self.lift2 = nn.Linear(h + m + self.invariants2.size, h)
             self.dense2 = nn.Linear(h, h)
-        c, t = a.head_channels, a.triple_invariants
-        self.g0 = nn.Linear(h, f + m)
-        self.mix1 = nn.Linear(f + m, c, bias=False)
-        self.mix2 = nn.Linear(f + m, c, bias=False)
-        self.gates = nn.Linear(h, 2 * c + 2 * t)
-        self.out1 = nn.Linear(c + t, f + m, bias=False)
-        self.out2 = nn.Linear(c + t, f + m, bias=False)
-        if a.near_hidden:
-            self.near = nn.Linear(h, a.near_hidden * n_species)
-            self.near_mix1 = nn.Linear(f + m, a.near_channels, bias=False)
-            self.near_mix2 = nn.Linear(f + m, a.near_channels, bias=False)
-            self.near_gates = nn.Linear(h, 2 * a.near_channels)
-        if a.far_bessel:
-            self.far = nn.Linear(h, a.far_bessel * n_species)
-        # The last layers begin at zero: training starts from the base.
-        for layer in [self.g0, self.out1, self.out2] + ([self.far] if a.far_bessel else []):
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
 
     def standardise(self, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Densities (n, 9, f) -> scaled l = 0 (n, f), 1 (n, 3, f), 2 (n, 5, f)."""
@@ -121,6 +103,71 @@ class AtomNet(nn.Module):
         """Hidden features, normalised where the architecture says so."""
         return normalised(x) if self.a.normalise else x
 
+    def small(self, x: Tensor) -> Tensor:
+        """Hidden features as the heads take them."""
+        return x * self.a.head_scale if self.a.normalise else x
+
+    def seen(
+        self, x: Tensor, density: Tensor, message: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden features after the message, and the scaled l = 1 and 2 parts of all densities."""
+        a = self.a
+        _, a1, a2 = self.standardise(density)
+        if message is None:
+            return x, a1, a2
+        s0, s1, s2 = self.message_scale.unbind()
+        a1 = torch.cat([a1, message[:, 1:4] * s1], dim=-1)
+        a2 = torch.cat([a2, message[:, 4:] * s2], dim=-1)
+        m0 = message[:, 0] * s0
+        m0 = bounded(m0) if a.normalise else m0
+        both = torch.cat([x, m0, self.invariants2(a1, a2)], dim=-1)
+        x = x + nn.functional.silu(self.lift2(both))
+        return self.norm(x + nn.functional.silu(self.dense2(self.norm(x)))), a1, a2
+
+    def add_pair_heads(self) -> None:
+        """The layers of ``pair_heads``."""
+        a, h = self.a, self.a.hidden
+        if a.near_hidden:
+            self.near = nn.Linear(h, a.near_hidden * self.n_species)
+            self.near_mix1 = nn.Linear(self.all, a.near_channels, bias=False)
+            self.near_mix2 = nn.Linear(self.all, a.near_channels, bias=False)
+            self.near_gates = nn.Linear(h, 2 * a.near_channels)
+        if a.far_bessel:
+            self.far = nn.Linear(h, a.far_bessel * self.n_species)
+
+    def pair_heads(self, x: Tensor, a1: Tensor, a2: Tensor) -> list[Tensor]:
+        """Near scalars, vectors, tensors; far scalars; each where there are such pairs."""
+        small, heads = self.small(x), []
+        if self.a.near_hidden:
+            g1, g2 = self.near_gates(small).chunk(2, dim=-1)
+            heads += [
+                self.near(x),
+                self.near_mix1(a1) * (1.0 + g1[:, None]),
+                self.near_mix2(a2) * (1.0 + g2[:, None]),
+            ]
+        if self.a.far_bessel:
+            heads.append(self.far(small))
+        return heads
+
+
+class AtomNet(AtomFeatures):
+    """The features with the heads of direct forces."""
+
+    def __init__(self, a: StudentArchitecture, n_species: int) -> None:
+        super().__init__(a, n_species)
+        c, t, h = a.head_channels, a.triple_invariants, a.hidden
+        self.g0 = nn.Linear(h, self.all)
+        self.mix1 = nn.Linear(self.all, c, bias=False)
+        self.mix2 = nn.Linear(self.all, c, bias=False)
+        self.gates = nn.Linear(h, 2 * c + 2 * t)
+        self.out1 = nn.Linear(c + t, self.all, bias=False)
+        self.out2 = nn.Linear(c + t, self.all, bias=False)
+        self.add_pair_heads()
+        # The last layers begin at zero: training starts from the base.
+        for layer in [self.g0, self.out1, self.out2] + ([self.far] if a.far_bessel else []):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+
     def second(
         self, x: Tensor, density: Tensor, base: Tensor, message: Tensor | None
     ) -> list[Tensor]:
@@ -129,18 +176,9 @@ class AtomNet(nn.Module):
         ``base`` (n, f + m) is added to the l = 0 part of G.
         """
         a = self.a
-        _, a1, a2 = self.standardise(density)
-        if message is not None:
-            s0, s1, s2 = self.message_scale.unbind()
-            a1 = torch.cat([a1, message[:, 1:4] * s1], dim=-1)
-            a2 = torch.cat([a2, message[:, 4:] * s2], dim=-1)
-            m0 = message[:, 0] * s0
-            m0 = bounded(m0) if a.normalise else m0
-            seen = torch.cat([x, m0, self.invariants2(a1, a2)], dim=-1)
-            x = x + nn.functional.silu(self.lift2(seen))
-            x = self.norm(x + nn.functional.silu(self.dense2(self.norm(x))))
+        x, a1, a2 = self.seen(x, density, message)
         c, t = a.head_channels, a.triple_invariants
-        small = x * a.head_scale if a.normalise else x
+        small = self.small(x)
         gates = self.gates(small)
         v, w = self.mix1(a1), self.mix2(a2)
         v_out, w_out = v * gates[:, None, :c], w * gates[:, None, c : 2 * c]
@@ -150,19 +188,25 @@ class AtomNet(nn.Module):
             square = basis.vectors_to_tensor(vt, vt).transpose(1, 2)
             v_out = torch.cat([v_out, bent * gates[:, None, 2 * c : 2 * c + t]], dim=-1)
             w_out = torch.cat([w_out, square * gates[:, None, 2 * c + t :]], dim=-1)
-        heads = [
-            torch.cat([(self.g0(small) + base)[:, None], self.out1(v_out), self.out2(w_out)], dim=1)
-        ]
-        if a.near_hidden:
-            g1, g2 = self.near_gates(small).chunk(2, dim=-1)
-            heads += [
-                self.near(x),
-                self.near_mix1(a1) * (1.0 + g1[:, None]),
-                self.near_mix2(a2) * (1.0 + g2[:, None]),
-            ]
-        if a.far_bessel:
-            heads.append(self.far(small))
-        return heads
+        g = torch.cat([(self.g0(small) + base)[:, None], self.out1(v_out), self.out2(w_out)], dim=1)
+        return [g, *self.pair_heads(x, a1, a2)]
+
+
+class AtomEnergyNet(AtomFeatures):
+    """The features with one energy per atom, and the heads of pair energies."""
+
+    def __init__(self, a: StudentArchitecture, n_species: int) -> None:
+        super().__init__(a, n_species)
+        self.energy = nn.Linear(a.hidden, 1, bias=False)
+        self.add_pair_heads()
+        for layer in [self.energy] + ([self.far] if a.far_bessel else []):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+
+    def second(self, x: Tensor, density: Tensor, message: Tensor | None) -> list[Tensor]:
+        """Heads: energy (n, 1), eV; near scalars, vectors, tensors; far scalars."""
+        x, a1, a2 = self.seen(x, density, message)
+        return [self.energy(x), *self.pair_heads(x, a1, a2)]
 
 
 class NearNet(nn.Module):
@@ -177,14 +221,19 @@ class NearNet(nn.Module):
         self.radial = nn.Linear(a.near_bessel, h, bias=False)
         self.lift = nn.Linear(6 * c, h, bias=False)
         self.dense = nn.Linear(h, h)
-        self.out = nn.Linear(h, 1 + 2 * c)
+        self.out = nn.Linear(h, self.outputs(a))
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(
+    @staticmethod
+    def outputs(a: StudentArchitecture) -> int:
+        """Width of the readout."""
+        return 1 + 2 * a.near_channels
+
+    def read(
         self, u: Tensor, y2: Tensor, radial: Tensor, p: Tensor, ends: tuple[Tensor, ...]
     ) -> Tensor:
-        """F_ij (e, 3) of half pairs, before cutoff.
+        """The readout (e, outputs) of half pairs, from invariants only.
 
         Args:
             u: unit vectors (e, 3).
@@ -194,7 +243,6 @@ class NearNet(nn.Module):
             ends: V_i, V_j (e, 3, c), T_i, T_j (e, 5, c).
         """
         vi, vj, ti, tj = ends
-        c = vi.shape[-1]
         along_i = (vi * u.unsqueeze(-1)).sum(1)
         along_j = -(vj * u.unsqueeze(-1)).sum(1)
         quad_i = (ti * y2.unsqueeze(-1)).sum(1)
@@ -214,7 +262,30 @@ class NearNet(nn.Module):
             seen = bounded(seen)
         h = nn.functional.silu(p + self.radial(radial) + self.lift(seen))
         h = h + nn.functional.silu(self.dense(h))
-        out = self.out(h)
+        return self.out(h)
+
+    def forward(
+        self, u: Tensor, y2: Tensor, radial: Tensor, p: Tensor, ends: tuple[Tensor, ...]
+    ) -> Tensor:
+        """F_ij (e, 3) of half pairs, before cutoff; arguments as of ``read``."""
+        vi, vj, ti, tj = ends
+        c = vi.shape[-1]
+        out = self.read(u, y2, radial, p, ends)
         vector = ((vi - vj) * out[:, None, 1 : 1 + c]).sum(-1)
         tensor = ((ti + tj) * out[:, None, 1 + c :]).sum(-1)
         return u * out[:, :1] + vector + basis.tensor_times_vector(tensor, u)
+
+
+class NearEnergyNet(NearNet):
+    """The pair MLP with an energy as its readout."""
+
+    @staticmethod
+    def outputs(a: StudentArchitecture) -> int:
+        """Width of the readout."""
+        return 1
+
+    def forward(
+        self, u: Tensor, y2: Tensor, radial: Tensor, p: Tensor, ends: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Energy (e,) of half pairs, eV, before cutoff."""
+        return self.read(u, y2, radial, p, ends).squeeze(-1)

@@ -40,17 +40,18 @@ class TorchStudent:
         parameter = next(student.parameters())
         self._dtype, self._device = parameter.dtype, str(parameter.device)
         self._species = species
-        self._run: Callable[..., tuple[Tensor, Tensor]] = student
+        self._run: Callable[..., tuple[Tensor, ...]] = student
         self._compiled = compile
         if compile:
             self._run = self._compile()
         self.layout: Layout | None = None
+        self.energy_eV: float | None = None  # of the last evaluation; None: the student has none
         self.spills = 0
         self._spilt = False
         self._fitted: Layout
         self._graph: Graph
 
-    def _compile(self) -> Callable[..., tuple[Tensor, Tensor]]:
+    def _compile(self) -> Callable[..., tuple[Tensor, ...]]:
         import torch._dynamo.config as dynamo
 
         dynamo.recompile_limit = max(dynamo.recompile_limit, MOST_RECOMPILATIONS)
@@ -92,13 +93,14 @@ class TorchStudent:
             ModelFault: the network failed.
         """
         local = x - x.mean(axis=0)  # float32 keeps more digits near the origin
-        forces, virial = self._forward(
+        forces, virial, *energy = self._forward(
             torch.as_tensor(local, dtype=self._dtype, device=self._device),
             torch.as_tensor(cell, dtype=self._dtype, device=self._device),
         )
+        self.energy_eV = float(energy[0]) if energy else None
         return forces.cpu().numpy().astype(float), virial.cpu().numpy().astype(float)
 
-    def _forward(self, x: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
             run = self.student if self._spilt else self._run
             if self._compiled and not self._spilt:

@@ -19,6 +19,8 @@ from dmts_ipi.core.frames import Frame
 
 from .model_files import pack, write_atomically
 from .student import Student
+from .student_architecture import StudentArchitecture
+from .student_energy import EnergyStudent, fit_atom_energies, new_student
 from .student_files import save_student
 from .train_config import TrainConfig
 from .train_data import Batch, GraphSet
@@ -57,7 +59,7 @@ def student_loss(
 
     delta (sqrt(1 + |e|^2 / delta^2) - 1), averaged over atoms; eV/A.
     """
-    forces, _ = student(batch.positions, batch.cell, batch.graph, batch.layout)
+    forces = student(batch.positions, batch.cell, batch.graph, batch.layout)[0]
     error = forces - batch.forces
 
     def robust(e: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.elements = sorted({int(z) for f in frames for z in f.numbers})
         a = config.architecture
-        self.student = Student(a, self.elements)
+        self.student = new_student(a, self.elements)
         kept, held = split_frames(frames, config.validation_fraction, config.seed)
         self.train_set = GraphSet([frames[k] for k in kept], a, self.elements)
         self.validator = Validator([frames[k] for k in held], config, self.elements)
@@ -123,8 +125,10 @@ class Trainer:
         self.parameters = dict(self.student.named_parameters())
         self.average = {k: v.detach().clone() for k, v in self.parameters.items()}
         self.optimizers = make_optimizers(self.student, config)
-        # Each composition is compiled by itself, a minute each: worth it for a few.
-        self._compiled = config.compile and len(self.plan.groups) <= MOST_COMPILED_COMPOSITIONS
+        # Each composition is compiled by itself, a minute each: worth it for a few. torch.compile
+        # does not differentiate twice, which a conservative student needs.
+        few = len(self.plan.groups) <= MOST_COMPILED_COMPOSITIONS
+        self._compiled = config.compile and few and not a.energy
         self._loss = torch.compile(student_loss, dynamic=False) if self._compiled else student_loss
 
     def _setup(self, config: TrainConfig) -> float:
@@ -297,6 +301,8 @@ class Trainer:
 
     def _save_model(self, result: Validation, row: Mapping[str, float]) -> None:
         c = self.config
+        if isinstance(self.student, EnergyStudent):
+            fit_atom_energies(self.student, self.train_set)
         save_student(
             self.folder,
             self.student,
@@ -354,6 +360,10 @@ class Trainer:
                 "state", path, "is unreadable; remove it to start again, or restore a copy"
             ) from error
         wanted = json.loads(self.config.model_dump_json())
+        known = StudentArchitecture.model_fields  # a state may be older than one of its fields
+        stored["architecture"] = {
+            **{k: f.default for k, f in known.items()}, **stored.get("architecture", {})
+        }  # fmt: skip
         for name, value in wanted.items():
             if stored.get(name) != value and name not in ("device", "compile"):
                 raise InputError(

@@ -14,7 +14,7 @@ from .train_muon import Muon
 BETAS = (0.9, 0.99)
 MUON_MOMENTUM = 0.95
 # Output layers and biases stay with AdamW, as Muon's authors advise.
-OUTPUT_LAYERS = ("g0", "out", "out1", "out2", "far", "gates", "near_gates")
+OUTPUT_LAYERS = ("g0", "energy", "out", "out1", "out2", "far", "gates", "near_gates")
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:

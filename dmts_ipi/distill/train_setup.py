@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import student_basis as basis
 from .student import Student
-from .student_nets import AtomNet, Invariants
+from .student_nets import AtomFeatures, Invariants
 from .train_data import Batch
 
 SMALLEST_SPREAD = 1e-6
@@ -51,7 +51,7 @@ def calibrate(student: Student, batches: Sequence[Batch]) -> None:
         parts = [t.split(s[0])[k] for s, t in zip(seen, tensors, strict=True)]
         return torch.cat(parts)
 
-    nets: list[AtomNet] = list(student.atoms)  # type: ignore[arg-type]
+    nets: list[AtomFeatures] = list(student.atoms)  # type: ignore[arg-type]
     for k, net in enumerate(nets):
         d = of_species(k, [s[1] for s in seen])
         if len(d) < 2:
@@ -110,7 +110,7 @@ def fit_base(student: Student, batches: Sequence[Batch]) -> float:
         if far:
             i, j = g.far.unbind(0)
             u, r, r2 = student.geometry(x, b.cell, i, j, g.far_shifts, g.far_pad)
-            value, _ = basis.bessel(r, r2, a.far_cutoff_A, far)
+            value = student.far_slope(r, r2)
             both = torch.minimum(g.species[i], g.species[j]) * s
             both = both + torch.maximum(g.species[i], g.species[j])
             for k, (p, q) in enumerate(pairs):

@@ -73,7 +73,7 @@ class Validator:
         if (which, k) not in self._batches:
             self._batches[which, k] = graphs.batch([k], device=self.config.device)
         b = self._batches[which, k]
-        forces, _ = student(b.positions, b.cell, b.graph, b.layout)
+        forces = student(b.positions, b.cell, b.graph, b.layout)[0]
         out = np.empty((len(forces), 3))
         out[graphs.rows[k].order] = forces.cpu().numpy()
         return out
