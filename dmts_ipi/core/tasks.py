@@ -126,7 +126,7 @@ def run_tasks(
         left: dict[Future[int], Task] = {}
         try:
             for task in tasks:
-                left[app(list(task.words), str(task.log), os.getcwd())] = task
+                left[app(list(task.words), str(task.log.resolve()), os.getcwd())] = task
             while left:
                 done, _ = wait(left, TICK_S, FIRST_COMPLETED)
                 for future in done:
