@@ -135,14 +135,15 @@ class ArrayForces:
     def level(self, k: int) -> np.ndarray:
         """See ``LevelForces``. The same sum as ``ipi.engine.forces.MTSForces``."""
         total = self._sums.get(k)
-        if total is None:
-            total = np.zeros(len(self._q))
-            for _, component in self._levels[k]:
-                component.send(self._q, self._cell)
-            for share, component in self._levels[k]:
-                total += share * component.force(self._q, self._cell)
-            self._sums[k] = total
-        return total
+        if total is not None:
+            return total
+        for _, component in self._levels[k]:
+            component.send(self._q, self._cell)
+        for share, component in self._levels[k]:
+            part = share * component.force(self._q, self._cell)
+            total = part if total is None else total + part
+        self._sums[k] = np.zeros(len(self._q)) if total is None else total
+        return self._sums[k]
 
     def finish(self, q: np.ndarray) -> None:
         """See ``LevelForces``."""
