@@ -18,6 +18,7 @@ from dmts_ipi.analysis.spectrum import (
     fold,
     foreign_peaks,
     resonance_lines,
+    too_fast_peaks,
 )
 from dmts_ipi.analysis.transport import (
     Displacements,
@@ -212,6 +213,12 @@ def test_foreign_peak_is_found_and_named() -> None:
     assert peak.frequency_THz == pytest.approx(125, abs=0.5)
     assert peak.meaning == "at 1/outer step"
     assert peak.excess_K == pytest.approx(0.005**2 / 2 * TO_KELVIN, rel=0.1)
+    # without a reference: what lies above the fastest bond
+    found = spectra_of(v + extra * (np.arange(20) >= 10)[:, None], 2.0)
+    (fast,) = too_fast_peaks(found, 40.0, 8.0)
+    assert (fast.element, fast.meaning) == ("H", "above every bond, at 1/outer step")
+    assert fast.excess_K == pytest.approx(peak.excess_K, rel=0.1)
+    assert too_fast_peaks(spectra_of(v, 2.0), 40.0, 8.0) == []
 
 
 def test_alias_of_a_reference_peak_is_no_foreign_one() -> None:

@@ -12,7 +12,7 @@ from dmts_ipi.core.statistics import MIN_INDEPENDENT, Estimate
 
 from .measure import Measured
 from .rdf import PairDistribution, find_pair
-from .spectrum import foreign_peaks
+from .spectrum import foreign_peaks, too_fast_peaks
 from .transport import SHORTEST_PS, WINDOW_FRACTION
 from .verdict import AGREES, DEVIATES, SHORT, Verdict, about_ps, judge
 
@@ -104,6 +104,8 @@ def against_theory(m: Measured) -> list[Comparison]:
                     judge(difference, stderr, tolerance, "K", m.kept_ps),
                 )
             )
+        if m.configurational is not None:
+            found.append(_configurational(m, m.configurational.temperature_K["atoms"]))
         heat = m.heating_K
         if math.isfinite(heat.mean):
             verdict = judge(heat.mean, heat.stderr, TEMPERATURE_TOLERANCE_K, "K", m.kept_ps)
@@ -140,6 +142,29 @@ def against_theory(m: Measured) -> list[Comparison]:
             )
         )
     return found
+
+
+def _configurational(m: Measured, e: Estimate) -> Comparison:
+    """The configurational temperature: T where the positions are those of BAOAB, else T/(1 - b).
+
+    b is that of the stiffest X-H stretch, which rules the squared force (``kinetic``).
+    """
+    expected = m.run.temperature_K
+    if not m.kinetic_bias:
+        expected /= 1 - max((k.bias_fraction for k in m.bond_kinds), default=0.0)
+    off = e.mean - expected
+    return Comparison(
+        m.run.name,
+        "configurational temperature",
+        "theory",
+        e.mean,
+        e.stderr,
+        expected,
+        off,
+        e.stderr,
+        "K",
+        judge(off, e.stderr, TEMPERATURE_TOLERANCE_K, "K", m.kept_ps),
+    )
 
 
 def against_reference(m: Measured, ref: Measured) -> list[Comparison]:
@@ -256,6 +281,28 @@ def _spectra(m: Measured, ref: Measured) -> list[Comparison]:
     return found
 
 
+def _too_fast(m: Measured) -> list[Comparison]:
+    """Peaks above the fastest X-H bond, of a run without a reference; stored as ``_spectra`` does.
+
+    Only where there are any: that none is there says little without a reference.
+    """
+    fastest = max((1000 / k.period_fs for k in m.bond_kinds), default=math.nan)
+    if not math.isfinite(fastest):
+        return []
+    m.foreign_peaks = too_fast_peaks(m.spectra, fastest, m.run.outer_fs)
+    found = []
+    for element in dict.fromkeys(p.element for p in m.foreign_peaks):
+        strays = [p for p in m.foreign_peaks if p.element == element]
+        text = "; ".join(f"{p.frequency_THz:.1f} THz, {p.meaning}" for p in strays)
+        n = float(len(strays))
+        name = f"unphysical peaks in the spectrum of {element}"
+        verdict = Verdict(DEVIATES, text)
+        found.append(
+            Comparison(m.run.name, name, "the fastest bond", n, 0.0, 0.0, n, 0.0, "peaks", verdict)
+        )
+    return found
+
+
 def _peak(m: Measured, ref: Measured, d: PairDistribution, other: PairDistribution) -> Comparison:
     a, b = d.peak, other.peak
     assert a is not None
@@ -281,6 +328,8 @@ def compare(measured: Sequence[Measured], reference: Measured | None) -> list[Co
     found = []
     for m in measured:
         found += against_theory(m)
+        if reference is None:
+            found += _too_fast(m)
         if reference is not None and m is not reference:
             found += against_reference(m, reference)
     return found

@@ -21,6 +21,7 @@ from dmts_ipi.core.statistics import (
 )
 from dmts_ipi.core.units import KB_EV_PER_K
 
+from .configurational import Configurational
 from .kinetic import BondKind, KineticSampler
 from .rdf import PairDistribution, PairHistogram
 from .source import RunInput
@@ -47,6 +48,7 @@ class Measured:
     know (frames missing, no velocities). ``relaxation_ps``: of the structure (infinite: not known
     yet; NaN: nothing relaxes). ``foreign_peaks``: of the spectra, against the reference (filled in
     by ``compare``). ``differences`` and ``events``: the watchdog's, where there was one.
+    ``configurational``: where it was asked for (``configurational`` has the function).
     """
 
     run: RunInput
@@ -75,6 +77,7 @@ class Measured:
     density_g_cm3: np.ndarray | None = None
     differences: Differences | None = None
     events: list[Event] = field(default_factory=list)
+    configurational: Configurational | None = None
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -108,6 +108,11 @@ def run_record(m: Measured, reference: Measured | None, arrays: bool) -> dict[st
         "events": [asdict(e) for e in m.events],
         "drift_meV_per_atom_ps": _estimate(m.drift_meV_per_atom_ps),
         "heating_K": _estimate(m.heating_K),
+        "configurational_K": (
+            {k: _estimate(e) for k, e in m.configurational.temperature_K.items()}
+            if m.configurational is not None
+            else None
+        ),
         "npt": {k: _estimate(e) for k, e in m.npt.items()},
         "first_peaks": {d.pair: asdict(d.peak) for d in m.distributions if d.peak is not None},
         "notes": m.notes,

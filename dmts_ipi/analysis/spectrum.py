@@ -26,6 +26,7 @@ FEWEST_FRAMES = 64
 MOST_ATOMS = 2000
 CM_PER_THZ = 33.35640951981521  # wavenumber of 1 THz, 1/cm
 PEAK_FRACTION = 0.02  # of the largest peak
+TOO_FAST = 1.25  # stretches of one kind spread by a tenth with their surroundings
 PEAK_SIGMAS = 8.0  # from peak to valley: noise spans six over 500 bins
 
 
@@ -240,6 +241,28 @@ def foreign_peaks(
             band = np.abs(s.frequency_THz - p) <= max(2 * s.resolution_THz, 0.03 * p)
             area = float((s.density_K_per_THz - base)[band].sum() * s.resolution_THz)
             result.append(ForeignPeak(s.element, p, area, _meaning(p, near, outer_fs, known, s)))
+    return result
+
+
+def too_fast_peaks(
+    found: Sequence[VelocitySpectrum], fastest_THz: float, outer_fs: float
+) -> list[ForeignPeak]:
+    """Peaks above ``TOO_FAST`` times the fastest bond's frequency, where nothing can vibrate.
+
+    For a run that has no reference: what the impulses make above the stretches (seeds/000, figure
+    4) shows without one. Frequencies fold downwards only, so these are no aliases.
+    """
+    result = []
+    for s in found:
+        known = [p for p in s.peaks_THz if p <= fastest_THz * TOO_FAST]
+        near = 2 * s.resolution_THz
+        for p in s.peaks_THz:
+            if p <= fastest_THz * TOO_FAST:
+                continue
+            band = np.abs(s.frequency_THz - p) <= max(2 * s.resolution_THz, 0.03 * p)
+            area = float(s.density_K_per_THz[band].sum() * s.resolution_THz)
+            meaning = "above every bond, " + _meaning(p, near, outer_fs, known, s)
+            result.append(ForeignPeak(s.element, p, area, meaning))
     return result
 
 

@@ -30,6 +30,9 @@ def lines(
                 f"{k.name} bonds {plus_minus(e.mean, e.stderr, 'K')}"
                 + (f" (expected {m.expected[k.name]:.0f})" if m.run.ensemble != "nve" else "")
             )
+        if m.configurational is not None:
+            e = m.configurational.temperature_K["atoms"]
+            parts.append("T of positions " + plus_minus(e.mean, e.stderr, "K"))
         for d in m.diffusion:
             value = plus_minus(d.D_A2_per_ps.mean, d.D_A2_per_ps.stderr, "Å²/ps")
             parts.append(f"D({d.kind}) {value}")

@@ -6,9 +6,15 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dmts_ipi.core.errors import InputError
+
+if TYPE_CHECKING:
+    from dmts_ipi.analysis.measure import Measured
+    from dmts_ipi.core.model import ForceModel
 
 PROGRESS_AFTER_S = 2.0
 
@@ -33,6 +39,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="equilibration left out of every average, ps (None: the first 20 %% of each run, or "
         "its equilibration_ps if longer)",
     )
+    parser.add_argument(
+        "--configurational",
+        type=int,
+        default=0,
+        metavar="FRAMES",
+        help="frames of each run on which to measure the configurational temperature with its "
+        "teacher (20, say; 7 evaluations and 6 for each further element, for each frame)",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -55,6 +69,37 @@ class _Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+def _configurational(measured: Sequence[Measured], count: int) -> None:
+    """Adds the configurational temperature to each run, by the teacher that it ran with."""
+    import numpy as np
+
+    from dmts_ipi.analysis.configurational import configurational, pick_frames
+    from dmts_ipi.distill.models import load_model
+
+    models: dict[str, ForceModel] = {}
+    for m in measured:
+        settings = m.run.settings["teacher"]
+        key = json.dumps(settings, sort_keys=True)
+        frames = pick_frames(m.run, m.skip_ps, count)
+        if key not in models:
+            models[key] = load_model(
+                settings["model"], device=settings["device"], dtype=settings["dtype"]
+            )
+
+        def report(line: str, name: str = m.run.name) -> None:
+            print(f"{name}: {line}", file=sys.stderr, flush=True)
+
+        m.configurational = configurational(
+            models[key],
+            m.run.numbers,
+            m.run.pbc,
+            frames,
+            np.random.default_rng(0),
+            floor_K=m.floor_K,
+            report=report,
+        )
+
+
 def run(args: argparse.Namespace) -> int:
     """Analyses the folders and writes the report."""
     from dmts_ipi.analysis.compare import compare
@@ -65,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.skip_ps is not None and not args.skip_ps >= 0:
         raise InputError("--skip-ps", args.skip_ps, "must be zero or positive")
+    if args.configurational < 0:
+        raise InputError("configurational", args.configurational, "must be zero or positive")
     check_writable(args.out)
     runs = read_runs(args.folders)
     progress = _Progress()
@@ -72,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
         measured = [measure(r, args.skip_ps, progress) for r in runs]
     finally:
         progress.close()
+    if args.configurational:
+        _configurational(measured, args.configurational)
     chosen = reference_of(runs)
     reference = next((m for m in measured if m.run is chosen), None)
     comparisons = compare(measured, reference)
