@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from exchange_tools import LIMIT_S, PLAIN, Evaluator, SocketRun, socket_run
+from exchange_tools import (
+    FORCES,
+    LIMIT_S,
+    PLAIN,
+    Evaluator,
+    SocketRun,
+    serve_forgetful,
+    socket_run,
+    sockets,
+)
+from integrator_pes import Waters
 from integrator_tools import Run, simulation_xml
 from ipi.interfaces.sockets import InterfaceSocket
+from run_tools import command, until
 
 from dmts_ipi.ipi import exchange
 from dmts_ipi.ipi.integrator import level_forces
@@ -117,6 +133,16 @@ def test_both_requests_of_an_outer_step_are_out_before_an_answer(past: bool, dir
     assert failed == []
 
 
+def test_a_driver_that_forgets_is_initialised_each_time(wanted: np.ndarray, direct: None) -> None:
+    with socket_run(drivers=False) as run:
+        run.driver("f0")
+        serve_forgetful(run.names["f1"], Waters(**FORCES["f1"]))
+        np.testing.assert_array_equal(state(run.step(STEPS)), wanted)
+        forces, questions = N * STEPS + 1, run.fields["f1"].socket.counts.questions
+        assert counts(run)["f1"] == forces
+        assert questions == 1 + 2 * forces  # greeting; after each INIT, after each force
+
+
 @pytest.mark.parametrize("how", ["raises", "reset"])
 def test_a_driver_that_dies_in_a_force_is_replaced_at_the_same_step(
     how: str, wanted: np.ndarray, direct: None
@@ -205,3 +231,39 @@ def test_register_can_be_taken_back() -> None:
     exchange.unregister()
     assert inputs.InterfaceSocket is InterfaceSocket
     assert (FFSocket.queue, FFSocket.start, FFSocket.stop) == stock
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_sigterm_ends_an_ipi_that_waits_for_a_driver(tmp_path: Path) -> None:
+    names = {field: f"dmts_test_{uuid.uuid4().hex[:10]}" for field in FORCES}
+    (tmp_path / "input.xml").write_text(sockets(simulation_xml(PLAIN), names))
+    process = subprocess.Popen(
+        command("i-pi", "input.xml"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        listening = [Path(f"/tmp/ipi_{name}") for name in names.values()]
+        until(lambda: all(p.exists() for p in listening) or process.poll() is not None)
+        # the handler of the signal comes a moment after the sockets
+        until(lambda: bool(process.poll() is not None or terminated(process)))
+        output, _ = process.communicate(timeout=LIMIT_S)
+    finally:
+        process.kill()
+        for path in listening:
+            path.unlink(missing_ok=True)
+    assert process.returncode == 0, output
+    assert "Kill signal received" in output
+    assert "</simulation>" in (tmp_path / "RESTART").read_text()
+
+
+def terminated(process: subprocess.Popen[str]) -> bool:
+    """Sends SIGTERM once i-PI catches it (Linux tells); whether it was sent."""
+    text = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(text.partition("SigCgt:")[2].split()[0], 16)
+    if not caught >> (signal.SIGTERM - 1) & 1:
+        return False
+    process.send_signal(signal.SIGTERM)
+    return True
