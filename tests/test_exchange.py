@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from exchange_tools import (
     PLAIN,
     Evaluator,
     SocketRun,
+    serve,
     serve_forgetful,
     socket_run,
     sockets,
@@ -26,6 +28,7 @@ from exchange_tools import (
 from integrator_pes import Waters
 from integrator_tools import Run, simulation_xml
 from ipi.interfaces.sockets import InterfaceSocket
+from ipi.utils.softexit import softexit
 from run_tools import command, until
 
 from dmts_ipi.ipi import exchange
@@ -218,6 +221,35 @@ def test_other_ways_of_messages_stay_ipis_own(more: str, direct: None, wanted: n
             np.testing.assert_array_equal(
                 state(run.step(1)), state(Run(simulation_xml(PLAIN)).step(1))
             )
+
+
+def test_the_parts_of_a_committee_stay_ipis_own(direct: None) -> None:
+    """A committee looks whether its parts are done; it waits for none of them."""
+    names = {k: f"dmts_test_{uuid.uuid4().hex[:10]}" for k in ("f0", "a", "b")}
+    parts = "".join(
+        f"<ffsocket name='{k}' mode='unix' pbc='False'><address>{names[k]}</address></ffsocket>"
+        for k in ("a", "b")
+    )
+    xml = sockets(simulation_xml(PLAIN), {"f0": names["f0"]})
+    committee = f"<ffcommittee name='f1' pbc='False'>{parts}</ffcommittee>"
+    run = Run(re.sub(r"<ffdirect name='f1'.*?</ffdirect>", committee, xml, flags=re.DOTALL))
+    fields = run.simulation.fflist
+    clients = [serve(at, Evaluator("f0" if k == "f0" else "f1")) for k, at in names.items()]
+    try:
+        for field in fields.values():
+            field.start()
+        assert exchange.is_direct(fields["f0"])
+        assert not any(exchange.is_direct(part) for part in fields["f1"].fflist)
+        wanted = state(Run(simulation_xml(PLAIN)).step(1))
+        np.testing.assert_allclose(state(run.step(1)), wanted, rtol=1e-12, atol=1e-12)
+    finally:
+        for client in clients:
+            client.stop()
+        for field in (*fields["f1"].fflist, *fields.values()):
+            field.stop()
+        for name in names.values():
+            Path(f"/tmp/ipi_{name}").unlink(missing_ok=True)
+        softexit.flist.clear()
 
 
 def test_register_can_be_taken_back() -> None:

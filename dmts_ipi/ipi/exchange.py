@@ -13,7 +13,8 @@ any driver can be at the other end; results are the same to the last digit.
   is not asked again.
 
 ``register`` puts this in the place of two names of i-PI. It applies to sockets with consolidated
-messages, one structure a message, and matching 'auto' or 'any'; all others go on as before.
+messages, one structure a message, and matching 'auto' or 'any', which i-PI's force objects ask; all
+others go on as before, such as those of a committee, which looks after its parts by itself.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import Any
 
 import numpy as np
 from ipi.engine.forcefields import FFSocket, ForceField, ForceRequest
+from ipi.engine.forces import ForceBead
 from ipi.inputs import forcefields as inputs
 from ipi.interfaces.sockets import (
     HDRLEN,
@@ -53,6 +55,7 @@ SLICE_S = 0.1  # between looks at whether i-PI is to stop
 STOP_LIMIT_S = 10.0
 READY, BUSY = Status.Up | Status.Ready, Status.Up | Status.Busy
 _STOCK = (FFSocket.queue, FFSocket.start, FFSocket.stop)
+_STOCK_BIND = ForceBead.bind
 _numbers = itertools.count()
 
 
@@ -72,13 +75,15 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
         super().__init__(*args, **options)
         self.counts = Counts()
         self.stopping = False
+        self.asked_by_beads = False
         self._lock = threading.RLock()
 
     @property
     def usable(self) -> bool:
         """Whether these settings are covered here."""
         return bool(
-            self.consolidate_messages
+            self.asked_by_beads
+            and self.consolidate_messages
             and self.batch_size == 1
             and self.match_mode != "lock"
             and not self.exit_on_disconnect
@@ -388,6 +393,12 @@ def _queue(self: Any, atoms: Any, cell: Any, reqid: int = -1, template: Any = No
     return request
 
 
+def _bind(self: Any, atoms: Any, cell: Any, ff: Any, output_maker: Any) -> None:
+    _STOCK_BIND(self, atoms, cell, ff, output_maker)
+    if type(ff) is FFSocket and isinstance(ff.socket, DirectInterface):
+        ff.socket.asked_by_beads = True
+
+
 def _start(self: Any) -> None:
     if not is_direct(self):
         _STOCK[1](self)
@@ -408,10 +419,12 @@ def _stop(self: Any) -> None:
 def register() -> None:
     """Puts the exchange in; a second call does nothing."""
     inputs.InterfaceSocket = DirectInterface
+    ForceBead.bind = _bind
     FFSocket.queue, FFSocket.start, FFSocket.stop = _queue, _start, _stop
 
 
 def unregister() -> None:
     """Puts i-PI's own back, for sockets made from now on."""
     inputs.InterfaceSocket = InterfaceSocket
+    ForceBead.bind = _STOCK_BIND
     FFSocket.queue, FFSocket.start, FFSocket.stop = _STOCK

@@ -78,6 +78,7 @@ EXPECTED: dict[str, dict[str, tuple[str, ...] | None]] = {
         "FFDirect.evaluate": ("self", "request"),
     },
     "ipi.engine.forces": {
+        "ForceBead.bind": ("self", "atoms", "cell", "ff", "output_maker"),
         "ForceBead.get_all": ("self",),
         "MTSForces.queue_mts": ("self",),
         "MTSForces.get_forces_mts": ("self",),
