@@ -13,6 +13,7 @@ import pytest
 import yaml
 from analysis_runs import water_box, write_folder
 from run_tools import STUDENT, TEACHER, argon, call
+from student_tools import TINY
 
 from dmts_ipi.analysis.bench.cell import Cell, Result, read_result, round_speeds
 from dmts_ipi.analysis.bench.output import text_of, write
@@ -26,6 +27,8 @@ from dmts_ipi.commands.benchmark_config import BenchmarkConfig
 from dmts_ipi.commands.benchmark_plan import check_unchanged, init_arguments, make_plan
 from dmts_ipi.core.config import parse, read_yaml
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.distill.student_energy import new_student
+from dmts_ipi.distill.student_files import save_student
 from dmts_ipi.ipi.session import Outcome
 
 FILE = {
@@ -356,9 +359,24 @@ def test_turns_interruption_and_resume(tmp_path: Path, monkeypatch: pytest.Monke
     assert refused.stderr.count("\n") == 1
 
 
+def energy_student(folder: Path, teacher: str = "") -> Path:
+    """A conservative student of argon that has learnt nothing yet: its forces are zero."""
+    student = new_student(TINY.model_copy(update={"energy": True}), [18])
+    origin = {"name": "other", "identity": teacher}
+    save_student(folder, student, teacher=origin, training_data_sha256="", errors={})
+    return folder
+
+
 def test_through_sockets(tmp_path: Path) -> None:
-    """The whole path once: both drivers, the watchdog, tables as JSON; and the plan before."""
-    file = write_file(tmp_path, rounds=1, time_ps=0.04)
+    """The whole path once, DMTS with a conservative student; and the plan before."""
+    energy_student(tmp_path / "energy")
+    file = write_file(
+        tmp_path,
+        students={"conservative": {"model": "energy", "threads": 1}},
+        integrators=[{"kind": "sts"}, {"kind": "dmts", "outer_fs": 2}],
+        rounds=1,
+        time_ps=0.04,
+    )
     plan = call("benchmark", file, "--out", tmp_path / "out", "--dry-run")
     assert plan.returncode == 0, plan.stderr
     assert "2 runs, about" in plan.stdout
@@ -366,9 +384,23 @@ def test_through_sockets(tmp_path: Path) -> None:
     done = call("benchmark", file, "--out", tmp_path / "out", "--json", "--only", "argon-dmts")
     assert done.returncode == 0, done.stderr
     (record,) = json.loads(done.stdout)
-    assert record["integrator"] == "DMTS-NC 1–4 fs"
+    assert record["integrator"] == "DMTS 1–2 fs"
     assert record["exit"] == "finished"
-    assert (tmp_path / "out/runs/argon-dmts-nc-1-4-fs-s1/events.jsonl").is_file()
+    assert (tmp_path / "out/runs/argon-dmts-1-2-fs-s1/events.jsonl").is_file()
+
+
+def test_a_student_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    energy_student(tmp_path / "energy", teacher="another")
+    fields = {"students": {"conservative": "energy"}, "integrators": [{"kind": "sts"}]}
+    file = write_file(tmp_path, **fields)
+    done = call("benchmark", file, "--out", tmp_path / "out", "--dry-run")
+    assert done.returncode == 2
+    assert "was distilled from 'other'" in done.stderr
+    assert "accept_foreign_students" in done.stderr
+    config = read_yaml(
+        BenchmarkConfig, write_file(tmp_path, **fields, accept_foreign_students=True)
+    )
+    assert len(make_plan(config, tmp_path, tmp_path / "out").cells) == 1
 
 
 def test_nothing_to_run(tmp_path: Path) -> None:

@@ -558,12 +558,42 @@ FAULTS = [
     Case("the disk is full, `run`", folder(intact, ALONE), 4, full_disk),
 ]
 
+
+def benchmark(text: str) -> Callable[[], Words]:
+    """``benchmark`` of argon with the shipped models."""
+
+    def build() -> Words:
+        argon().write("argon.extxyz")
+        start = "teacher: water-teacher\nstudents: {nc: water-student}\n"
+        Path("b.yaml").write_text(start + text)
+        return ["benchmark", "b.yaml"]
+
+    return build
+
+
+ONE, STS = "systems: [{name: a, structure: argon.extxyz}]\n", "integrators: [{kind: sts}]\n"
+BENCHMARKS = [
+    Case("a benchmark that does not exist", words("benchmark", "b.yaml")),
+    Case("an unknown field in a benchmark", benchmark(ONE + STS + "round: 3\n")),
+    Case(
+        "an outer step that is no multiple of the inner one",
+        benchmark(ONE + "integrators: [{kind: hhf, outer_fs: 2.5}]\n"),
+    ),
+    Case(
+        "DMTS without a conservative student",
+        benchmark(ONE + "integrators: [{kind: dmts, outer_fs: 5}]\n"),
+    ),
+    Case("a teacher that knows none of the systems", benchmark(ONE + STS)),
+    Case("a structure that does not exist", benchmark(ONE.replace("argon", "b") + STS)),
+]
+
 PARTS = {
     "Options": OPTIONS,
     "Structures": STRUCTURES,
     "Models": MODELS,
     "Labels and training": LABELS,
     "Run folders": FOLDERS,
+    "Benchmarks": BENCHMARKS,
     "The watchdog": WATCHDOG,
     "Several nodes, several runs": NODES,
     "Faults during a run": FAULTS,

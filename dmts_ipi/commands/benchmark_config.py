@@ -100,6 +100,9 @@ class BenchmarkConfig(StrictModel):
     temperature_K: Positive = 300.0
     friction_per_ps: Positive = 1.0
     hmr_amu: float = Field(default=3.0, ge=0, description="of all but sts")
+    accept_foreign_students: bool = Field(
+        default=False, description="take students that were distilled from another teacher"
+    )
     properties_every_fs: Positive = 10.0
     frames_every_fs: Positive = 50.0
     checkpoints_every_fs: Positive = 1000.0

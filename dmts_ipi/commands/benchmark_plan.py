@@ -80,6 +80,8 @@ def make_plan(config: BenchmarkConfig, base: Path, out: Path) -> Plan:
         "conservative": config.students.conservative,
     }
     specs = {k: _absolute(m, base) for k, m in models.items() if m is not None}
+    if not config.accept_foreign_students:
+        _check_students(specs)
     known = {k: _elements(m) for k, m in specs.items()}
     plan = Plan()
     for system in config.systems:
@@ -101,6 +103,28 @@ def make_plan(config: BenchmarkConfig, base: Path, out: Path) -> Plan:
                 plan.cells.append(cell)
                 plan.words[cell.name] = words
     return plan
+
+
+def _check_students(specs: dict[str, ModelSettings]) -> None:
+    """Refuses a student of another teacher, before anything runs.
+
+    Raises:
+        InputError: names it.
+    """
+    from dmts_ipi.distill.models import read_record
+
+    teacher = read_record(specs["teacher"].model)
+    for role in ("nc", "conservative"):
+        if role in specs:
+            try:
+                init.check_distilled_from(read_record(specs[role].model), teacher)
+            except InputError as error:
+                what = error.remedy.partition(" of this run")[0]
+                raise InputError(
+                    f"students.{role}",
+                    error.value,
+                    f"{what}; distill one, or set accept_foreign_students: true",
+                ) from error
 
 
 def _role(integrator: Integrator) -> str:

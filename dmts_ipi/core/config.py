@@ -40,7 +40,8 @@ def parse(kind: type[M], fields: object, where: str) -> M:
             raise InputError(where, "", str(first["ctx"]["error"])) from error
         else:
             value = "" if first["type"] == "missing" else repr(first["input"])
-            remedy = first["msg"].partition(", unable to parse")[0].lower()
+            said = first["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+            remedy = said.lower()
         raise InputError(f"{where}: {field}", value, remedy) from error
 
 
