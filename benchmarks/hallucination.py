@@ -37,7 +37,8 @@ def narrow_labels(args: argparse.Namespace, out: Path) -> None:
     """A few frames at the low temperature, none of them rattled or stretched."""
     if out.exists():
         return
-    few = ("--rattle-every", 0, "--stretch-every", 0, "--bursts", 2, "--burst-frames", 16)
+    few = ("--rattle-every", 0, "--stretch-every", 0)
+    few += ("--bursts", 2, "--burst-frames", 16, "--burst-gap-fs", 50)
     command(
         *("label", "--teacher", args.teacher, "--structure", args.structure, "--out", out),
         *("--temperatures-K", args.low_K, "--burst-temperature-K", args.low_K),
@@ -51,7 +52,16 @@ def more_labels(args: argparse.Namespace, kept: Path, out: Path) -> None:
         return
     command(
         *("label", "--teacher", args.teacher, "--structure", f"{kept}@:", "--out", out),
-        *("--time-ps", 0, "--bursts", 1, "--burst-frames", args.burst_frames),
+        *(
+            "--time-ps",
+            0,
+            "--equilibrate-ps",
+            0,
+            "--bursts",
+            1,
+            "--burst-frames",
+            args.burst_frames,
+        ),
         *("--burst-temperature-K", args.high_K, "--seed", args.seed, "--rattle-every", 0),
         *("--stretch-every", 0, "--temperatures-K", args.high_K),
         *("--force-limit-eV-per-A", 100, "--shortest-A", 0.3),

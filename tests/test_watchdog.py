@@ -203,6 +203,36 @@ def test_a_spike_is_seen_from_the_first_step_on() -> None:
     assert found.text.endswith("; step 2 was good")
 
 
+def test_the_watchdog_judges_the_largest_forces_that_it_hears(tmp_path: Path) -> None:
+    class Heard:
+        pairing, health, counts = True, {}, Counts()
+
+        def __init__(self) -> None:
+            self.peaks = {"teacher": (4.0, 1), "student": (30.0, 3)}
+
+        def take(self) -> list[Pair]:
+            return []
+
+        def take_peaks(self) -> dict[str, tuple[float, int]]:
+            peaks, self.peaks = self.peaks, {}
+            return peaks
+
+        def forget(self) -> None:
+            pass
+
+    pbc = np.array([True] * 3)
+    dog = Watchdog(tmp_path, SETTINGS, LIMITS, PHYSICS, NUMBERS, pbc, {}, seed=1)
+    beat = Heartbeat(0, 0.0, 1.0, 300.0, -1.0, 5.0, 1000)
+    for single_steps in (True, False):
+        dog.listener = Heard()  # type: ignore[assignment]
+        dog.started(Segment(single_steps, 1000), 0)
+        found = dog.beat(beat)
+        assert (found is None) is single_steps  # where the student moves nothing it may be wrong
+    assert found is not None
+    assert (found.kind, found.cause) == ("spike", "physics")
+    assert dog.decide(found, 0) == Plan(before_step=0)
+
+
 def test_memory_of_ipi_and_of_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     physics = {**vars(PHYSICS), "multiple_steps": False}
     dog = Watchdog(
