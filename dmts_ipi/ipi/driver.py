@@ -136,27 +136,38 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
     return parser
 
 
-def endpoint_of(args: argparse.Namespace, role: str = "") -> Endpoint:
-    """The endpoint of the parsed options; ``role`` is the name of the driver's forcefield.
+def endpoint_of(args: argparse.Namespace, also: str = "") -> Endpoint:
+    """The endpoint of the options --unix, --address and --port.
+
+    Args:
+        args: the parsed options.
+        also: what else may be given, for the message.
 
     Raises:
-        InputError: none or several of --unix, --port and --network, or a wrong value.
+        InputError: none or several of them.
     """
-    if args.network is not None:
-        if args.unix is not None or args.port is not None or args.address is not None:
-            raise InputError("network", args.network, "goes without --unix, --address and --port")
-        if not Path(args.network).is_dir():
-            raise InputError("network", args.network, "is not a folder; give RUN/network")
-        return AnnouncedEndpoint(folder=Path(args.network), role=role)
     if args.unix is not None and (args.port is not None or args.address is not None):
         raise InputError("unix", args.unix, "give --unix, or --address and --port, not both")
     if args.unix is not None:
         return Endpoint.unix(args.unix, args.sockets_prefix)
     if args.port is None:
-        raise InputError(
-            "port", "", "give --unix NAME, or --address HOST and --port N, or --network FOLDER"
-        )
+        raise InputError("port", "", f"give --unix NAME, or --address HOST and --port N{also}")
     return Endpoint.tcp(args.address or "127.0.0.1", args.port)
+
+
+def driver_endpoint(args: argparse.Namespace, role: str) -> Endpoint:
+    """The endpoint of a driver's options; ``role`` is the name of its forcefield.
+
+    Raises:
+        InputError: none or several of --unix, --port and --network, or a wrong value.
+    """
+    if args.network is None:
+        return endpoint_of(args, ", or --network FOLDER")
+    if args.unix is not None or args.port is not None or args.address is not None:
+        raise InputError("network", args.network, "goes without --unix, --address and --port")
+    if not Path(args.network).is_dir():
+        raise InputError("network", args.network, "is not a folder; give RUN/network")
+    return AnnouncedEndpoint(folder=Path(args.network), role=role)
 
 
 def main(
@@ -185,7 +196,7 @@ def main(
         for option in ("connect_timeout_s", "reconnect_timeout_s"):
             if not getattr(args, option) >= 0:
                 raise InputError(option, getattr(args, option), "must be zero or more seconds")
-        endpoint = endpoint_of(args, role)
+        endpoint = driver_endpoint(args, role)
         frame = read_frames(Path(args.structure), index="0")[0]
         limit_threads(args.threads)
         say(
