@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
     not any(shutil.which(c) for c in ("cc", "gcc", "clang")), reason="no C compiler"
 )
 PBC = np.ones(3, bool)
+FULLY_OPTIMISED = student_kernels.COMPILE
 PARTS = [
     {},
     {"normalise": False},
@@ -91,6 +92,19 @@ def test_float32_is_as_close_to_float64_as_torch_is():
     ]
     assert error[0] < 3 * error[1]
     assert error[1] < 1e-4 * np.abs(wanted).max()
+
+
+def test_units_that_are_far_off_are_no_division_by_infinity(monkeypatch):
+    """exp(200) is infinite in float32, and -ffast-math takes reciprocals by Newton's steps."""
+    monkeypatch.setattr(student_kernels, "COMPILE", FULLY_OPTIMISED)
+    student = make_student(near_hidden=48, hidden=96)
+    with torch.no_grad():
+        for name, parameter in student.named_parameters():
+            if name.endswith(("lift1.bias", "dense1.bias", "lift2.bias", "dense.bias")):
+                parameter[::3] = -200.0
+    numbers, x, cell = water_box(3)
+    kernels, plain = both(student, "float32")
+    assert_equal(kernels, plain, numbers, x, cell, PBC, tolerance=1e-5)
 
 
 def test_threads_do_not_change_a_digit(monkeypatch):

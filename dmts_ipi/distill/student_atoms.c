@@ -119,7 +119,8 @@ static inline void normalise(const real *x, real *out)
         out[k] = x[k] * factor;
 }
 
-static inline real silu(real z) { return z / (1 + REAL_EXP(-z)); }
+/* Bounded, because -ffast-math divides by an infinite exp to NaN; the value there is 0 all the same. */
+static inline real silu(real z) { return z / (1 + REAL_EXP(z < -SILU_END ? SILU_END : -z)); }
 
 /* The l = 2 part of two vectors: student_basis.vectors_to_tensor. */
 static inline void vectors_to_tensor(const real p[3], const real q[3], real t[5])

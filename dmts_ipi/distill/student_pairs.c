@@ -283,8 +283,8 @@ static inline real zbl_force(real r, real zz, real length)
 static inline void silu(real *z, const real *add)
 {
     for (int k = 0; k < NEAR_HIDDEN; k++) {
-        real sigmoid = z[k] / (1 + REAL_EXP(-z[k]));
-        z[k] = add ? add[k] + sigmoid : sigmoid;
+        real value = z[k] / (1 + REAL_EXP(z[k] < -SILU_END ? SILU_END : -z[k]));
+        z[k] = add ? add[k] + value : value;
     }
 }
 

@@ -9,6 +9,7 @@
 #define ALL (FIXED + MESSAGES)
 #define LANES 16
 #define PI 3.14159265358979323846
+#define SILU_END 60
 
 typedef REAL real;
 
