@@ -183,19 +183,28 @@ def test_a_late_driver_is_taken_while_its_force_is_waited_for(
 
 
 def test_a_driver_that_answers_too_late_is_dropped(direct: None) -> None:
-    hanging = threading.Event()
+    hanging, dropped = threading.Event(), threading.Event()
     with socket_run(drivers=False, more="") as run:
         run.driver("f0")
-        run.fields["f1"].socket.timeout = 0.2
+        interface = run.fields["f1"].socket
+        interface.timeout = 0.2
+        drop = interface._drop
 
-        def hangs(k: int) -> None:
+        def heard(client: Any, why: str) -> None:
+            drop(client, why)
+            interface.timeout = LIMIT_S  # the next one may be slow
+            dropped.set()
+
+        interface._drop = heard
+
+        def follows() -> None:
+            dropped.wait(LIMIT_S)
             run.driver("f1")
-            run.fields["f1"].socket.timeout = LIMIT_S
-            hanging.wait(LIMIT_S)
 
-        run.driver("f1", Evaluator("f1", hangs))
+        threading.Thread(target=follows, daemon=True).start()
+        run.driver("f1", Evaluator("f1", lambda k: hanging.wait(LIMIT_S) and None))
         run.step(1)
-        assert run.fields["f1"].socket.counts.lost == 1
+        assert interface.counts.lost == 1
         hanging.set()
 
 
