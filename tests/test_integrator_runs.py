@@ -64,7 +64,7 @@ def test_options_become_tags_and_frictions_time_constants(tmp_path: Path) -> Non
 
 def test_our_tags_need_the_wrapper_with_any_splitting(tmp_path: Path) -> None:
     assert init(tmp_path / "hhf", *HHF)[0].ours
-    assert not init(tmp_path / "svr", "--thermostat", "svr")[0].ours
+    assert not init(tmp_path / "svr", "--thermostat", "svr", "--splitting", "baoab")[0].ours
     assert ipi_command(True)[-1] == "i-pi"
     assert ipi_command(False)[-1].endswith("/i-pi")
 
