@@ -67,9 +67,11 @@ def record(name: str, folder: Path) -> dict[str, object]:
 
     m = measure(read_run(folder))
     pair = find_pair(m.distributions, "O-O")
+    config = RunFolder(folder).config
     return {
         "run": name,
-        "seed": RunFolder(folder).config.seed,
+        "student": "" if config.student is None else config.student.identity[:8],
+        "seed": config.seed,
         "ps": round(float(m.time_ps[-1]), 3),
         "date": str(datetime.date.today()),
         "machine": machine(),
@@ -92,17 +94,17 @@ def gather(folder: Path) -> list[dict]:
 
 
 def table(folder: Path) -> None:
-    groups: dict[str, list[dict]] = {}
+    groups: dict[tuple[str, str], list[dict]] = {}
     for one in gather(folder):
-        groups.setdefault(one["run"], []).append(one)
+        groups.setdefault((one["run"], one["student"]), []).append(one)
     rows = [
         "temperatures in K, mean +- standard error (expected with BAOAB's bias); O-O: first peak",
-        f"{'run':14s} {'seeds':>5s} {'ps':>6s} "
+        f"{'run':14s} {'student':8s} {'seeds':>5s} {'ps':>6s} "
         + " ".join(f"{c:>19s}" for c in ("atoms", "H", "O", "O-H bonds"))
         + f" {'E, meV/atom':>15s} {'O-O':>6s} {'drift, meV/atom/ps':>19s} {'ns/day':>7s}",
     ]
     zero = None
-    for name, several in groups.items():
+    for (name, student), several in groups.items():
         cells = []
         for key in COLUMNS:
             values = [(*r["kelvin"][key][:2], r["ps"]) for r in several if key in r["kelvin"]]
@@ -114,12 +116,13 @@ def table(folder: Path) -> None:
         drift, d_error = combined([(*r["drift_meV_per_atom_ps"], r["ps"]) for r in several])
         ps = sum(r["ps"] for r in several)
         rows.append(
-            f"{name:14s} {len(several):5d} {ps:6.1f} "
+            f"{name:14s} {student:8s} {len(several):5d} {ps:6.1f} "
             + " ".join(f"{c:>19s}" for c in cells)
             + f" {energy - zero:8.2f}+-{e_error:4.2f} {peak:6.3f} {drift:11.4f}+-{d_error:6.4f}"
             + f" {several[-1]['ns_per_day'] or math.nan:7.3f}"
         )
     rows.append("E is relative to the first row. ns/day: of the last run, other work beside it.")
+    rows.append("student: its hash, as `dmts-ipi models` gives it, so of an older one in part.")
     save("water_physics", "\n".join(rows))
 
 

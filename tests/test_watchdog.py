@@ -255,7 +255,7 @@ def test_memory_of_ipi_and_of_drivers(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_drift_is_judged_in_nve_only() -> None:
     nve = judge(Physics(**{**vars(PHYSICS), "ensemble": "nve"}), drift_eV_per_atom=0.01)
     for j, kind in ((nve, "drift"), (judge(drift_eV_per_atom=0.01), None)):
-        line = {"temperature_K": 300.0, "potential_eV": 0.0, "conserved_eV": 4.0}
+        line = {"temperature_K": 300.0, "potential_eV": -5.0, "conserved_eV": 4.0}
         assert j.line(40, line) is None
         assert j.line(42, {**line, "conserved_eV": 4.11}) is None
         assert j.line(43, line) is None
