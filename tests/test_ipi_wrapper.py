@@ -156,6 +156,7 @@ def test_files_are_synced_with_checkpoints_not_with_lines(
     output_sync.register()
     try:
         simulation = Simulation.load_from_xml(text)
+        simulation.threading = False  # else outputs and checkpoint of a step race
         lines: list[int] = []
         write = simulation.outputs[0].write
 

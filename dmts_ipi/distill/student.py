@@ -171,7 +171,7 @@ class Student(nn.Module):
         f = self.gradient_shape(along, across / r.unsqueeze(-1), u, y) * learned.unsqueeze(-1)
         total = _PairSum.apply(f, g.neighbour, g.reverse)
         d = u * r.unsqueeze(-1)
-        virial = -(d.reshape(-1, 3).T @ f.reshape(-1, 3))
+        virial = -self.outer_sum(d.reshape(-1, 3), f.reshape(-1, 3))
         pairs = self.near_forces(x, cell, g, heads[1:4])
         total, virial = self.add_pairs(total, virial, g.near, *pairs)
         if a.far_bessel:
@@ -262,4 +262,9 @@ class Student(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Adds half pairs: F_i += f, F_j -= f, virial -= d (x) f."""
         total = total.index_add(0, index[0], f).index_add(0, index[1], -f)
-        return total, virial - d.T @ f
+        return total, virial - Student.outer_sum(d, f)
+
+    @staticmethod
+    def outer_sum(d: Tensor, f: Tensor) -> Tensor:
+        """sum of d (x) f, (3, 3), in float64: large parts of it cancel."""
+        return d.double().T @ f.double()
