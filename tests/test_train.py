@@ -261,7 +261,7 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert (tmp_path / "model.safetensors").read_bytes() == before
     read_student(tmp_path)
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*.new"))
 
 
 def command(tmp_path, *extra, frames=FRAMES) -> list[str]:

@@ -14,11 +14,12 @@ from scipy import stats
 
 from dmts_ipi.core.config import parse
 from dmts_ipi.core.errors import InputError, RunFault
+from dmts_ipi.core.files import read_record
 from dmts_ipi.core.supervision import Event, Heartbeat, NoGuard, Plan, Segment, Stop, Verdict
 from dmts_ipi.core.watch_settings import WatchdogSettings
 from dmts_ipi.watchdog.difference import difference
 from dmts_ipi.watchdog.guard import Watchdog
-from dmts_ipi.watchdog.journal import Journal, read_events, read_record
+from dmts_ipi.watchdog.journal import Journal, read_events
 from dmts_ipi.watchdog.judge import Judge
 from dmts_ipi.watchdog.listener import Counts, Pair
 from dmts_ipi.watchdog.policy import Policy

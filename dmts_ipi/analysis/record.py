@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from dmts_ipi import __version__
+from dmts_ipi.core.files import plain
 from dmts_ipi.core.statistics import Estimate
 
 from .compare import Comparison, speedup
 from .measure import Measured
-
-
-def plain(value: Any) -> Any:
-    """Makes a value JSON can hold: arrays to lists, NaN and infinities to null."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def _estimate(e: Estimate) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dmts_ipi import __version__
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.files import replace_file
 
 from .compare import Comparison, headline_pair, speedup
 from .figures import Plot
@@ -88,12 +89,9 @@ def write_report(
     files = [(folder / name, text) for name, text in csv_files(measured, comparisons)]
     files += [(beside, json.dumps(record, allow_nan=False)), (path, page)]
     for file, text in files:
-        temporary = file.with_name(file.name + ".new")
         try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(file)
+            replace_file(file, text)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise InputError("--out", file, f"cannot be written ({error.strerror})") from error
     return beside
 

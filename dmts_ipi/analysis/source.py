@@ -15,6 +15,7 @@ import numpy as np
 from ase.formula import Formula
 
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.files import SUMMARY
 
 FrameTuple = tuple[int, np.ndarray, np.ndarray, "np.ndarray | None"]
 CELL_TOLERANCE = 0.01
@@ -149,7 +150,7 @@ def read_run(path: Path) -> RunInput:
         thermostat_mid_drift=mid_drift,
         langevin_per_ps=float(config.friction_per_ps) if langevin else None,
         settings=settings,
-        summary=_read_summary(path / "summary.json"),
+        summary=read_summary(path),
     )
 
 
@@ -190,7 +191,13 @@ def thermostat_mid_drift(splitting: str, odd_nmts: bool) -> bool:
     return "respa" in splitting or (splitting == "baoab" and odd_nmts)
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
+def read_summary(folder: Path) -> dict[str, Any]:
+    """``summary.json`` of a run folder; empty where no session has ended.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / SUMMARY
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:

@@ -7,12 +7,13 @@ or ``status.json`` while the run goes on.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dmts_ipi.core.files import EVENTS, LIVE, read_lines, read_record
 
 MOST_EVENTS = 200
 WORTH_TELLING = ("rewind", "difference", "nan", "restart", "end", "fault")
@@ -49,15 +50,10 @@ class Differences:
 
 
 def read_events(folder: Path) -> list[Event]:
-    """The journal's whole lines, the newest ``MOST_EVENTS``; damaged lines are passed over."""
-    try:
-        lines = (folder / "events.jsonl").read_text(errors="replace").splitlines()
-    except OSError:
-        return []
+    """The journal's whole lines, the newest ``MOST_EVENTS``; others are passed over."""
     found = []
-    for line in lines:
+    for r in read_lines(folder / EVENTS):
         try:
-            r = json.loads(line)
             found.append(
                 Event(
                     str(r["time"]), str(r["kind"]), int(r["step"]), float(r["time_ps"]), r["text"]
@@ -72,11 +68,8 @@ def read_differences(folder: Path, summary: dict[str, Any]) -> Differences | Non
     """The watchdog's distribution of the difference of the worst atom; None without one."""
     record = summary.get("watchdog")
     if not isinstance(record, dict):
-        try:
-            record = json.loads((folder / "status.json").read_text())
-        except (OSError, ValueError):
-            return None
-    part = record.get("difference_max_eV_per_A") if isinstance(record, dict) else None
+        record = read_record(folder / LIVE)
+    part = record.get("difference_max_eV_per_A")
     if not isinstance(part, dict):
         return None
     try:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Plans, runs, and writes the tables."""
     from dmts_ipi.analysis.bench.output import summary, text_of, write
     from dmts_ipi.analysis.bench.tables import all_tables
-    from dmts_ipi.analysis.record import plain
+    from dmts_ipi.core.files import plain
 
     from .benchmark_config import BenchmarkConfig
     from .benchmark_plan import check_unchanged, make_plan

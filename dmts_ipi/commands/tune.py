@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.files import replace_file, write_json
 
 TOO_HOT, TOO_HOT_SIGMAS = 0.6, 6.0  # a trial hotter by this part, and this unlikely, is ended
 BURST_FRAMES, BURSTS, SETTLE_FS = 60, 3, 100.0
@@ -60,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
         picture, choice, {outer[n]: p for n, p in predicted.items()}, limit, config.temperature_K
     )
     record = _record(args, choice, predicted, limit, outer)
-    from dmts_ipi.ipi.summary import write_json
 
     write_json(folder.path / "tune" / "tune.json", record)
     record["written"] = False
@@ -305,15 +305,13 @@ def _write(folder: Any, n: int) -> bool:
     template.set("total_steps", config.total_steps)
     template.set(f"{DYNAMICS}/timestep", f"{config.outer_step_fs:.12g}")
     template.set(f"{DYNAMICS}/nmts", f"[1, {n}]")
-    new = folder.path / (INPUT + ".new")
-    new.write_text(template.text())
-    new.replace(folder.path / INPUT)
+    replace_file(folder.path / INPUT, template.text())
     folder.write_config(config)
     return True
 
 
 def _tell(args: argparse.Namespace, choice: Any, record: dict[str, Any], picture: Path) -> None:
-    from dmts_ipi.analysis.record import plain
+    from dmts_ipi.core.files import plain
 
     if args.json:
         print(json.dumps(plain(record), indent=1))

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InputError
+from .files import replace_file
 
 
 class StrictModel(BaseModel):
@@ -97,5 +98,5 @@ def read_yaml(kind: type[M], path: Path) -> M:
 
 
 def write_yaml(config: StrictModel, path: Path) -> None:
-    """Writes a configuration, in the order of its fields."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    """Replaces a file by a configuration, its fields in their order (``replace_file``)."""
+    replace_file(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

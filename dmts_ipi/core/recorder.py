@@ -9,10 +9,13 @@ import contextlib
 import functools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from .files import replace_file
 
 PROFILE = "DMTS_PROFILE"  # environment: a folder, where each process leaves its file
 MAX_SPANS = 2_000_000
@@ -29,6 +32,7 @@ class Recorder:
     def __init__(self, process: str, folder: Path) -> None:
         self.process, self.folder = process, folder
         self.spans: list[tuple[str, float, float]] = []
+        self._writing = threading.Lock()
 
     def wrap(self, owner: Any, attribute: str, name: str) -> None:
         """Records the calls of a method or function that ``owner`` looks up when it is called.
@@ -56,11 +60,14 @@ class Recorder:
         return timed
 
     def write(self) -> None:
-        """Writes the file. Never raises: a profile is no reason to end a run."""
+        """Writes the file, whole. Never raises: a profile is no reason to end a run.
+
+        Two threads may come at once, one of which ends the process: it waits for the other.
+        """
         record = {"process": self.process, "pid": os.getpid(), "spans": list(self.spans)}
         file = self.folder / f"{self.process}-{os.getpid()}.json"
-        with contextlib.suppress(OSError):
-            file.write_text(json.dumps(record))
+        with self._writing, contextlib.suppress(OSError):
+            replace_file(file, json.dumps(record))
 
 
 def recorder(process: str) -> Recorder | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.files import replace_file
 
 if TYPE_CHECKING:  # torch takes a second to import, and not every command needs it
     from torch import Tensor
@@ -112,16 +113,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         InputError: the folder is not writable or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        replace_file(path, content, sync=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
         raise InputError(
             "file",
             path,

@@ -13,19 +13,13 @@ from pydantic import Field, model_validator
 
 from dmts_ipi.core.config import StrictModel, read_yaml, write_yaml
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.files import SUMMARY
 from dmts_ipi.core.watch_settings import WatchdogSettings
 
 from . import outputs
 from .validate import InputFacts, read_input
 
-CONFIG, INPUT, STRUCTURE, SUMMARY, LOGS = (
-    "run.yaml",
-    "input.xml",
-    "structure.extxyz",
-    "summary.json",
-    "logs",
-)
-
+CONFIG, INPUT, STRUCTURE, LOGS = "run.yaml", "input.xml", "structure.extxyz", "logs"
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -167,9 +161,7 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         """Replaces ``run.yaml``, in one step."""
         self.config = config
-        temporary = self.path / (CONFIG + ".new")
-        write_yaml(config, temporary)
-        temporary.replace(self.path / CONFIG)
+        write_yaml(config, self.path / CONFIG)
 
     def structure(self) -> Structure:
         """The start structure, as i-PI reads it.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ase.data import chemical_symbols
 
 from dmts_ipi.core.errors import DmtsError, InputError
+from dmts_ipi.core.files import replace_file, write_json
 from dmts_ipi.core.private import is_loopback
 from dmts_ipi.core.supervision import Guard, NoGuard, Segment, Stop
 
@@ -26,7 +27,7 @@ from .network import KEYS, NETWORK, announce, over_tcp
 from .render import Template
 from .resources import driver_script, ipi_command
 from .socket_file import free_socket
-from .summary import SESSIONS, read_sessions, write_json, write_summary
+from .summary import SESSIONS, read_sessions, write_summary
 from .supervise import Driver, Hooks, Supervisor
 from .validate import InputFacts, Socket, read_checkpoint
 from .watch import Limits, check_room
@@ -114,9 +115,7 @@ def _set_length(folder: RunFolder, facts: InputFacts, time_ps: float) -> None:
     file = folder.path / INPUT
     template = Template(file.read_text(), INPUT)
     template.set("total_steps", config.total_steps)
-    temporary = folder.path / (INPUT + ".new")
-    temporary.write_text(template.text())
-    temporary.replace(file)
+    replace_file(file, template.text())
     folder.write_config(config)
 
 

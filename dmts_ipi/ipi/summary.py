@@ -14,10 +14,11 @@ from ase.data import chemical_symbols
 
 import dmts_ipi
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.files import SUMMARY, write_json
 from dmts_ipi.core.statistics import Estimate, langevin_floor_K, mean_stderr, not_below
 from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV, KB_EV_PER_K
 
-from .folder import SUMMARY, RunFolder
+from .folder import RunFolder
 
 SESSIONS = "sessions.json"
 
@@ -31,23 +32,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def write_json(path: Path, record: object) -> None:
-    """Replaces a JSON file in one step; NaN becomes null."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(json.dumps(_plain(record), indent=1) + "\n")
-    temporary.replace(path)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def read_sessions(folder: Path) -> list[dict[str, Any]]:

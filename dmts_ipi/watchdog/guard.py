@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from ase.io import write
 
+from dmts_ipi.core.files import LIVE
 from dmts_ipi.core.frames import Frame
 from dmts_ipi.core.supervision import Heartbeat, Plan, Segment, Verdict
 from dmts_ipi.core.watch_settings import WatchdogSettings
 
 from .difference import Distribution
 from .endpoints import Addresses, Announced
-from .journal import LIVE, Journal, write_record
+from .journal import Journal, write_record
 from .judge import Judge
 from .listener import Health, Listener, Pair
 from .policy import Policy

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-EVENTS, MEMORY, LIVE = "events.jsonl", "watchdog.json", "status.json"
+from dmts_ipi.core.files import EVENTS, plain, read_lines, write_json
+
+MEMORY = "watchdog.json"
 
 
 class Journal:
@@ -44,47 +46,11 @@ class Journal:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """All whole lines of the journal; a damaged one (a power failure) is passed over."""
-    try:
-        raw = (folder / EVENTS).read_text(errors="replace")
-    except OSError:
-        return []
-    found = []
-    for line in raw.splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON object in a file; empty where there is none or it is damaged."""
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    """All whole lines of the journal."""
+    return read_lines(folder / EVENTS)
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Replaces a JSON file in one step; a full disk leaves the old one."""
-    temporary = path.with_name(path.name + ".new")
-    try:
-        temporary.write_text(json.dumps(plain(record), indent=1) + "\n")
-        temporary.replace(path)
-    except OSError:
-        return
-
-
-def plain(value: Any) -> Any:
-    """The same with NaN and infinity as null."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
+    """Replaces a JSON file in one step; a full disk leaves the old one, and never ends a run."""
+    with contextlib.suppress(OSError):
+        write_json(path, record)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from dmts_ipi.core.errors import RunFault
+from dmts_ipi.core.files import read_record
 from dmts_ipi.core.supervision import Event, Plan, Segment, Stop, Verdict
 from dmts_ipi.core.watch_settings import WatchdogSettings
 
-from .journal import MEMORY, read_record, write_record
+from .journal import MEMORY, write_record
 from .thresholds import Physics, Thresholds
 
 VERSION = 1

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from dmts_ipi.analysis.measure import Measured, measure
-from dmts_ipi.analysis.source import read_run
+from dmts_ipi.analysis.source import read_run, read_summary
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.files import EVENTS, read_lines
 
 from .stability import FAILED, NO_RUN, Stability, judge_run
 
@@ -126,8 +127,8 @@ def read_result(cell: Cell) -> Result:
     """
     if not (cell.folder / "run.yaml").is_file():
         return Result(cell)
-    events = _events(cell.folder)
-    summary = _summary(cell.folder)
+    events = read_lines(cell.folder / EVENTS)
+    summary = read_summary(cell.folder)
     result = Result(
         cell,
         exit=str(summary.get("exit", "running")),
@@ -180,30 +181,3 @@ def round_speeds(cell: Cell) -> dict[int, float]:
             steps[turn] = steps.get(turn, 0) + done
             seconds[turn] = seconds.get(turn, 0.0) + float(s["steady_s"])
     return {k: steps[k] * cell.outer_fs * 1e-6 / seconds[k] * 86400 for k in sorted(steps)}
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "summary.json").read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise InputError("file", folder / "summary.json", f"is not JSON ({error})") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _events(folder: Path) -> list[dict[str, Any]]:
-    """Whole lines of the watchdog's journal."""
-    try:
-        lines = (folder / "events.jsonl").read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmts_ipi.analysis.record import plain
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.files import plain, replace_file
 
 from .cell import Result
 from .plot import plot
@@ -51,9 +51,7 @@ def write(out: Path, results: Sequence[Result], tables: Sequence[Table], header:
     path = out
     try:
         for path, text in files.items():
-            temporary = path.with_name(path.name + ".new")
-            temporary.write_text(text)
-            temporary.replace(path)
+            replace_file(path, text)
         for stale in out.glob("table[1-7].csv"):
             if stale not in files:
                 stale.unlink()
