@@ -24,29 +24,16 @@ from dmts_ipi.core.frames import Frame, read_frames
 from dmts_ipi.core.memory import keep_freed_memory
 from dmts_ipi.core.model import ForceModel, check_structure
 from dmts_ipi.core.options import OptionParser
+from dmts_ipi.core.telemetry import Observer, OpenTelemetry
 
 from . import units
 from .client import SOCKETS_PREFIX, Client, Endpoint
-from .driver_model import AtomicUnitsModel, Observer
+from .driver_model import AtomicUnitsModel
 from .hooks import profile_driver
 from .network import AnnouncedEndpoint, address_towards
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WARM_UP_EVALUATIONS = 3
-
-
-class OpenTelemetry(Protocol):
-    """``watchdog.publisher.opener``, handed in like the models."""
-
-    def __call__(
-        self,
-        setting: str,
-        name: str,
-        n_atoms: int,
-        device: str,
-        keys: Path | None = None,
-        announce: Path | None = None,
-    ) -> Observer | None: ...
 
 
 class LoadModel(Protocol):
@@ -176,7 +163,7 @@ def main(
     *,
     default_dtype: str | None = None,
     argv: Sequence[str] | None = None,
-    open_telemetry: OpenTelemetry | None = None,
+    open_telemetry: OpenTelemetry[Observer] | None = None,
     role: str = "",
 ) -> int:
     """Runs a driver and returns its exit status (module docstring)."""
@@ -238,7 +225,7 @@ def main(
 
 
 def _telemetry(
-    open_telemetry: OpenTelemetry,
+    open_telemetry: OpenTelemetry[Observer],
     args: argparse.Namespace,
     endpoint: Endpoint,
     evaluator: AtomicUnitsModel,

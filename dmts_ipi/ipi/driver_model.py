@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 import numpy as np
 
 from dmts_ipi.core.errors import InputError, ModelFault
 from dmts_ipi.core.model import ForceModel, check_result
+from dmts_ipi.core.telemetry import Observer
 
 from . import units
-
-
-class Observer(Protocol):
-    """Who is told of evaluations (telemetry). It never waits and never raises."""
-
-    def connected(self) -> None:
-        """i-PI has begun a connection."""
-
-    def begin(self) -> None:
-        """An evaluation begins."""
-
-    def failed(self) -> None:
-        """It raised."""
-
-    def evaluated(
-        self,
-        positions_bohr: np.ndarray,
-        positions_A: np.ndarray,
-        cell_A: np.ndarray,
-        energy_eV: float | None,
-        forces_eV_per_A: np.ndarray,
-    ) -> None:
-        """It is done: (n, 3), (3, 3) rows, energy or None, (n, 3)."""
 
 
 class AtomicUnitsModel:

@@ -16,13 +16,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.telemetry import OpenTelemetry
 
 from .endpoints import Addresses, addresses
 from .messages import TOPIC, BadMessage, decode, digest, encode
@@ -285,21 +286,7 @@ def resident_MB() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-class Opener(Protocol):
-    """Opens telemetry of a driver; None where it is off."""
-
-    def __call__(
-        self,
-        setting: str,
-        name: str,
-        n_atoms: int,
-        device: str,
-        keys: Path | None = None,
-        announce: Path | None = None,
-    ) -> Publisher | None: ...
-
-
-def opener(role: str) -> Opener:
+def opener(role: str) -> OpenTelemetry[Publisher]:
     """Opens telemetry for a driver of this role, see ``endpoints.addresses``.
 
     The function returned writes the addresses into the file ``announce``, if one is given. It
