@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from contextlib import AbstractContextManager
 
 from dmts_ipi.core.errors import DmtsError
 from dmts_ipi.core.private import make_private_folder
 from dmts_ipi.core.supervision import Guard, NoGuard
+from dmts_ipi.core.watch_settings import WatchdogSettings
 from dmts_ipi.ipi.folder import RunFolder
 from dmts_ipi.ipi.network import KEYS, NETWORK
 from dmts_ipi.ipi.session import needs_keys, telemetry_setting
 from dmts_ipi.ipi.validate import STUDENT, InputFacts, Socket
+from dmts_ipi.ipi.watch import Limits
 from dmts_ipi.watchdog.endpoints import AUTO, OFF, Addresses, Announced, addresses
 from dmts_ipi.watchdog.guard import Watchdog
 from dmts_ipi.watchdog.keys import Keys, make_keys, read_keys
 from dmts_ipi.watchdog.thresholds import Physics, thresholds
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that watch a run: how often to report, and when to stop."""
+    limits = Limits()
+    parser.add_argument(
+        "--report-every-s", type=float, default=10.0, help="between lines without a terminal, s"
+    )
+    parser.add_argument(
+        "--startup-limit-s", type=float, default=limits.startup_s, help="wait for the first step, s"
+    )
+    parser.add_argument(
+        "--stall-limit-s",
+        type=float,
+        default=limits.stall_s,
+        help="longest wait for news, s; None: 60, and 30 times the longest wait so far",
+    )
+    parser.add_argument(
+        "--min-free-MB", type=float, default=limits.free_MB, help="stops below this room, MB"
+    )
+
+
+def limits_of(args: argparse.Namespace, settings: WatchdogSettings) -> Limits:
+    """What these options say; a limit of stalls that is not given is the one of ``run.yaml``."""
+    stall_s = args.stall_limit_s or settings.stall_limit_s
+    return Limits(args.startup_limit_s, stall_s, args.min_free_MB)
 
 
 def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guard]:

@@ -17,10 +17,10 @@ from dmts_ipi.core.tasks import Task
 from dmts_ipi.ipi.folder import LOGS, NetworkSettings, RunConfig, RunFolder
 from dmts_ipi.ipi.session import Outcome, run_session
 from dmts_ipi.ipi.supervise import Hooks
-from dmts_ipi.ipi.watch import Limits, Progress
+from dmts_ipi.ipi.watch import Progress
 
 from . import many
-from .guarding import guarded
+from .guarding import add_limits, guarded, limits_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,26 +40,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--time-ps", type=float, default=None, help="new length of the run, ps; extends it"
     )
     parser.add_argument(
-        "--report-every-s", type=float, default=10.0, help="between lines without a terminal, s"
-    )
-    limits = Limits()
-    parser.add_argument(
-        "--startup-limit-s", type=float, default=limits.startup_s, help="wait for the first step, s"
-    )
-    parser.add_argument(
-        "--stall-limit-s",
-        type=float,
-        default=limits.stall_s,
-        help="longest wait for news, s; None: 60, and 30 times the longest wait so far",
-    )
-    parser.add_argument(
         "--no-watchdog",
         action="store_true",
         help="the first thing that goes wrong ends the run: no rewinds, no restarts",
     )
-    parser.add_argument(
-        "--min-free-MB", type=float, default=limits.free_MB, help="stops below this room, MB"
-    )
+    add_limits(parser)
     nodes = parser.add_argument_group("several nodes, this session (docs/clusters.md)")
     nodes.add_argument(
         "--network",
@@ -86,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
         return _run_many(args)
     args.folder = args.folder[0]
     folder = RunFolder(args.folder)
-    stall_s = args.stall_limit_s or folder.config.watchdog.stall_limit_s
-    limits = Limits(args.startup_limit_s, stall_s, args.min_free_MB)
+    limits = limits_of(args, folder.config.watchdog)
     with display(args.report_every_s, args.json) as shown:
         hooks = Hooks(say=shown.say, progress=shown.show)
         guard = None if args.no_watchdog else guarded

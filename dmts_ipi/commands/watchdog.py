@@ -8,9 +8,8 @@ from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.attach import IPI, Others, option, watch_session
 from dmts_ipi.ipi.folder import RunFolder
 from dmts_ipi.ipi.supervise import Hooks
-from dmts_ipi.ipi.watch import Limits
 
-from .guarding import guarded
+from .guarding import add_limits, guarded, limits_of
 from .run import display, tell
 
 NAMES = (IPI, "teacher", "student")
@@ -56,28 +55,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
             default=None,
             help=f"process id of the {name} on this machine; None: it is looked for",
         )
-    limits, others = Limits(), Others({}, {})
+    others = Others({}, {})
     parser.add_argument(
         "--wait-s",
         type=float,
         default=others.wait_s,
         help="how long i-PI, or a driver that is neither seen nor heard, may be absent, s",
     )
-    parser.add_argument(
-        "--report-every-s", type=float, default=10.0, help="between lines without a terminal, s"
-    )
-    parser.add_argument(
-        "--startup-limit-s", type=float, default=limits.startup_s, help="wait for the first step, s"
-    )
-    parser.add_argument(
-        "--stall-limit-s",
-        type=float,
-        default=limits.stall_s,
-        help="longest wait for news, s; None: 60, and 30 times the longest wait so far",
-    )
-    parser.add_argument(
-        "--min-free-MB", type=float, default=limits.free_MB, help="stops below this room, MB"
-    )
+    add_limits(parser)
     parser.add_argument("--json", action="store_true", help="print summary.json at the end")
 
 
@@ -90,8 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.wait_s >= 0:
         raise InputError("wait_s", args.wait_s, "must be zero or more seconds")
     others = Others(_pids(args), _commands(args, folder), args.wait_s)
-    stall_s = args.stall_limit_s or settings.stall_limit_s
-    limits = Limits(args.startup_limit_s, stall_s, args.min_free_MB)
+    limits = limits_of(args, settings)
     with display(args.report_every_s, args.json) as shown:
         hooks = Hooks(say=shown.say, progress=shown.show)
         outcome = watch_session(folder, hooks, limits, others, guarded)
