@@ -115,15 +115,23 @@ def _title(text: str, path: Path) -> tuple[int, str, float, float]:
     )
 
 
-def _next_xyz(stream: BinaryIO, path: Path, skip: bool) -> TrajectoryFrame | None:
+def _begin(stream: BinaryIO, path: Path) -> tuple[int, str] | None:
+    """Number of atoms and comment of a frame of (ext)xyz; None where they are not whole."""
     start = stream.tell()
     head, comment = stream.readline(), stream.readline()
     if not comment.endswith(b"\n"):
         return None
     try:
-        n = int(head)
+        return int(head), comment.decode("utf-8", "replace")
     except ValueError as error:
         raise InputError("file", path, f"byte {start} should be a number of atoms") from error
+
+
+def _next_xyz(stream: BinaryIO, path: Path, skip: bool) -> TrajectoryFrame | None:
+    start = stream.tell()
+    if (first := _begin(stream, path)) is None:
+        return None
+    n, text = first
     body = stream.tell()
     block = stream.read(n * fixed_width.LINE)
     values = None if skip else fixed_width.parse(block, n)
@@ -134,7 +142,6 @@ def _next_xyz(stream: BinaryIO, path: Path, skip: bool) -> TrajectoryFrame | Non
             return None
         words = b"".join(lines).split()
         values = np.array(words[1::4] + words[2::4] + words[3::4]).astype(float).reshape(3, n).T
-    text = comment.decode("utf-8", "replace")
     step, quantity, factor, cell_factor = _title(text, path)
     if skip or values is None:
         return TrajectoryFrame(step, quantity, np.zeros((0, 3)), np.zeros((3, 3)), start)
@@ -178,17 +185,12 @@ def _next_bin(stream: BinaryIO, path: Path, skip: bool) -> TrajectoryFrame | Non
 def _next_extxyz(stream: BinaryIO, path: Path, skip: bool) -> TrajectoryFrame | None:
     """ASE's extended xyz, with i-PI's title in its comment; the quantity is in the last columns."""
     start = stream.tell()
-    head, comment = stream.readline(), stream.readline()
-    if not comment.endswith(b"\n"):
+    if (first := _begin(stream, path)) is None:
         return None
-    try:
-        n = int(head)
-    except ValueError as error:
-        raise InputError("file", path, f"byte {start} should be a number of atoms") from error
+    n, text = first
     lines = [stream.readline() for _ in range(n)]
     if n and not lines[-1].endswith(b"\n"):
         return None
-    text = comment.decode("utf-8", "replace")
     step, quantity, factor, cell_factor = _title(text, path)
     if skip:
         return TrajectoryFrame(step, quantity, np.zeros((0, 3)), np.zeros((3, 3)), start)
