@@ -7,17 +7,26 @@ Runs as `dmts-ipi init` makes them, with the real drivers, telemetry and outputs
 are replaced by one that returns zeros. Ways of exchange take turns, each in fresh processes;
 "step" is the step alone, "with output" is from one step to the next. Medians over rounds of the
 means over steps, and the median of the rounds' differences to the first way.
+
+CPU times are the least of all blocks of steps, which holds on a busy machine, too (Linux): the main
+threads of i-PI and of the drivers, which work by turns and so make up the wall time, apart
+from wake-ups; and all their other threads, which on two cores take no wall time. --profile ROWS
+prints the functions of i-PI's main thread that take most.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
+import os
+import pstats
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +34,7 @@ import numpy as np
 from common import save
 
 SKIP = 10
+BLOCK = 20  # outer steps of a CPU time
 # name: mode of the sockets, i-PI's poll thread, resident, telemetry
 WAYS: dict[str, tuple[str, bool, bool, bool]] = {
     "sockets, i-PI's thread and syncs": ("unix", True, False, True),
@@ -64,8 +74,24 @@ def driver(role: str, argv: list[str]) -> int:
     return run("zero", load_zero, argv=argv, open_telemetry=opener(role), role=role)
 
 
-def child(way: str, folder: Path) -> int:
-    """Runs i-PI of a folder in this process; prints ms per outer step."""
+def cpu_ms(pids: list[int]) -> np.ndarray:
+    """CPU time, ms, of this thread, of the main threads of other processes, of all others."""
+    mine, main, others = 1e3 * time.thread_time(), 0.0, 0.0
+    for pid in [os.getpid(), *pids]:
+        for task in Path(f"/proc/{pid}/task").glob("*"):
+            used = float((task / "schedstat").read_text().split()[0]) / 1e6
+            if int(task.name) != pid:
+                others += used
+            elif pid != os.getpid():
+                main += used
+    return np.array([mine, main, others])
+
+
+def child(way: str, folder: Path, rows: int, pids: list[int]) -> int:
+    """Runs i-PI of a folder in this process; prints ms per outer step.
+
+    Wall time of the step alone and with output; CPU time of i-PI, drivers, other threads.
+    """
     import dmts_ipi.distill.models as models
     from dmts_ipi.core.recorder import Recorder
     from dmts_ipi.ipi import exchange, output_sync
@@ -80,18 +106,35 @@ def child(way: str, folder: Path) -> int:
 
     recorder = Recorder("i-pi", folder)
     recorder.wrap(Simulation, "run_step", "step")
+    cpu: list[np.ndarray] = []
+    plain, profile = Simulation.run_step, cProfile.Profile(time.thread_time)
+
+    def counted(self: Any, step: int) -> None:
+        if step >= SKIP and (step - SKIP) % BLOCK == 0 and sys.platform.startswith("linux"):
+            cpu.append(cpu_ms(pids))
+        if rows and step == SKIP:
+            profile.enable()
+        plain(self, step)
+
+    Simulation.run_step = counted
     with open(folder / "input.xml") as stream:
         simulation = Simulation.load_from_xml(stream)
     simulation.run()
+    profile.disable()
     simulation.stop()
+    if rows:
+        stats = pstats.Stats(profile, stream=sys.stderr)
+        stats.sort_stats("cumtime").print_stats(rows)
     begins = np.array([a for _, a, _ in recorder.spans])[SKIP:]
     alone = np.array([b - a for _, a, b in recorder.spans])[SKIP:-1]
-    print(json.dumps([1e3 * float(alone.mean()), 1e3 * float(np.diff(begins).mean())]))
+    least = np.min(np.diff(cpu, axis=0), axis=0) / BLOCK if len(cpu) > 1 else np.full(3, np.nan)
+    wall = [1e3 * float(alone.mean()), 1e3 * float(np.diff(begins).mean())]
+    print(json.dumps([*wall, *least.tolist()]))
     return 0
 
 
 def measure(way: str, args: argparse.Namespace, folder: Path) -> list[float]:
-    """One run: ms of a step alone, and with output."""
+    """One run: see ``child``."""
     mode, _, resident, telemetry = WAYS[way]
     dmts = [sys.executable, "-W", "ignore", "-m", "dmts_ipi.cli"]
     options = ["--structure", args.structure, "--n-inner", args.n_inner, "--hmr", 3, "--threads", 1]
@@ -116,7 +159,10 @@ def measure(way: str, args: argparse.Namespace, folder: Path) -> list[float]:
         )
     try:
         done = subprocess.run(
-            [*me, "--child", way, str(folder)], cwd=folder, stdout=subprocess.PIPE, check=True
+            [*me, "--child", way, str(folder), str(args.profile), *(str(p.pid) for p in drivers)],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            check=True,
         )
     finally:
         for process in drivers:
@@ -133,6 +179,7 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=200, help="outer steps of a run")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    p.add_argument("--profile", type=int, default=0, metavar="ROWS")
     p.add_argument("--name", default="outer_step_overhead")
     args = p.parse_args()
     args.structure = args.structure.resolve()
@@ -146,19 +193,26 @@ def main() -> None:
     first = found[args.ways[0]]
     rows = [
         f"{args.structure.name}, {args.n_inner} inner steps, {args.rounds} rounds of {args.steps}",
-        f"{'ms per outer step':30s}{'step':>8s}{'with output':>13s}{'less than first':>17s}",
+        f"{'':59s}{'CPU time':>12s}",
+        f"{'ms per outer step':30s}{'step':>8s}{'with output':>13s}{'less than first':>17s}"
+        f"{'i-PI':>8s}{'drivers':>9s}{'sum':>7s}{'beside':>8s}",
     ]
     for way, values in found.items():
         step, whole = (statistics.median(v[k] for v in values) for k in (0, 1))
         less = statistics.median(a[1] - b[1] for a, b in zip(first, values, strict=True))
-        rows.append(f"{way:30s}{step:8.2f}{whole:13.2f}{less:17.2f}")
+        ipi, others, beside = (min(v[k] for v in values) for k in (2, 3, 4))
+        rows.append(
+            f"{way:30s}{step:8.2f}{whole:13.2f}{less:17.2f}"
+            f"{ipi:8.2f}{others:9.2f}{ipi + others:7.2f}{beside:8.2f}"
+        )
     rows.append("limits, with output: sockets 2.0 (aim 1.2), resident 0.6 (aim 0.3)")
     save(args.name, "\n".join(rows))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        sys.exit(child(sys.argv[2], Path(sys.argv[3])))
+        pids = [int(x) for x in sys.argv[5:]]
+        sys.exit(child(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), pids))
     if sys.argv[1:2] == ["--driver"]:
         sys.exit(driver(sys.argv[2], sys.argv[3:]))
     main()

@@ -77,8 +77,11 @@ def record(name: str, folder: Path) -> dict[str, object]:
         "machine": machine(),
         "kelvin": {k: [e.mean, e.stderr, m.expected[k]] for k, e in m.kinetic.items()},
         "potential_meV_per_atom": [m.potential.mean, m.potential.stderr],
-        "oo_peak": None if pair is None or pair.peak is None else pair.peak.height,
+        "oo_peak": [math.nan] * 2
+        if pair is None or pair.peak is None
+        else [pair.peak.height, pair.peak.stderr],
         "drift_meV_per_atom_ps": [m.drift_meV_per_atom_ps.mean, m.drift_meV_per_atom_ps.stderr],
+        "heating_K": [m.heating_K.mean, m.heating_K.stderr],
         "ns_per_day": m.run.ns_per_day,
     }
 
@@ -93,6 +96,12 @@ def gather(folder: Path) -> list[dict]:
     return keep(RECORDS, new, list(RUNS))
 
 
+def _mean(records: list[dict], key: str) -> tuple[float, float]:
+    """Over replicas, by time; NaN where an older record has no such figure."""
+    missing = [math.nan, math.nan]
+    return combined([(*(r.get(key) or missing), r["ps"]) for r in records])
+
+
 def table(folder: Path) -> None:
     groups: dict[tuple[str, str], list[dict]] = {}
     for one in gather(folder):
@@ -101,7 +110,8 @@ def table(folder: Path) -> None:
         "temperatures in K, mean +- standard error (expected with BAOAB's bias); O-O: first peak",
         f"{'run':14s} {'student':8s} {'seeds':>5s} {'ps':>6s} "
         + " ".join(f"{c:>19s}" for c in ("atoms", "H", "O", "O-H bonds"))
-        + f" {'E, meV/atom':>15s} {'O-O':>6s} {'drift, meV/atom/ps':>19s} {'ns/day':>7s}",
+        + f" {'heating, K':>14s} {'E, meV/atom':>15s} {'O-O':>12s} {'drift, meV/atom/ps':>19s}"
+        + f" {'ns/day':>7s}",
     ]
     zero = None
     for (name, student), several in groups.items():
@@ -110,17 +120,23 @@ def table(folder: Path) -> None:
             values = [(*r["kelvin"][key][:2], r["ps"]) for r in several if key in r["kelvin"]]
             mean, error = combined(values)
             cells.append(f"{mean:6.1f}+-{error:4.1f} ({several[0]['kelvin'][key][2]:5.1f})")
-        energy, e_error = combined([(*r["potential_meV_per_atom"], r["ps"]) for r in several])
+        energy, e_error = _mean(several, "potential_meV_per_atom")
         zero = energy if zero is None else zero
-        peak, _ = combined([(r["oo_peak"] or math.nan, 0.0, r["ps"]) for r in several])
-        drift, d_error = combined([(*r["drift_meV_per_atom_ps"], r["ps"]) for r in several])
+        peak, p_error = _mean(several, "oo_peak")
+        drift, d_error = _mean(several, "drift_meV_per_atom_ps")
+        heating, h_error = _mean(several, "heating_K")
         ps = sum(r["ps"] for r in several)
         rows.append(
             f"{name:14s} {student:8s} {len(several):5d} {ps:6.1f} "
             + " ".join(f"{c:>19s}" for c in cells)
-            + f" {energy - zero:8.2f}+-{e_error:4.2f} {peak:6.3f} {drift:11.4f}+-{d_error:6.4f}"
+            + f" {heating:7.3f}+-{h_error:5.3f} {energy - zero:9.2f}+-{e_error:4.2f}"
+            + f" {peak:6.3f}+-{p_error:4.2f} {drift:11.4f}+-{d_error:6.4f}"
             + f" {several[-1]['ns_per_day'] or math.nan:7.3f}"
         )
+    rows.append(
+        "heating: excess temperature by the slope of the conserved quantity, which counts all heat "
+        "of the thermostat."
+    )
     rows.append("E is relative to the first row. ns/day: of the last run, other work beside it.")
     rows.append("student: its hash, as `dmts-ipi models` gives it, so of an older one in part.")
     save("water_physics", "\n".join(rows))

@@ -20,6 +20,7 @@ from dmts_ipi.analysis.source import read_run, read_runs
 from dmts_ipi.analysis.words import plus_minus
 from dmts_ipi.cli import main
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.statistics import Estimate
 from dmts_ipi.core.units import KB_EV_PER_K
 
 
@@ -132,6 +133,25 @@ def test_certificate_of_runs_with_everything(fine: tuple[Path, Path], tmp_path: 
     assert record["runs"][1]["events"][0]["kind"] == "rewind"
     observables = {c["observable"] for c in record["comparisons"]}
     assert {"diffusion of H2O", "foreign peaks in the spectrum of H"} <= observables
+
+
+def test_a_slope_that_is_no_diffusion_coefficient_is_no_verdict(fine: tuple[Path, Path]) -> None:
+    sts, mts = (measure(run) for run in read_runs(fine))
+    (d,) = mts.diffusion
+    assert d.diffusive
+    far = Estimate(3 * d.D_A2_per_ps.mean, 0.01, 1.0, 100)
+
+    def verdict(exponent: float) -> tuple[str, str]:
+        mts.diffusion = [dataclasses.replace(d, exponent=exponent, D_A2_per_ps=far)]
+        found = [c for c in compare([sts, mts], sts) if c.observable == "diffusion of H2O"]
+        (one,) = found
+        return one.verdict.status, one.verdict.text
+
+    # molecules in their cages: errors of the slope say nothing
+    status, text = verdict(0.6)
+    assert status == SHORT
+    assert "not diffusive yet in mts" in text
+    assert "not diffusive" not in verdict(1.0)[1]
 
 
 def test_csv_files_hold_the_figures(fine: tuple[Path, Path], tmp_path: Path) -> None:

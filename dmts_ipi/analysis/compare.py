@@ -13,7 +13,7 @@ from dmts_ipi.core.statistics import MIN_INDEPENDENT, Estimate
 from .measure import Measured
 from .rdf import PairDistribution, find_pair
 from .spectrum import foreign_peaks, too_fast_peaks
-from .transport import SHORTEST_PS, WINDOW_FRACTION
+from .transport import SHORTEST_PS, WINDOW_FRACTION, Diffusion
 from .verdict import AGREES, DEVIATES, SHORT, Verdict, about_ps, judge
 
 TEMPERATURE_TOLERANCE_K = 3.0
@@ -220,7 +220,7 @@ def against_reference(m: Measured, ref: Measured) -> list[Comparison]:
             if its.kind == mine.kind:
                 found += _ratio(
                     m, ref, f"diffusion of {mine.kind}", mine.D_A2_per_ps, its.D_A2_per_ps,
-                    DIFFUSION_TOLERANCE_PERCENT, "Å²/ps",
+                    DIFFUSION_TOLERANCE_PERCENT, "Å²/ps", _not_diffusive((m, mine), (ref, its)),
                 )  # fmt: skip
     found += _spectra(m, ref)
     for d in m.distributions:
@@ -228,6 +228,15 @@ def against_reference(m: Measured, ref: Measured) -> list[Comparison]:
         if other is not None and d.peak is not None and other.peak is not None:
             found.append(_peak(m, ref, d, other))
     return found
+
+
+def _not_diffusive(*pairs: tuple[Measured, Diffusion]) -> Verdict | None:
+    """Too short, where a slope is still that of molecules in their cages; else None."""
+    for m, d in pairs:
+        if not d.diffusive:
+            text = f"{d.kind} is not diffusive yet in {m.run.name} (MSD ~ t^{d.exponent:.2f})"
+            return Verdict(SHORT, text)
+    return None
 
 
 def _ratio(
@@ -238,13 +247,17 @@ def _ratio(
     b: Estimate,
     tolerance: float,
     unit: str,
+    verdict: Verdict | None = None,
 ) -> list[Comparison]:
-    """A positive quantity against that of the reference, in percent; nothing without a value."""
+    """A positive quantity against that of the reference, in percent; nothing without a value.
+
+    ``verdict`` is of those who know that the errors don't cover the difference.
+    """
     if not (math.isfinite(a.mean) and math.isfinite(b.mean) and a.mean > 0 and b.mean > 0):
         return []
     percent = 100 * (a.mean / b.mean - 1)
     error = 100 * a.mean / b.mean * math.hypot(a.stderr / a.mean, b.stderr / b.mean)
-    verdict = judge_structure(m, ref, percent, error, tolerance, "%")
+    verdict = verdict or judge_structure(m, ref, percent, error, tolerance, "%")
     return [
         Comparison(
             m.run.name,

@@ -31,7 +31,6 @@ from .transport import SHORTEST_PS, WINDOW_FRACTION, Diffusion, Displacements, r
 from .watched import Differences, Event, read_differences, read_events
 
 SKIP_FRACTION = 0.2
-DIFFUSIVE = 0.85  # exponent below which a slope is no diffusion coefficient
 COARSEST_FRAMES_FS = 10.0  # for spectra, where there is no X-H bond whose period decides
 MAX_RDF_FRAMES = 1000  # g(r) is correlated over half a picosecond; 1000 are enough for 1 %
 
@@ -230,7 +229,7 @@ class _Motion:
             need = SHORTEST_PS / WINDOW_FRACTION
             return [], [f"no diffusion coefficient: that takes frames over at least {need:g} ps"]
         found = d.results(run.temperature_K)
-        slow = [x for x in found if x.exponent < DIFFUSIVE]
+        slow = [x for x in found if not x.diffusive]
         return found, [
             f"{x.kind} is not diffusive yet (MSD ~ t^{x.exponent:.2f}): D is too large or too small"
             for x in slow

@@ -30,6 +30,7 @@ BLOCK_FRAMES = 256
 MIN_BLOCKS = 8
 BATCH_NUMBERS = 2_000_000
 RELAXED_A2 = 1.2  # 6 / k^2
+DIFFUSIVE = 0.85  # exponent of MSD ~ t^exponent below which a slope is no diffusion coefficient
 SOLID = 0.05  # exponent below which nothing diffuses
 XI = 2.837297  # of a cubic box, Yeh and Hummer, J. Phys. Chem. B 108, 15873 (2004)
 JOULE_PER_EV = 1.602176634e-19
@@ -55,6 +56,11 @@ class Diffusion:
     D_A2_per_ps: Estimate
     exponent: float
     correction_A2_per_ps: float
+
+    @property
+    def diffusive(self) -> bool:
+        """Whether the slope is a diffusion coefficient."""
+        return self.exponent >= DIFFUSIVE
 
 
 def relaxation_ps(found: Sequence[Diffusion]) -> float:
