@@ -68,6 +68,7 @@ def record(name: str, folder: Path) -> dict | None:
     from dmts_ipi.analysis.measure import measure
     from dmts_ipi.analysis.source import read_run
     from dmts_ipi.core.errors import InputError
+    from dmts_ipi.core.units import KB_EV_PER_K
     from dmts_ipi.ipi.folder import RunFolder
 
     summary = RunFolder(folder).summary() or {}
@@ -89,6 +90,10 @@ def record(name: str, folder: Path) -> dict | None:
         "rewinds": sum(e.kind == "rewind" for e in m.events),
         "kelvin": {k: [e.mean, e.stderr, m.expected[k]] for k, e in m.kinetic.items()},
         "potential_meV_per_atom": [m.potential.mean, m.potential.stderr],
+        "heating_K_per_ps": [
+            x / (3000 * KB_EV_PER_K)
+            for x in (m.drift_meV_per_atom_ps.mean, m.drift_meV_per_atom_ps.stderr)
+        ],
         "diffusion_A2_per_ps": water and [water.D_A2_per_ps.mean, water.D_A2_per_ps.stderr],
         "ns_per_day": m.run.ns_per_day,
     }
@@ -124,7 +129,10 @@ def table(folder: Path, evaluation: Path | None) -> None:
         heating = json.loads(evaluation.read_text())["predicted_heating_K_per_ps"] or {}
     rows = [
         "K, mean +- standard error; in brackets the difference from STS with the same thermostat",
-        f"{'run':26s} {'seeds':>5s} {'ps':>6s} {'rewinds':>7s} {'P, K/ps':>8s} {'atoms':>22s} "
+        "P: predicted heating; heating: by the slope of the conserved quantity, which counts the "
+        "thermostat's heat; both K/ps of 3N kB",
+        f"{'run':26s} {'seeds':>5s} {'ps':>6s} {'rewinds':>7s} {'P, K/ps':>8s} {'heating':>14s} "
+        f"{'atoms':>22s} "
         f"{'O-H bonds':>22s} {'E, meV/atom':>15s} {'D, A^2/ps':>16s} {'vs STS':>7s} end",
     ]
     for name, several in groups.items():
@@ -141,10 +149,12 @@ def table(folder: Path, evaluation: Path | None) -> None:
         loss = 100 * (d / mean_of(base, "diffusion_A2_per_ps")[0] - 1)
         outer = name.split("fs")[0].rpartition("-")[2] if "fs-" in name else ""
         p = heating.get(outer, heating.get(f"{outer}.0"))
+        power, p_error = mean_of(several, "heating_K_per_ps")
         ends = sorted({str(r["exit"]).split(";")[0][:60] for r in several} - {"finished"})
         rows.append(
             f"{name:26s} {len(several):5d} {sum(r['ps'] for r in several):6.1f} "
             f"{sum(r.get('rewinds', 0) for r in several):7d} {'' if p is None else f'{p:.2f}':>8s} "
+            f"{power:7.2f}+-{p_error:5.2f} "
             + " ".join(f"{c:>22s}" for c in cells)
             + f" {energy:8.2f}+-{e_error:4.2f} {d:8.3f}+-{d_error:5.3f} {loss:+6.0f}% "
             + ("; ".join(ends) or "finished")
