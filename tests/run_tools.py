@@ -23,10 +23,13 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from dmts_ipi.cli import main
 from dmts_ipi.core.neighbours import neighbour_pairs
+from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.watchdog.journal import read_events
 
 TESTS = Path(__file__).resolve().parent
 TEACHER = 'ase:run_tools.Pair {"strength": 1.0}'
 STUDENT = 'ase:run_tools.Pair {"strength": 0.9}'
+COLUMNS = ("step", "time_ps", "temperature_K", "potential_eV", "kinetic_eV", "conserved_eV")
 
 
 class Pair(Calculator):
@@ -149,6 +152,32 @@ def direct(folder: Path, teacher: str = "k: 0.02", student: str = "k: 0.018") ->
 
 def summary(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
+
+
+def kinds(folder: Path) -> list[str]:
+    """What happened to a run, by its journal."""
+    return [e["kind"] for e in read_events(folder)]
+
+
+def same_run(a: Path, b: Path) -> None:
+    """Every line and frame of two runs agrees, to 1e-10 and to the digits of the frames."""
+    one, two = RunFolder(a).properties(), RunFolder(b).properties()
+    assert one["step"].tolist() == two["step"].tolist()
+    assert len(set(one["step"])) == len(one["step"])
+    for key in COLUMNS:
+        np.testing.assert_allclose(one[key], two[key], rtol=1e-10, atol=1e-12, err_msg=key)
+    for name in ("md.positions_0.xyz", "md.velocities_0.xyz"):
+        assert (a / name).read_text() == (b / name).read_text()
+
+
+def every_step_once(folder: Path, steps: int) -> None:
+    """Lines and frames are complete, in order, without a step twice."""
+    run = RunFolder(folder)
+    p, frames, _ = run.config.strides
+    assert run.properties()["step"].tolist() == list(range(0, steps + 1, p))
+    assert np.isfinite(run.properties()["conserved_eV"]).all()
+    assert [f[0] for f in run.frames()] == list(range(0, steps + 1, frames))
+    assert all(f[3] is not None for f in run.frames())
 
 
 def until(condition: Callable[[], bool], limit_s: float = 120) -> None:

@@ -24,10 +24,12 @@ from run_tools import (
     alive,
     call,
     command,
-    direct,
     environment,
+    every_step_once,
+    kinds,
     lines,
     make,
+    same_run,
     summary,
     until,
 )
@@ -46,43 +48,13 @@ pytestmark = [
 LONG_S = 400.0
 
 
-def same_run(a: Path, b: Path) -> None:
-    one, two = RunFolder(a).properties(), RunFolder(b).properties()
-    assert one["step"].tolist() == two["step"].tolist()
-    for key in ("temperature_K", "potential_eV", "conserved_eV"):
-        np.testing.assert_allclose(one[key], two[key], rtol=1e-10, atol=1e-12, err_msg=key)
-    for name in ("md.positions_0.xyz", "md.velocities_0.xyz"):
-        assert (a / name).read_text() == (b / name).read_text()
-
-
-def every_step_once(folder: Path, steps: int) -> None:
-    run = RunFolder(folder)
-    p, frames, _ = run.config.strides
-    assert run.properties()["step"].tolist() == list(range(0, steps + 1, p))
-    assert [f[0] for f in run.frames()] == list(range(0, steps + 1, frames))
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh folder to copy: 100 outer steps of 4 fs, springs inside i-PI, no drivers."""
-    return direct(make(tmp_path_factory.mktemp("made") / "run", "--no-model-check"))
-
-
 @pytest.fixture
-def fresh(made: Path, tmp_path: Path) -> Path:
-    folder = Path(shutil.copytree(made, tmp_path / "run"))
-    file = folder / "run.yaml"
+def fresh(fresh: Path) -> Path:
+    """With short single steps and a short guard."""
+    file = fresh / "run.yaml"
     text = file.read_text().partition("watchdog:\n")[0]
     file.write_text(text + "watchdog:\n  sts_ps: 0.04\n  guard_fs: 8.0\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def unbroken(made: Path) -> Path:
-    folder = Path(shutil.copytree(made, made.parent / "unbroken"))
-    done = call("run", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+    return fresh
 
 
 @pytest.fixture
@@ -148,10 +120,6 @@ def slower(folder: Path, more: str = "") -> Path:
     file = folder / "input.xml"
     file.write_text(file.read_text().replace("{k: 0.02}", f"{{k: 0.02, {more}delay_s: 0.05}}"))
     return folder
-
-
-def kinds(folder: Path) -> list[str]:
-    return [e["kind"] for e in read_events(folder)]
 
 
 @pytest.fixture(scope="module")

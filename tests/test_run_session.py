@@ -11,48 +11,15 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 import run_tools
-from run_tools import alive, call, descendants, direct, finish, lines, make, start, summary, until
+from run_tools import alive, call, descendants, finish, lines, make, same_run, start, summary, until
 
 from dmts_ipi.commands.run import clock, figures
 from dmts_ipi.ipi.folder import RunFolder
 from dmts_ipi.ipi.watch import Progress
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-KEYS = ("step", "time_ps", "temperature_K", "potential_eV", "kinetic_eV", "conserved_eV")
-
-
-def same_run(a: Path, b: Path) -> None:
-    """Every line and frame of two runs agrees, to 1e-10 and to the digits of the frames."""
-    one, two = RunFolder(a).properties(), RunFolder(b).properties()
-    assert one["step"].tolist() == two["step"].tolist()
-    assert len(set(one["step"])) == len(one["step"])
-    for key in KEYS:
-        np.testing.assert_allclose(one[key], two[key], rtol=1e-10, atol=1e-12, err_msg=key)
-    for name in ("md.positions_0.xyz", "md.velocities_0.xyz"):
-        assert (a / name).read_text() == (b / name).read_text()
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh folder to copy: 100 outer steps of 4 fs, springs inside i-PI, no drivers."""
-    return direct(make(tmp_path_factory.mktemp("made") / "run", "--no-model-check"))
-
-
-@pytest.fixture
-def fresh(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "run"))
-
-
-@pytest.fixture(scope="module")
-def unbroken(made: Path) -> Path:
-    """The same run to its end, in one go."""
-    folder = Path(shutil.copytree(made, made.parent / "unbroken"))
-    done = call("run", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 def slow(folder: Path, **faults: object) -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.io import read
-from run_tools import call, descendants, direct, lines, make, start, summary, until
+from run_tools import (
+    call,
+    descendants,
+    every_step_once,
+    kinds,
+    lines,
+    make,
+    same_run,
+    start,
+    summary,
+    until,
+)
 
 from dmts_ipi.ipi import resume
 from dmts_ipi.ipi.folder import RunFolder
@@ -41,50 +51,6 @@ def faulty(folder: Path, once: bool = True, **faults: object) -> Path:
     words = ", ".join(f"{k}: {v}" for k, v in faults.items())
     text = (folder / "input.xml").read_text()
     (folder / "input.xml").write_text(text.replace("{k: 0.02}", f"{{k: 0.02, {words}}}"))
-    return folder
-
-
-def every_step_once(folder: Path, steps: int) -> None:
-    """Lines and frames are complete, in order, without a step twice."""
-    run = RunFolder(folder)
-    p, frames, _ = run.config.strides
-    assert run.properties()["step"].tolist() == list(range(0, steps + 1, p))
-    assert np.isfinite(run.properties()["conserved_eV"]).all()
-    assert [f[0] for f in run.frames()] == list(range(0, steps + 1, frames))
-    assert all(f[3] is not None for f in run.frames())
-
-
-def same_run(a: Path, b: Path) -> None:
-    one, two = RunFolder(a).properties(), RunFolder(b).properties()
-    assert one["step"].tolist() == two["step"].tolist()
-    for key in ("temperature_K", "potential_eV", "conserved_eV"):
-        np.testing.assert_allclose(one[key], two[key], rtol=1e-10, atol=1e-12, err_msg=key)
-    for name in ("md.positions_0.xyz", "md.velocities_0.xyz"):
-        assert (a / name).read_text() == (b / name).read_text()
-
-
-def kinds(folder: Path) -> list[str]:
-    return [e["kind"] for e in read_events(folder)]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh folder to copy: 100 outer steps of 4 fs, springs inside i-PI, no drivers."""
-    return direct(make(tmp_path_factory.mktemp("made") / "run", "--no-model-check"))
-
-
-@pytest.fixture
-def fresh(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "run"))
-
-
-@pytest.fixture(scope="module")
-def unbroken(made: Path) -> Path:
-    """The same run to its end, in one go."""
-    folder = Path(shutil.copytree(made, made.parent / "unbroken"))
-    done = call("run", folder)
-    assert done.returncode == 0, done.stderr
-    assert kinds(folder) == ["start", "end"]
     return folder
 
 
