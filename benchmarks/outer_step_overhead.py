@@ -37,7 +37,7 @@ SKIP = 10
 BLOCK = 20  # outer steps of a CPU time
 # name: mode of the sockets, i-PI's poll thread, resident, telemetry
 WAYS: dict[str, tuple[str, bool, bool, bool]] = {
-    "sockets, i-PI's thread and syncs": ("unix", True, False, True),
+    "sockets, i-PI's thread and outputs": ("unix", True, False, True),
     "sockets": ("unix", False, False, True),
     "sockets, no telemetry": ("unix", False, False, False),
     "shared memory": ("shm", False, False, True),
@@ -94,7 +94,7 @@ def child(way: str, folder: Path, rows: int, pids: list[int]) -> int:
     """
     import dmts_ipi.distill.models as models
     from dmts_ipi.core.recorder import Recorder
-    from dmts_ipi.ipi import exchange, output_sync
+    from dmts_ipi.ipi import exchange, output_sync, quick_outputs
     from dmts_ipi.ipi.integrator.register import register
 
     models.load_model = load_zero  # type: ignore[assignment]
@@ -102,6 +102,7 @@ def child(way: str, folder: Path, rows: int, pids: list[int]) -> int:
     if not WAYS[way][1]:
         exchange.register()
         output_sync.register()
+        quick_outputs.register()
     from ipi.engine.simulation import Simulation
 
     recorder = Recorder("i-pi", folder)

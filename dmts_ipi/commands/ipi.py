@@ -45,13 +45,14 @@ def run(args: argparse.Namespace) -> int:
     if not Path(args.input).is_file():
         raise InputError("input", args.input, "does not exist")
     register()
-    from dmts_ipi.ipi import output_sync
+    from dmts_ipi.ipi import output_sync, quick_outputs
 
     if not args.poll_thread:
         from dmts_ipi.ipi import exchange
 
         exchange.register()
     output_sync.register()
+    quick_outputs.register()
     profile_ipi()
     script = str(ipi_script())
     options = ["-V", args.verbosity] if args.verbosity else []

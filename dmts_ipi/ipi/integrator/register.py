@@ -98,6 +98,14 @@ EXPECTED: dict[str, dict[str, tuple[str, ...] | None]] = {
         "CheckpointOutput.active": ("self",),
         "CheckpointOutput.write": ("self", "store"),
     },
+    "ipi.inputs.outputs": {"InputOutputs.store": ("self", "plist")},
+    "ipi.utils.io": {
+        "print_file_raw": (
+            *("mode", "atoms", "cell", "filedesc"),
+            *("title", "cell_conv", "atoms_conv"),
+        ),
+    },
+    "ipi.utils.mathtools": {"h2abc_deg": ("h",)},
     "ipi.interfaces.utils": {"parse_extra": ("mxtra",)},
     "ipi.utils.softexit": {"softexit.register_function": ("func", "args", "kwargs")},
     "ipi.utils.prng": {"Random.gvec_serial": ("self", "shape"), "Random.u": None},
