@@ -31,11 +31,11 @@ RUNS: dict[str, tuple[str, float, float, float, list[str]]] = {
     "npt-1-4fs": ("npt", 300, 1, 80, DMTS),
     "npt-1-4fs-1kbar": ("npt", 300, 1000, 80, DMTS),
     "nvt-1-4fs": ("nvt", 300, 1, 80, DMTS),
-    "nvt-1-4fs-310K": ("nvt", 310, 1, 80, DMTS),
+    "nvt-1-4fs-330K": ("nvt", 330, 1, 80, DMTS),
 }
 PAIRS = {
     "volumes of 1 and 1000 bar": ("npt-1-4fs", "npt-1-4fs-1kbar"),
-    "energies of 300 and 310 K": ("nvt-1-4fs", "nvt-1-4fs-310K"),
+    "energies of 300 and 330 K": ("nvt-1-4fs", "nvt-1-4fs-330K"),
 }
 
 
