@@ -359,7 +359,7 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, word in (("open", "open to others"), ("file", "File exists")):
         (tmp_path / "file").touch()
         with monkeypatch.context() as patch:
-            patch.setattr(endpoints, "Path", lambda *a, name=name: tmp_path / name)
+            patch.setattr(endpoints, "user_folder", lambda name=name: tmp_path / name)
             with pytest.raises(InputError, match=word):
                 endpoints.private_folder()
     taken = addresses("ipc:///nonexistent/x", "")

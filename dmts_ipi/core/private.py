@@ -1,4 +1,4 @@
-"""Files that only this user may read or write: keys, and addresses that are trusted."""
+"""What only this user may enter, read or write: sockets, keys, and addresses that are trusted."""
 
 from __future__ import annotations
 
@@ -22,6 +22,25 @@ def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     return host == "localhost"
+
+
+def user_folder() -> Path:
+    """Folder of this user's unix sockets, ``/tmp/dmts-UID``: see ``make_private_folder``.
+
+    Always there, whatever TMPDIR and XDG_RUNTIME_DIR say: these often differ between the processes
+    of a job, and the second is removed when its user logs out, under a run that goes on.
+    """
+    return Path(f"/tmp/dmts-{os.getuid()}")
+
+
+def is_private(path: Path) -> bool:
+    """Whether a folder is there, is this user's, and nobody else may enter it."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    owned = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return owned and not found.st_mode & OTHERS
 
 
 def make_private_folder(path: Path, name: str = "network") -> Path:

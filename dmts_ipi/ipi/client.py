@@ -12,10 +12,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from dmts_ipi.core.errors import InputError, RunFault
+from dmts_ipi.core.private import is_private, user_folder
 
 from .client_session import (
     ConnectionLost,
@@ -33,11 +35,15 @@ MAX_PROTOCOL_FAULTS = 3  # in a row, without an evaluation between them
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where i-PI listens: a unix socket ``path``, or ``host`` and ``port``."""
+    """Where i-PI listens: a unix socket ``path``, or ``host`` and ``port``.
+
+    ``private``: another path, in a folder of this user, where i-PI is looked for first.
+    """
 
     path: str = ""
     host: str = "127.0.0.1"
     port: int = 0
+    private: str = ""
 
     @classmethod
     def unix(cls, name: str, prefix: str = SOCKETS_PREFIX) -> Endpoint:
@@ -60,6 +66,18 @@ class Endpoint:
         return cls(path=path)
 
     @classmethod
+    def anywhere(cls, name: str) -> Endpoint:
+        """The unix socket of ``<address>name</address>`` where i-PI was started by ``dmts-ipi run``
+        or a run's ``start_ipi.sh`` (in ``user_folder``), else by hand (``SOCKETS_PREFIX``).
+
+        Raises:
+            InputError: the path would be too long for a socket.
+        """
+        private = str(user_folder() / name)
+        fits = len(os.fsencode(private)) <= MAX_UNIX_PATH
+        return replace(cls.unix(name), private=private if fits else "")
+
+    @classmethod
     def tcp(cls, host: str, port: int) -> Endpoint:
         """A TCP address.
 
@@ -71,7 +89,8 @@ class Endpoint:
         return cls(host=host, port=port)
 
     def __str__(self) -> str:
-        return self.path or f"{self.host}:{self.port}"
+        found = self.path or f"{self.host}:{self.port}"
+        return f"{found} or {self.private}" if self.private else found
 
     def connect(self, timeout_s: float) -> socket.socket:
         """One attempt. The socket returned blocks without limit: i-PI may think for hours.
@@ -80,13 +99,7 @@ class Endpoint:
             OSError: nobody listens.
         """
         if self.path:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.settimeout(timeout_s)
-                sock.connect(self.path)
-            except BaseException:
-                sock.close()
-                raise
+            sock = self._connect_unix(timeout_s)
         else:
             sock = socket.create_connection((self.host, self.port), timeout_s)
             # Small messages must not wait for others, and a peer whose machine died be noticed.
@@ -95,6 +108,12 @@ class Endpoint:
         sock.settimeout(None)
         return sock
 
+    def _connect_unix(self, timeout_s: float) -> socket.socket:
+        if self.private and is_private(Path(self.private).parent):
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return _connected(self.private, timeout_s)
+        return _connected(self.path, timeout_s)
+
     def hint(self) -> str:
         """What a person should look at when nobody answers."""
         if not self.path:
@@ -102,6 +121,25 @@ class Endpoint:
         if Path(self.path).exists():
             return "the file is there but nobody answers; if a killed i-PI left it, remove it"
         return "start i-PI with this <address>, or correct --unix"
+
+
+def _connected(path: str, timeout_s: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _other_end(sock: socket.socket) -> str:
+    """Path of the unix socket that a connection goes to; empty: it has none."""
+    with contextlib.suppress(OSError):
+        found = sock.getpeername()
+        return found if isinstance(found, str) else ""
+    return ""
 
 
 class Client:
@@ -166,12 +204,12 @@ class Client:
                 raise RunFault(
                     f"no i-PI at {self.endpoint} within {limit_s:g} s: {self.endpoint.hint()}"
                 )
-            self._sock = sock
+            self._sock, where = sock, _other_end(sock) or str(self.endpoint)
             session = Session(
                 sock,
                 self._evaluator,
                 greeting_s=since + limit_s - time.monotonic(),
-                greeted=lambda: self._say(f"connected to i-PI at {self.endpoint}"),
+                greeted=partial(self._say, f"connected to i-PI at {where}"),
             )
             try:
                 session.run()

@@ -20,8 +20,14 @@ from .folder import CONFIG, INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
 from .render import render
 from .resources import ipi_command
 from .session import driver_command
+from .socket_file import is_private
 from .structure import write_structure
 from .validate import read_input
+
+PRIVATE = """# i-PI's sockets are where nobody else can reach them; our drivers look there first.
+sockets=/tmp/dmts-$(id -u)
+mkdir -p -m 700 "$sockets" && [ -O "$sockets" ] && chmod 700 "$sockets" || exit 1
+"""
 
 
 def check_target(path: Path) -> None:
@@ -72,9 +78,10 @@ def create_folder(path: Path, config: RunConfig, atoms: Any) -> RunFolder:
         (work / INPUT).write_text(render(config, addresses, pairs))
         write_yaml(config, work / CONFIG)
         facts = read_input(work / INPUT)
-        _script(
-            work / "start_ipi.sh", "i-PI; after a stop give it RESTART", _ipi_command(facts.ours)
-        )
+        starts = "i-PI; after a stop give it RESTART"
+        private = is_private(config)
+        before = PRIVATE if private else ""
+        _script(work / "start_ipi.sh", starts, _ipi_command(facts.ours, private), before)
         for name, at in facts.sockets.items():
             command = driver_command(config, name, at, python=sys.executable)
             _script(work / f"start_{name}.sh", f"the {name}'s driver", shlex.join(command))
@@ -106,13 +113,14 @@ def check_elements(config: RunConfig, symbols: Sequence[str]) -> None:
             )
 
 
-def _ipi_command(ours: bool) -> str:
-    return shlex.join(ipi_command(ours)) + ' "${1:-input.xml}"'
+def _ipi_command(ours: bool, private: bool) -> str:
+    prefix = ' -S "$sockets/"' if private else ""
+    return f'{shlex.join(ipi_command(ours))}{prefix} "${{1:-input.xml}}"'
 
 
-def _script(file: Path, what: str, command: str) -> None:
+def _script(file: Path, what: str, command: str, before: str = "") -> None:
     """A launch script for people who start the processes by hand or with srun."""
     file.write_text(
-        f'#!/bin/sh\n# Starts {what}.\ncd "$(dirname "$0")" || exit 1\nexec {command}\n'
+        f'#!/bin/sh\n# Starts {what}.\ncd "$(dirname "$0")" || exit 1\n{before}exec {command}\n'
     )
     file.chmod(0o755)

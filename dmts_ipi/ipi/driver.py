@@ -64,7 +64,10 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
     where = parser.add_argument_group("where i-PI listens (--unix, --port, or --network)")
     where.add_argument("--unix", metavar="NAME", help="<address> of a mode='unix' (or shm) socket")
     where.add_argument(
-        "--sockets-prefix", default=SOCKETS_PREFIX, help="as i-PI's (default: %(default)s)"
+        "--sockets-prefix",
+        metavar="PREFIX",
+        help="as i-PI's -S (default: the private /tmp/dmts-UID/ of `dmts-ipi run` if i-PI is "
+        f"there, else i-PI's own {SOCKETS_PREFIX})",
     )
     where.add_argument(
         "--address", metavar="HOST", default=None, help="of a mode='inet' socket (127.0.0.1)"
@@ -136,7 +139,8 @@ def endpoint_of(args: argparse.Namespace, also: str = "") -> Endpoint:
     if args.unix is not None and (args.port is not None or args.address is not None):
         raise InputError("unix", args.unix, "give --unix, or --address and --port, not both")
     if args.unix is not None:
-        return Endpoint.unix(args.unix, args.sockets_prefix)
+        prefix = args.sockets_prefix
+        return Endpoint.unix(args.unix, prefix) if prefix else Endpoint.anywhere(args.unix)
     if args.port is None:
         raise InputError("port", "", f"give --unix NAME, or --address HOST and --port N{also}")
     return Endpoint.tcp(args.address or "127.0.0.1", args.port)

@@ -34,7 +34,7 @@ def find_ipi(folder: Path, sockets: Mapping[str, Socket]) -> int | None:
     """
     inodes: set[int] = set()
     for at in sockets.values():
-        inodes |= _unix(at.path) if at.mode == "unix" else _tcp(at.port, local=True)
+        inodes |= _unix(at.paths) if at.mode == "unix" else _tcp(at.port, local=True)
     found = _holders(inodes) if sockets else _programs("i-pi")
     own = [pid for pid in found if folder_of(pid) == folder.resolve()]
     return min(own or (found if sockets else []), default=None)
@@ -49,7 +49,7 @@ def find_driver(at: Socket, ipi: int | None) -> int | None:
     """
     found = [] if at.mode == "unix" else _holders(_tcp(at.port, local=False))
     if not found:
-        words = {at.address, str(at.path)} if at.mode == "unix" else {str(at.port)}
+        words = {at.address, *map(str, at.paths)} if at.mode == "unix" else {str(at.port)}
         found = [pid for pid in _pids() if words & set(_words(pid)[1:])]
     found = [pid for pid in found if pid not in (ipi, os.getpid())]
     programs = [pid for pid in found if _program(pid) not in STARTERS]
@@ -131,12 +131,12 @@ def _programs(name: str) -> list[int]:
     ]
 
 
-def _unix(path: Path) -> set[int]:
-    """Inodes of the listening sockets of a path."""
-    found = set()
+def _unix(paths: Iterable[Path]) -> set[int]:
+    """Inodes of the listening sockets of some paths."""
+    found, wanted = set(), {str(path) for path in paths}
     for line in _lines(PROC / "net" / "unix"):
         words = line.split(maxsplit=7)
-        if len(words) == 8 and words[7] == str(path) and int(words[3], 16) & UNIX_LISTENS:
+        if len(words) == 8 and words[7] in wanted and int(words[3], 16) & UNIX_LISTENS:
             found.add(int(words[6]))
     return found
 

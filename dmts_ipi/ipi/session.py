@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ase.data import chemical_symbols
 
@@ -26,7 +26,7 @@ from .lock import FolderLock
 from .network import KEYS, NETWORK, announce, over_tcp
 from .render import Template
 from .resources import driver_script, ipi_command
-from .socket_file import free_socket
+from .socket_file import free_socket, placed, prefix_of
 from .summary import SESSIONS, read_sessions, write_summary
 from .supervise import Driver, Hooks, Supervisor
 from .validate import InputFacts, Socket, read_checkpoint
@@ -80,6 +80,7 @@ def run_session(
         if state is not None and state.step >= facts.total_steps:
             return finished(folder, facts, hooks, state.step)
         check_room(folder.path, limits.free_MB, InputError)
+        facts = replace(facts, sockets=placed(facts.sockets, folder.config))
         for at in facts.sockets.values():
             free_socket(at)
         address = folder.config.network.address
@@ -263,9 +264,11 @@ class Session:
             write_json(self.folder.path / SESSIONS, sessions)
 
     def _ipi(self, file: str) -> Child:
+        prefix = prefix_of(placed(self.facts.sockets, self.folder.config))
+        options = ["-S", prefix] if prefix else []
         child = Child(
             "i-pi",
-            [*ipi_command(ours=True), file],  # ours for all: exchange, docs/performance.md
+            [*ipi_command(ours=True), *options, file],  # ours for all: docs/performance.md
             self.logs.resolve() / "i-pi.log",
             self.folder.path.resolve(),
             {"OMP_NUM_THREADS": "1"},
@@ -299,6 +302,8 @@ def driver_command(config: RunConfig, name: str, at: Socket, python: str) -> lis
     command += ["--structure", STRUCTURE]
     if at.mode == "unix":
         command += ["--unix", at.address]
+        if prefix := prefix_of({name: at}):
+            command += ["--sockets-prefix", prefix]
     elif config.network.address is not None:
         command += ["--network", NETWORK]
     else:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.private import user_folder
 
 SOCKET_PREFIX = "/tmp/ipi_"
 TEACHER, STUDENT = "teacher", "student"
@@ -38,16 +39,25 @@ UNITS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Socket:
-    """Where i-PI listens for a driver: ``unix`` (a name) or ``inet`` (host and port)."""
+    """Where i-PI listens for a driver: ``unix`` (a name) or ``inet`` (host and port).
+
+    ``prefix``: of the socket file, as i-PI's option -S; it is not part of what an input says.
+    """
 
     mode: str
     address: str
     port: int
+    prefix: str = field(default=SOCKET_PREFIX, compare=False)
 
     @property
     def path(self) -> Path:
         """Socket file of the unix mode."""
-        return Path(SOCKET_PREFIX + self.address)
+        return Path(self.prefix + self.address)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where an i-PI of this user may have put the socket file: started by hand, or by us."""
+        return self.path, Path(SOCKET_PREFIX + self.address), user_folder() / self.address
 
 
 @dataclass(frozen=True)
@@ -334,8 +344,8 @@ def socket_of(element: ET.Element) -> Socket:
 
 def _sockets(r: _Reader) -> dict[str, Socket]:
     found: dict[str, Socket] = {}
-    if r.root.get("sockets_prefix", SOCKET_PREFIX).strip() != SOCKET_PREFIX:
-        prefix = r.root.get("sockets_prefix")
+    prefix = r.root.get("sockets_prefix", SOCKET_PREFIX).strip()
+    if r.units_required and prefix != SOCKET_PREFIX:  # a checkpoint has that of i-PI's option -S
         raise r.fail("sockets_prefix", prefix, f"must be left at {SOCKET_PREFIX}")
     for element in r.root.findall("ffsocket"):
         name, mode = element.get("name", "").strip(), element.get("mode", "inet").strip()

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.core.private import is_loopback, make_private_folder, read_private, write_private
+from dmts_ipi.core.private import (
+    is_loopback,
+    make_private_folder,
+    read_private,
+    user_folder,
+    write_private,
+)
 
 from .keys import Keys, read_keys
 
@@ -76,15 +82,12 @@ class Announced:
 
 
 def private_folder() -> Path:
-    """Folder of the unix sockets, mode 0700, made if it is absent: ``/tmp/dmts-UID``.
-
-    It is beside i-PI's own sockets, so it does not depend on TMPDIR, which often differs between
-    the processes of a job.
+    """Folder of the unix sockets, mode 0700, made if it is absent: see ``user_folder``.
 
     Raises:
         InputError: something else has this name, or others may enter it.
     """
-    return make_private_folder(Path(f"/tmp/dmts-{os.getuid()}"), "telemetry")
+    return make_private_folder(user_folder(), "telemetry")
 
 
 def addresses(setting: str, name: str, keys: Path | None = None) -> Addresses | None:
