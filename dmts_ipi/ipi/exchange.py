@@ -209,14 +209,14 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
     def _accept(self) -> None:
         try:
             sock, address = self.server.accept()
+            with sock:  # i-PI's object has a descriptor of its own
+                sock.settimeout(IO_LIMIT_S)
+                client = SHMDriver(sock) if self.mode == "shm" else Driver(sock)
         except OSError:
             return  # it has gone again
-        sock.settimeout(IO_LIMIT_S)
-        client = SHMDriver(sock) if self.mode == "shm" else Driver(sock)
         if self.mode == "shm":
             # i-PI's names come from a file descriptor that the next connection may have, too
             client._shm_prefix = f"ipi_shm_{os.getpid()}_d{next(_numbers)}_"
-        sock.close()
         client.request, client.trusted, client.after_force = None, False, False
         client.buffer = bytearray(0)
         info(f" @interfacesocket: Client asked for connection from {address}.", verbosity.low)
