@@ -84,6 +84,29 @@ def test_sigterm_stops_the_tasks_cleanly(tmp_path: Path) -> None:
     assert not (tmp_path / "waits.pid").exists()  # what waited for its turn was not started
 
 
+def test_what_waits_is_not_started_while_all_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late Parsl's threads come to it: as where a process is gone before its own thread
+    has seen that."""
+    mark = tmp_path / "mark"
+    first = shell(tmp_path, "first", "exec sleep 600")
+    todo = [first, *(shell(tmp_path, f"t{k}", f"echo >> {mark}") for k in range(3))]
+
+    def interrupt(left: int) -> None:
+        if tasks_module._running:
+            raise KeyboardInterrupt
+
+    def without_waiting() -> None:
+        for process in list(tasks_module._running):
+            process.terminate()
+
+    monkeypatch.setattr(tasks_module, "stop_all", without_waiting)
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(todo, TasksConfig(), tmp_path / "parsl", tick=interrupt)
+    assert not mark.exists()
+
+
 @linux
 def test_tasks_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], env=environment())
@@ -160,6 +183,9 @@ def test_wrong_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_tasks_config(None, 0)
     file.write_text("provider: slurm\nparallel: 4\n")
     assert read_tasks_config(file, 2).parallel == 2
+    file.write_text("provider: slurm\ngpus_per_node: 1\n")
+    with pytest.raises(InputError, match="tasks would share a GPU"):
+        read_tasks_config(file, 2)
     base = ("label", "--teacher", "x", "--structure", "y", "--out", tmp_path / "l.extxyz")
     for words in (("--parallel", 2), ("--shards", 0), ("--shards", 2, "--shard", "1/2")):
         done = call(*base, *words)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from .config import StrictModel, read_yaml
+from .config import StrictModel, parse, read_yaml
 from .errors import InputError, MissingPackage
 
 PR_SET_PDEATHSIG = 1
@@ -90,7 +90,7 @@ def read_tasks_config(file: Path | None, parallel: int | None) -> TasksConfig:
     config = TasksConfig() if file is None else read_yaml(TasksConfig, file)
     if parallel is None:
         return config
-    return TasksConfig.model_validate({**config.model_dump(), "parallel": parallel})
+    return parse(TasksConfig, {**config.model_dump(), "parallel": parallel}, "option")
 
 
 def run_tasks(
@@ -122,6 +122,7 @@ def run_tasks(
     kernel, python_app = _kernel(config, folder)
     app = python_app(run_one, data_flow_kernel=kernel)
     found: dict[str, int] = {}
+    _closing.clear()  # set from a stop until Parsl has ended: its threads take what waits till then
     with _terminable(), kernel:
         left: dict[Future[int], Task] = {}
         try:
@@ -138,8 +139,6 @@ def run_tasks(
             _closing.set()
             stop_all()
             raise
-        finally:
-            _closing.clear()
     return found
 
 
