@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from driver_models import PairModel
-from run_tools import call, command, environment, make
+from run_tools import TEACHER, call, command, environment, make
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.recorder import PROFILE, Recorder, recorder
@@ -154,15 +154,18 @@ def test_nothing_is_there_when_nobody_asks(monkeypatch: pytest.MonkeyPatch, tmp_
     assert [n for n, *_ in found.spans] == [hooks.MODEL, hooks.EVALUATION]
 
 
+@pytest.mark.timeout(1300)
 def test_profile_of_a_run_adds_up(tmp_path: Path) -> None:
-    folder = make(tmp_path / "run", "--no-model-check")
+    # a teacher that takes its time: what the machine does besides is little next to it
+    teacher = TEACHER.replace("}", ', "delay_s": 0.1}')
+    folder = make(tmp_path / "run", "--no-model-check", "--teacher", teacher)
     before = sorted(p.name for p in folder.iterdir())
     done = subprocess.run(
         command("profile", folder, "--steps", 10, "--trace", tmp_path / "trace.json", "--json"),
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=280,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)

@@ -10,6 +10,7 @@ from run_tools import call, make, summary
 
 from dmts_ipi.ipi.folder import RunFolder
 
+pytestmark = pytest.mark.timeout(1200)  # whole runs: a loaded machine takes its time
 SOFT = ("--student", "ase:resident_models.Soft", "--no-model-check", "--time-ps", 0.096)
 
 WAYS = {"sockets": (), "resident": ("--resident",)}
@@ -51,8 +52,8 @@ def test_what_cannot_be_resident_is_told(
 
 
 def test_the_run_is_that_of_two_sockets_and_the_watchdog_sees_the_same(tmp_path: Path) -> None:
-    # slow enough for the watchdog to come to its questions
-    options = (*SOFT, "--teacher", 'ase:run_tools.Pair {"delay_s": 0.06}')
+    # slow enough for the watchdog to come to its questions, on a loaded machine too
+    options = (*SOFT, "--teacher", 'ase:run_tools.Pair {"delay_s": 0.2}')
     folders = [make(tmp_path / name, *options, *more) for name, more in WAYS.items()]
     for folder in folders:
         done = call("run", folder)
