@@ -22,8 +22,17 @@ from dmts_ipi.watchdog import endpoints
 from dmts_ipi.watchdog.difference import Distribution, difference
 from dmts_ipi.watchdog.endpoints import Addresses, addresses
 from dmts_ipi.watchdog.listener import Listener, Pair
-from dmts_ipi.watchdog.messages import SCHEMA, TOPIC, BadMessage, decode, digest, encode
-from dmts_ipi.watchdog.publisher import QUEUE, Publisher, Ring, opener
+from dmts_ipi.watchdog.messages import (
+    SCHEMA,
+    TOPIC,
+    BadMessage,
+    decode,
+    digest,
+    encode,
+    encode_forces,
+)
+from dmts_ipi.watchdog.publisher import QUEUE, Publisher, opener
+from dmts_ipi.watchdog.ring import Kept, Rhythm, Ring
 
 NUMBERS = np.array([8, 1, 1])
 RNG = np.random.default_rng(4)
@@ -136,15 +145,109 @@ def test_digests_tell_structures_apart() -> None:
 
 
 def test_the_ring_keeps_the_last_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmts_ipi.watchdog.publisher.RING_BYTES", 5 * 36)
+    monkeypatch.setattr("dmts_ipi.watchdog.ring.RING_BYTES", 5 * 36)
     ring = Ring(3)
     for k in range(12):
-        ring.store(f"{k % 10}", float(k), np.full((3, 3), k))
+        ring.store(f"{k % 10}", float(k), np.full((3, 3), k), 100 + k)
     assert [n for n in range(12) if ring.find(str(n))] == [0, 1, 7, 8, 9]
     found = ring.find("1")
-    assert found is not None
-    assert found[0] == 11.0
-    assert (found[1] == 11).all()
+    assert found == Kept(111, 11.0, found.forces)
+    assert (found.forces == 11).all()
+
+
+def test_the_rhythm_of_questions_is_learnt_and_forgotten() -> None:
+    rhythm = Rhythm()
+    for asked in (1, 1, 7, 7, 13):
+        rhythm.asked(asked)
+    assert not any(map(rhythm.due, range(100)))  # two distances may be chance
+    rhythm.asked(19)
+    assert [n for n in range(20, 44) if rhythm.due(n)] == [25, 31, 37, 43]
+    rhythm.asked(31)  # what was sent did not arrive
+    assert rhythm.due(37)
+    rhythm.asked(33)
+    assert not any(map(rhythm.due, range(100)))
+    for asked in (36, 39, 42):
+        rhythm.asked(asked)
+    assert [n for n in range(43, 50) if rhythm.due(n)] == [45, 48]
+    rhythm.forget()
+    assert not any(map(rhythm.due, range(100)))
+
+
+def test_a_rhythm_is_learnt_anew_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It might be of every third evaluation where every sixth is wanted."""
+    monkeypatch.setattr("dmts_ipi.watchdog.ring.RENEW", 5)
+    rhythm, sent = Rhythm(), []
+    for wanted in (1, 4, 7, 10):
+        rhythm.asked(wanted)
+    for n in range(11, 101):
+        took = rhythm.take(n)
+        sent += [n] * took
+        if n % 6 == 4 and not took:
+            rhythm.asked(n)
+    assert sent[:5] == [13, 16, 19, 22, 25]
+    assert all(n % 6 == 4 for n in sent[5:])
+    assert len(sent) > 8
+
+
+@pytest.mark.parametrize("energy", [None, -1.25, float("nan"), float("inf")])
+def test_forces_are_encoded_in_two_ways_alike(energy: float | None) -> None:
+    forces = RNG.normal(size=(3, 3)).astype(np.float32)
+    name, arrays = digest(RNG.normal(size=(3, 3))), {"forces_eV_per_A": forces}
+    slow = encode("forces", {"digest": name, "found": True, "energy_eV": energy}, arrays)
+    assert encode_forces(name, energy, forces) == slow
+
+
+def test_a_student_that_knows_the_rhythm_is_not_asked(
+    publishers: dict[str, Publisher], listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that has lost it, or whose message was lost, is asked again."""
+    teacher, student = publishers["teacher"], publishers["student"]
+    for p in publishers.values():
+        p.connected()
+    monkeypatch.setattr("dmts_ipi.watchdog.publisher.LISTENER_S", 1e9)
+    asked: list[int] = []
+    see = student._rhythm.asked
+    monkeypatch.setattr(student._rhythm, "asked", lambda n: (asked.append(n), see(n)))
+    f = RNG.normal(size=(3, 3))
+
+    def outer_step(distance: int = 6, known: bool = False) -> None:
+        """An outer step that is paired before the next one; the teacher takes its time."""
+        x, pairs = RNG.normal(size=(3, 3)), listener.counts.pairs
+        evaluate(student, x, f)
+        until(lambda: not known or digest(x) in listener._ahead)
+        evaluate(teacher, x, f + 0.25)
+        until(lambda: listener.counts.pairs > pairs)
+        for k in range(1, distance):
+            evaluate(student, x + k, f)
+
+    def heard() -> bool:  # subscriptions take a moment
+        x = RNG.normal(size=(3, 3))
+        for p in publishers.values():
+            evaluate(p, x, f)
+        time.sleep(0.02)
+        return listener.counts.pairs > 0
+
+    until(lambda: heard() and not listener._waiting)
+    for p in publishers.values():
+        p.connected()  # what was asked for until now is no rhythm
+    for _ in range(6):
+        outer_step()
+    learnt = len(asked)
+    for _ in range(20):
+        outer_step(known=True)
+    assert len(asked) == learnt
+    with monkeypatch.context() as lost:
+        lost.setattr(student, "_send", lambda frames: None)
+        outer_step()
+    assert len(asked) > learnt
+    outer_step(4)  # another n_inner: the rhythm is another one now
+    for _ in range(5):
+        outer_step(4)
+    assert student._rhythm._plan is not None
+    assert student._rhythm._plan[1] == 4
+    found = listener.take()
+    assert all(p.difference.largest == pytest.approx(0.25 * 3**0.5, rel=1e-6) for p in found[-26:])
+    assert listener.counts.bad == 0
 
 
 def test_figures_of_a_difference() -> None:
@@ -392,7 +495,7 @@ def test_a_model_tells_its_observer(at: dict[str, Addresses]) -> None:
     assert ring is not None
     found = ring.find(digest(x))
     assert found is not None
-    np.testing.assert_allclose(found[1], -x * 0.529177, rtol=1e-5)
+    np.testing.assert_allclose(found.forces, -x * 0.529177, rtol=1e-5)
     with pytest.raises(ModelFault, match="evaluation 2: ValueError: too far"):
         model.compute(h, x + 1000)
     assert publisher._started is None

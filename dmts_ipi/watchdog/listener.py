@@ -1,7 +1,8 @@
 """The watchdog's side of telemetry: a thread that hears both drivers and pairs their forces.
 
 The teacher's forces come by themselves, once per outer step. The student's forces at the same
-positions are asked for by digest. What is malformed is dropped and counted.
+positions are asked for by digest, until its driver knows the rhythm and sends them by itself.
+What is malformed is dropped and counted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .messages import TOPIC, BadMessage, Message, decode, encode
 
 STATUS_EVERY_S = 1.0
 RETRY_EVERY_S, RETRY_FOR_S = 0.05, 5.0  # the student may be the later one of the two
-MAX_PENDING = 64
+MAX_PENDING, MAX_AHEAD = 64, 16  # of the teacher and of the student, without the other one
 QUEUE = 64
 MIN_FRAME_BYTES = 1 << 20
 HEALTH = ("pid", "connection", "evaluation", "evaluation_s", "memory_MB", "dropped", "device")
@@ -106,6 +107,7 @@ class Listener:
         self._pairs: deque[Pair] = deque(maxlen=100_000)
         self._peaks: dict[str, tuple[float, int]] = {}
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._ahead: OrderedDict[str, np.ndarray] = OrderedDict()  # forces that came unasked
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._context = zmq.Context()
         self._events: dict[str, zmq.Socket[bytes]] = {}
@@ -176,6 +178,7 @@ class Listener:
             self._peaks.clear()
             self._pairs.clear()
             self._waiting.clear()
+            self._ahead.clear()
 
     def close(self) -> None:
         """Ends the thread."""
@@ -187,12 +190,14 @@ class Listener:
         for sock in (*self._events.values(), *self._services.values()):
             poller.register(sock, zmq.POLLIN)
         next_status = 0.0
+        # what the student sent unasked comes before the question for it
+        by_need = [self._events[role] for role in sorted(self._events)]
         try:
             while not self._stop.is_set():
                 wait_s = RETRY_EVERY_S if self._waiting else 0.25
                 ready = dict(poller.poll(int(1000 * wait_s)))
                 now = time.monotonic()
-                for sock in self._events.values():
+                for sock in by_need:
                     if sock in ready:
                         self._drain(sock, now)
                 for role, sock in self._services.items():
@@ -228,7 +233,7 @@ class Listener:
             for name in ("pid", "connection", "evaluation", "evaluating_s", "memory_MB"):
                 setattr(health, name, message.fields[name])
             health.last_answer = now
-        elif message.kind == "forces" and role == "student":
+        elif message.kind == "forces" and role in ("", "student"):
             self._forces(message)
         else:
             raise BadMessage("not expected here")
@@ -250,11 +255,16 @@ class Listener:
         if any(len(message.arrays.get(k, ())) != rows for k, rows in self._shapes().items()):
             raise BadMessage("arrays are missing")
         with self._lock:
-            self._waiting[fields["digest"]] = _Waiting(message, now, now)
+            student = self._ahead.pop(fields["digest"], None)
+            if student is None:
+                self._waiting[fields["digest"]] = _Waiting(message, now, now)
             while len(self._waiting) > MAX_PENDING:
                 self._waiting.popitem(last=False)
                 self.counts.unpaired += 1
-        self._ask_forces(fields["digest"])
+        if student is None:
+            self._ask_forces(fields["digest"])
+        else:
+            self._add_pair(message, student)
 
     def _shapes(self) -> dict[str, int]:
         n = len(self._numbers)
@@ -279,11 +289,18 @@ class Listener:
         student = message.arrays.get("forces_eV_per_A")
         if student is None or len(student) != len(self._numbers):
             raise BadMessage("forces of another run")
+        name = message.fields["digest"]
         with self._lock:
-            waiting = self._waiting.pop(message.fields["digest"], None)
-        if waiting is None:
-            return  # answered before
-        pair = self._pair(waiting.message, student)
+            waiting = self._waiting.pop(name, None)
+            if waiting is None:  # the teacher is still at work, or it has been answered before
+                self._ahead[name] = student
+                while len(self._ahead) > MAX_AHEAD:
+                    self._ahead.popitem(last=False)
+        if waiting is not None:
+            self._add_pair(waiting.message, student)
+
+    def _add_pair(self, teacher: Message, student: np.ndarray) -> None:
+        pair = self._pair(teacher, student)
         with self._lock:
             self.counts.pairs += 1
             self._pairs.append(pair)

@@ -61,6 +61,12 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
 }
 
 
+FORCES = (
+    f'{{"schema": {SCHEMA}, "kind": "forces", "digest": "%s", "found": true, "energy_eV": %s, '
+    '"arrays": [["forces_eV_per_A", %d]]}'
+)
+
+
 class BadMessage(ValueError):
     """A message of a wrong size, version or type: it is dropped and counted."""
 
@@ -100,6 +106,22 @@ def encode(
     }
     data = [np.ascontiguousarray(a, np.float64).tobytes() for a in named.values()]
     return [TOPIC, json.dumps(header).encode(), *data]
+
+
+def encode_forces(name: str, energy_eV: float | None, forces: np.ndarray) -> list[bytes]:
+    """The same as ``encode`` of a ``forces`` message that was found, in a fraction of its time.
+
+    Args:
+        name: digest of the positions.
+        energy_eV: None where the model has none.
+        forces: (n, 3), eV/A.
+    """
+    if energy_eV is None:
+        energy = "null"
+    else:
+        energy = repr(energy_eV) if math.isfinite(energy_eV) else f'"{energy_eV}"'
+    header = FORCES % (name, energy, len(forces))
+    return [TOPIC, header.encode(), forces.astype(np.float64).tobytes()]
 
 
 def decode(frames: Sequence[bytes]) -> Message:

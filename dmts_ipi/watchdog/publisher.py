@@ -2,13 +2,14 @@
 
 * Every evaluation of the teacher is published with its positions and forces (one per outer step).
 * The student publishes figures at most 5 times a second, but at once where a force is twice as
-  large as all before it; it keeps the forces of its last
-  evaluations, and who wants them asks by the digest of the positions.
+  large as all before it; it keeps the forces of its last evaluations, and who wants them asks by
+  the digest of the positions. Where the questions are regular it sends these forces unasked.
 * A full queue, a slow listener or none at all: the message is dropped and counted.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -26,50 +27,18 @@ from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.telemetry import OpenTelemetry
 
 from .endpoints import Addresses, addresses
-from .messages import TOPIC, BadMessage, decode, digest, encode
+from .messages import TOPIC, BadMessage, decode, digest, encode, encode_forces
+from .ring import Rhythm, Ring
 
 QUEUE = 32  # messages that may wait in a socket
 MIN_INTERVAL_S = 0.2  # between the student's messages
 SPIKE = 2.0  # times the largest force component so far: said at once
-RING_BYTES, RING_MAX = 16_000_000, 4096
 MEMORY_EVERY_S = 2.0
+LISTENER_S = 10.0  # without any question nobody is thought to listen
 MAX_QUESTION_BYTES = 1 << 20  # a larger frame ends the connection before it is in memory
 _ASK = re.compile(
     encode("ask_forces", {"digest": "@"})[1].replace(b"[", rb"\[").replace(b"@", b"([0-9a-f]+)")
 )
-
-
-class Ring:
-    """The forces of the last evaluations, by digest. One thread stores, another looks up.
-
-    In single precision, as students compute: 1e-7 of a force is nothing to a watchdog.
-    """
-
-    def __init__(self, n_atoms: int) -> None:
-        self.size = max(2, min(RING_MAX, RING_BYTES // max(12 * n_atoms, 1)))
-        self._forces = np.empty((self.size, n_atoms, 3), np.float32)
-        self._forces.fill(0)  # now, so that no evaluation waits for the system's pages
-        self._energies: list[float | None] = [None] * self.size
-        self._names: list[str] = [""] * self.size
-        self._at: dict[str, int] = {}
-        self._next = 0
-        self._lock = threading.Lock()
-
-    def store(self, name: str, energy_eV: float | None, forces: np.ndarray) -> None:
-        """Takes an evaluation, (n, 3) eV/A; the oldest one goes."""
-        with self._lock:
-            k = self._next
-            if self._at.get(self._names[k]) == k:
-                del self._at[self._names[k]]
-            self._forces[k] = forces
-            self._energies[k], self._names[k], self._at[name] = energy_eV, name, k
-            self._next = (k + 1) % self.size
-
-    def find(self, name: str) -> tuple[float | None, np.ndarray] | None:
-        """Energy (eV) and a copy of the forces of a structure, if they are still here."""
-        with self._lock:
-            k = self._at.get(name)
-            return None if k is None else (self._energies[k], self._forces[k].copy())
 
 
 class Publisher:
@@ -88,9 +57,10 @@ class Publisher:
         self.questions = self.bad_questions = 0
         self._with_forces = role == "teacher"
         self._ring = None if self._with_forces else Ring(n_atoms)
+        self._rhythm, self._asked_at = Rhythm(), -math.inf
         self._host, self._pid = socket.gethostname(), os.getpid()
         self._started: float | None = None
-        self._last_sent = self._memory_at = -1e9
+        self._last_sent = self._memory_at = -math.inf
         self._largest = 0.0  # force component since i-PI connected, eV/A
         self._memory_MB = 0.0
         self._context = zmq.Context()
@@ -134,6 +104,7 @@ class Publisher:
         """i-PI has begun a connection: evaluations count from one again."""
         self.connection += 1
         self.evaluation, self._largest = 0, 0.0
+        self._rhythm.forget()
 
     def begin(self) -> None:
         """An evaluation begins."""
@@ -164,8 +135,11 @@ class Publisher:
         name = digest(positions_bohr)
         if self._ring is not None:
             energy = None if energy_eV is None else float(energy_eV)
-            self._ring.store(name, energy, forces_eV_per_A)
-            peak = max(float(forces_eV_per_A.max()), -float(forces_eV_per_A.min()))
+            self._ring.store(name, energy, forces_eV_per_A, self.evaluation)
+            if now - self._asked_at < LISTENER_S and self._rhythm.take(self.evaluation):
+                self._send(encode_forces(name, energy, forces_eV_per_A))
+            flat = forces_eV_per_A.reshape(-1)
+            peak = max(float(flat[flat.argmax()]), -float(flat[flat.argmin()]))
             usual = peak <= SPIKE * self._largest  # not so of NaN
             self._largest = max(self._largest, peak)
             if usual and now - self._last_sent < MIN_INTERVAL_S:
@@ -198,8 +172,11 @@ class Publisher:
                 "cell_A": cell_A,
                 "forces_eV_per_A": forces_eV_per_A,
             }
+        self._send(encode("evaluation", fields, arrays))
+
+    def _send(self, frames: list[bytes]) -> None:
         try:
-            self._events.send_multipart(encode("evaluation", fields, arrays), zmq.NOBLOCK)
+            self._events.send_multipart(frames, zmq.NOBLOCK)
         except zmq.ZMQError:
             self.dropped += 1
 
@@ -214,7 +191,7 @@ class Publisher:
         while True:
             try:
                 who, *frames = service.recv_multipart()
-                self.questions += 1
+                self.questions, self._asked_at = self.questions + 1, time.monotonic()
                 service.send_multipart([who, *self._answer(frames)], zmq.NOBLOCK)
             except BadMessage:
                 self.bad_questions += 1
@@ -252,12 +229,8 @@ class Publisher:
         found = None if self._ring is None else self._ring.find(name)
         if found is None:
             return encode("forces", {"digest": name, "found": False, "energy_eV": None})
-        energy, forces = found
-        return encode(
-            "forces",
-            {"digest": name, "found": True, "energy_eV": energy},
-            {"forces_eV_per_A": forces},
-        )
+        self._rhythm.asked(found.evaluation)
+        return encode_forces(name, found.energy_eV, found.forces)
 
     def close(self) -> None:
         """Ends the thread and removes the sockets."""
