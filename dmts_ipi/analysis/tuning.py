@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from dmts_ipi.core.statistics import Estimate, slope_stderr
 from dmts_ipi.core.units import KB_EV_PER_K
 
 from .figures import STYLE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SKIP = 0.2  # of a trial, from start velocities that know nothing of the positions
 
@@ -114,42 +118,21 @@ def plot(
     with matplotlib.rc_context(STYLE | {"figure.facecolor": "white", "axes.facecolor": "white"}):
         figure = Figure(figsize=(5.5, 7), layout="constrained")
         top, middle, below = figure.subplots(3, 1, sharex=True)
-        outer = sorted(predicted)
-        if outer:
-            top.errorbar(
-                outer,
-                [predicted[d][0] for d in outer],
-                yerr=[predicted[d][1] for d in outer],
-                fmt="s--",
-                color="#868e96",
-                label="predicted",
-            )
+        _bars(top, [(d, *predicted[d]) for d in sorted(predicted)], "#868e96", "s--", "predicted")
         good = [t for t in choice.trials if math.isfinite(t.heating_K_per_ps.mean)]
-        top.errorbar(
-            [t.outer_fs for t in good],
-            [t.heating_K_per_ps.mean for t in good],
-            yerr=[np.nan_to_num(t.heating_K_per_ps.stderr) for t in good],
-            fmt="o",
-            color="#e8590c",
-            label="measured",
-        )
+        measured = [(t.outer_fs, t.heating_K_per_ps.mean, t.heating_K_per_ps.stderr) for t in good]
+        _bars(top, measured, "#e8590c", "o", "measured")
         for t in choice.trials:
             if t not in good:
                 top.axvline(t.outer_fs, color="#c2255c", linestyle=":", label="blew up")
         top.axhline(limit_K_per_ps, color="#2f9e44", lw=1, label="limit")
-        top.set_yscale("symlog", linthresh=1)
-        top.set_ylabel("heating, K/ps")
+        _heating_axis(top)
         top.legend(frameon=False)
         known = [t for t in good if math.isfinite(t.temperature_K.mean)]
-        middle.errorbar(
-            [t.outer_fs for t in known],
-            [t.temperature_K.mean for t in known],
-            yerr=[np.nan_to_num(t.temperature_K.stderr) for t in known],
-            fmt="o",
-            color="#1c7ed6",
-        )
+        kelvin = [(t.outer_fs, t.temperature_K.mean, t.temperature_K.stderr) for t in known]
+        _bars(middle, kelvin, "#1c7ed6", "o", "measured")
         middle.axhline(temperature_K, color="#010203", lw=0.8)
-        middle.set_ylabel("temperature, K")
+        middle.set_ylabel("temperature, K\n(bars: one standard error)")
         below.plot([t.outer_fs for t in good], [t.ns_per_day for t in good], "o-", color="#9c36b5")
         if choice.chosen is not None:
             for axes in (top, middle, below):
@@ -161,3 +144,24 @@ def plot(
         below.set_ylabel("ns/day")
         below.set_xlabel("outer step, fs")
         figure.savefig(path, dpi=130)
+
+
+def _bars(
+    axes: Axes, points: Sequence[tuple[float, float, float]], color: str, fmt: str, label: str
+) -> None:
+    """Points (outer step in fs, value, standard error or NaN)."""
+    if points:
+        x, y, error = zip(*points, strict=True)
+        axes.errorbar(x, y, yerr=np.nan_to_num(error), fmt=fmt, color=color, label=label)
+
+
+def _heating_axis(axes: Axes) -> None:
+    """Linear up to 1 K/ps, logarithmic above, with numbers that a person reads."""
+    axes.set_yscale("symlog", linthresh=1)
+    top = max(axes.get_ylim()[1], 3.0)
+    ticks = [0.0, 0.5, *(a * 10.0**k for k in range(9) for a in (1, 3))]
+    axes.set_yticks([x for x in ticks if x <= top], minor=False)
+    axes.set_yticks([], minor=True)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(-0.15, top)
+    axes.set_ylabel("heating, K/ps")
