@@ -22,7 +22,14 @@ from dmts_ipi.ipi.client import Endpoint
 from dmts_ipi.ipi.driver import main as driver_main
 from dmts_ipi.ipi.folder import RunFolder
 from dmts_ipi.ipi.foreign import foreign_command, listens
-from dmts_ipi.ipi.network import IPI, AnnouncedEndpoint, announce, over_tcp, own_address
+from dmts_ipi.ipi.network import (
+    IPI,
+    AnnouncedEndpoint,
+    address_towards,
+    announce,
+    over_tcp,
+    own_address,
+)
 from dmts_ipi.ipi.resources import inputs_folder
 from dmts_ipi.ipi.transport import with_sockets
 from dmts_ipi.ipi.validate import Socket, parse_xml, read_input, socket_of
@@ -228,9 +235,12 @@ def test_addresses_of_this_machine() -> None:
     assert own_address("127.0.0.1") == "127.0.0.1"
     if "lo" in (name for _, name in socket.if_nameindex()):
         assert own_address("lo") == "127.0.0.1"
-    for wrong in ("no-such-interface-0", "198.51.100.7"):
+    for wrong in ("no-such-interface-0", "198.51.100.7", "no..name", "x" * 70):
         with pytest.raises(InputError, match="network = "):
             own_address(wrong)
+    assert address_towards("127.0.0.1") == "127.0.0.1"
+    with pytest.raises(InputError, match=r"network = 255.255.255.255: cannot be reached"):
+        address_towards("255.255.255.255")  # not without asking for a broadcast
 
 
 def test_this_host_may_be_known_to_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +329,9 @@ def test_a_program_of_others_starts_when_ipi_listens(tmp_path: Path) -> None:
 @linux
 def test_a_run_over_tcp_is_watched_and_goes_on_with_unix_sockets(tmp_path: Path) -> None:
     """Both halves of a run are one run: how forces travel is no physics."""
-    folder = make(tmp_path / "run", "--time-ps", 2, "--no-model-check")
+    # slow enough for the watchdog to hear of it, on a loaded machine too
+    teacher = TEACHER.replace("}", ', "delay_s": 0.01}')
+    folder = make(tmp_path / "run", "--time-ps", 2, "--no-model-check", "--teacher", teacher)
     words = ("--network", "127.0.0.1", "--launch-teacher", "env DMTS_TEST=1")
     done = call("run", folder, *words)
     assert done.returncode == 0, done.stderr

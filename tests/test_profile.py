@@ -190,6 +190,7 @@ def test_wrong_input_is_told(tmp_path: Path) -> None:
     for options, words in (
         (("--steps", 1), "steps = 1: must be 2 or more"),
         (("--trace", tmp_path / "no" / "t.json"), "its folder does not exist"),
+        (("--trace", tmp_path), "is a folder"),
     ):
         done = call("profile", folder, *options)
         assert done.returncode == 2

@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     target = None if args.trace is None else Path(args.trace)
     if target is not None and not target.absolute().parent.is_dir():
         raise InputError("trace", target, "its folder does not exist")
+    if target is not None and target.is_dir():
+        raise InputError("trace", target, "is a folder; name a file")
     profile, timeline = profile_run(folder, args.steps, not args.no_watchdog)
     if target is not None:
         target.write_text(json.dumps(timeline))

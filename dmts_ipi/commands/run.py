@@ -98,12 +98,13 @@ def _run_many(args: argparse.Namespace) -> int:
     options = ["--report-every-s", args.report_every_s, *["--no-watchdog"] * args.no_watchdog]
     for name in PASSED:
         if (value := getattr(args, name)) is not None:
-            options += [f"--{name.replace('_', '-')}", value]
-    tasks = []
+            options.append(f"--{name.replace('_', '-')}={value}")
     for folder in folders:
         RunFolder(folder).facts()
         if sum(folder.resolve() == other.resolve() for other in folders) > 1:
             raise InputError("folder", folder, "is named twice; name every run once")
+    tasks = []
+    for folder in folders:
         (folder / LOGS).mkdir(exist_ok=True)
         words = many.ours("run", folder, *options)
         tasks.append(Task(str(folder), words, folder / LOGS / "run.log"))

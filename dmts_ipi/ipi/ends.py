@@ -25,7 +25,8 @@ def how(child: Child) -> str:
     if status == UNKNOWN:
         return "it is gone"
     if status is not None and status < 0:
-        return f"killed by {signal.Signals(-status).name}"
+        names = {int(s): s.name for s in signal.Signals}  # without most real-time signals
+        return f"killed by {names.get(-status, f'signal {-status}')}"
     return f"exit status {status}"
 
 

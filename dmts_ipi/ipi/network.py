@@ -46,7 +46,7 @@ def own_address(setting: str) -> str:
         name = socket.gethostname() if setting == AUTO else setting
         try:
             found = socket.gethostbyname(name)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: no name can look like this
             remedy = "is neither an interface nor a host; give --network an address or interface"
             raise InputError("network", name, remedy) from error
     if setting == AUTO and found.startswith("127."):
@@ -83,9 +83,16 @@ def _of_interface(name: str) -> str:
 
 
 def address_towards(host: str) -> str:
-    """Own IPv4 address on the way to another host. Nothing is sent."""
+    """Own IPv4 address on the way to another host. Nothing is sent.
+
+    Raises:
+        InputError: there is no way.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, 9))
+        try:
+            probe.connect((host, 9))
+        except OSError as error:
+            raise InputError("network", host, f"cannot be reached ({error.strerror})") from error
         return str(probe.getsockname()[0])
 
 
