@@ -88,6 +88,9 @@ def test_command_tunes_and_writes(
     assert record["written"]
     assert [p["n_inner"] for p in record["predicted"]] == [2, 3]
     assert all(p["K_per_ps"] >= 0 for p in record["predicted"])
+    # all of it in 16 bonds of 72 degrees of freedom would be 4.5 times the mean at 1/ps
+    chosen = next(t for t in record["trials"] if t["n_inner"] == 3)
+    assert 0 <= record["bonds_K"] <= 4.5 * max(chosen["heating_K_per_ps"], 0) + 1e-9
     assert all(math.isfinite(t["heating_K_per_ps"]) for t in record["trials"])
     assert (folder / "tune" / "tune.png").stat().st_size > 5000
     assert RunFolder(folder).config.n_inner == 3

@@ -46,22 +46,26 @@ def run(args: argparse.Namespace) -> int:
     config = folder.config
     limit = args.tolerance_K * config.friction_per_ps
     outer = {n: n * config.inner_step_fs for n in candidates}
-    predicted: dict[int, tuple[float, float]] = {}
+    predicted: dict[int, tuple[float, float, float]] = {}
     if args.no_prediction:
         guess = min(candidates, key=lambda n: abs(n - config.n_inner))
     else:
         predicted = _predict(args, folder, outer)
-        guess = tuning.first_guess({n: p for n, (p, _) in predicted.items()}, limit)
-        for n, (p, error) in predicted.items():
+        guess = tuning.first_guess({n: p for n, (p, *_) in predicted.items()}, limit)
+        for n, (p, error, _) in predicted.items():
             _say(f"{outer[n]:g} fs: predicted heating {p:.2g} +- {error:.1g} K/ps")
     choice = tuning.bracket(candidates, guess, limit, lambda n: _trial(args, folder, n))
     choice = _confirm(args, folder, choice, limit)
     picture = folder.path / "tune" / "tune.png"
     tuning.plot(
-        picture, choice, {outer[n]: p for n, p in predicted.items()}, limit, config.temperature_K
+        picture,
+        choice,
+        {outer[n]: (p, e) for n, (p, e, _) in predicted.items()},
+        limit,
+        config.temperature_K,
     )
     record = _record(args, choice, predicted, limit, outer)
-
+    record["bonds_K"] = _bonds_K(folder, choice, predicted)
     write_json(folder.path / "tune" / "tune.json", record)
     record["written"] = False
     if choice.chosen is not None and not args.dry_run:
@@ -91,8 +95,8 @@ def _say(line: str) -> None:
 
 def _predict(
     args: argparse.Namespace, folder: Any, outer: dict[int, float]
-) -> dict[int, tuple[float, float]]:
-    """Predicted heating and its error at every candidate, K/ps."""
+) -> dict[int, tuple[float, float, float]]:
+    """Predicted heating at every candidate, its error, and what of it goes into bonds, K/ps."""
     from dmts_ipi.core.frames import bursts, read_frames, require_forces
     from dmts_ipi.core.heating import heating_of_bursts
     from dmts_ipi.distill.models import load_model
@@ -115,11 +119,30 @@ def _predict(
         )
         for group in groups
     ]
-    found = heating_of_bursts(
-        groups, forces, masses, list(outer.values()), config.temperature_K, split=False
-    )
-    values = zip(found.K_per_ps, found.stderr_K_per_ps, strict=True)
-    return {n: (float(p), float(e)) for n, (p, e) in zip(outer, values, strict=True)}
+    found = heating_of_bursts(groups, forces, masses, list(outer.values()), config.temperature_K)
+    values = zip(found.K_per_ps, found.stderr_K_per_ps, found.by_motion["stretch"], strict=True)
+    return {n: (float(p), float(e), float(b)) for n, (p, e, b) in zip(outer, values, strict=True)}
+
+
+def _bonds_K(
+    folder: Any, choice: Any, predicted: dict[int, tuple[float, float, float]]
+) -> float | None:
+    """How much hotter the bonds may be than all atoms are on average, K; None: not known.
+
+    Heat that goes into n_b of 3N degrees of freedom and leaves by the friction g alone settles
+    there at P 3N / (n_b g); what bonds pass on to other motions makes it less.
+    """
+    from dmts_ipi.core.molecules import bonds
+
+    if choice.chosen is None or choice.chosen.n_inner not in predicted:
+        return None
+    p, _, stretch = predicted[choice.chosen.n_inner]
+    numbers, _, positions, cell, pbc = folder.structure()
+    pairs, _ = bonds(numbers, positions, cell, pbc)
+    if not len(pairs) or not p > 0:
+        return None
+    heating = max(choice.chosen.heating_K_per_ps.mean, 0.0) * min(max(stretch / p, 0.0), 1.0)
+    return float(heating * 3 * len(numbers) / len(pairs) / folder.config.friction_per_ps)
 
 
 def _bursts(folder: Any) -> list[list[Any]]:
@@ -257,7 +280,7 @@ def _confirm(args: argparse.Namespace, folder: Any, choice: Any, limit: float) -
 def _record(
     args: argparse.Namespace,
     choice: Any,
-    predicted: dict[int, tuple[float, float]],
+    predicted: dict[int, tuple[float, float, float]],
     limit: float,
     outer: dict[int, float],
 ) -> dict[str, Any]:
@@ -267,8 +290,14 @@ def _record(
         "chosen_n_inner": choice.chosen.n_inner if choice.chosen else None,
         "chosen_outer_fs": choice.chosen.outer_fs if choice.chosen else None,
         "predicted": [
-            {"n_inner": n, "outer_fs": outer[n], "K_per_ps": p, "stderr_K_per_ps": e}
-            for n, (p, e) in predicted.items()
+            {
+                "n_inner": n,
+                "outer_fs": outer[n],
+                "K_per_ps": p,
+                "stderr_K_per_ps": e,
+                "bonds_K_per_ps": b,
+            }
+            for n, (p, e, b) in predicted.items()
         ],
         "trials": [
             {
@@ -336,4 +365,6 @@ def _tell(args: argparse.Namespace, choice: Any, record: dict[str, Any], picture
             f"n_inner {choice.chosen.n_inner}, outer step {choice.chosen.outer_fs:g} fs: {limit}; "
             f"{where} {args.folder}"
         )
+    if record["bonds_K"] is not None:
+        print(f"bonds: hotter by {record['bonds_K']:.1f} K at most, where the heat goes in first")
     print(f"plot: {picture}")
