@@ -36,9 +36,11 @@ class Pair(Calculator):
     """Soft repulsion, eV: strength * (1 - r^2/16)^4. NaN from the evaluation ``nan_at`` on.
 
     In ``KICKS`` evaluations from ``kick_at`` on a force is wrong by 20 eV/A, unless the file
-    ``once`` is there, which then marks it. ``delay_s``: of every evaluation.
+    ``once`` is there, which then marks it. ``delay_s``: of every evaluation, and ``HOLD_S`` more
+    from ``hold_at`` on while the file ``hold`` is there.
     """
 
+    HOLD_S = 0.5
     KICKS = 4  # an outer step of the tests: one of them is at its end
 
     implemented_properties = ("energy", "forces", "stress")
@@ -51,12 +53,15 @@ class Pair(Calculator):
         kick_at: int = 0,
         once: str = "",
         delay_s: float = 0.0,
+        hold: str = "",
+        hold_at: int = 0,
     ) -> None:
         super().__init__()
         if not stress:
             self.implemented_properties = ("energy", "forces")
         self.strength, self.nan_at, self.calls = strength, nan_at, 0
         self.kick_at, self.once, self.delay_s = kick_at, once, delay_s
+        self.hold, self.hold_at = hold, hold_at
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -75,7 +80,8 @@ class Pair(Calculator):
             f[3, 1] += 20.0
             if self.calls >= self.kick_at + self.KICKS - 1:
                 Path(self.once).touch()
-        time.sleep(self.delay_s)
+        held = self.hold and self.calls >= self.hold_at and Path(self.hold).is_file()
+        time.sleep(self.delay_s + (self.HOLD_S if held else 0.0))
         self.results = {"energy": float((self.strength * u**4).sum()), "forces": f}
         stress = -(d.T @ g) / self.atoms.get_volume()
         self.results["stress"] = stress.ravel()[[0, 4, 8, 5, 2, 1]]
@@ -148,6 +154,23 @@ def direct(folder: Path, teacher: str = "k: 0.02", student: str = "k: 0.018") ->
         )
     file.write_text(text)
     return folder
+
+
+def springs(folder: Path, **parameters: object) -> Path:
+    """Gives the teacher inside i-PI (``direct``) further parameters: faults, delays."""
+    words = ", ".join(f"{k}: {v}" for k, v in parameters.items())
+    file = folder / "input.xml"
+    file.write_text(file.read_text().replace("{k: 0.02", f"{{k: 0.02, {words}"))
+    return folder
+
+
+def held(folder: Path, at: int) -> Path:
+    """A file that, while it is there, slows i-PI of a folder down from evaluation ``at`` on: what a
+    test does at a certain step is done long before the end of the run, on any machine."""
+    file = folder.parent / "hold"
+    file.touch()
+    springs(folder, hold=file, hold_at=at)
+    return file
 
 
 def summary(folder: Path) -> dict:
@@ -227,5 +250,5 @@ def start(folder: Path, *options: object) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, str]:
     """Sends a signal, waits for the end; status and output."""
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=250)
     return process.returncode, output

@@ -26,10 +26,12 @@ from run_tools import (
     command,
     environment,
     every_step_once,
+    held,
     kinds,
     lines,
     make,
     same_run,
+    springs,
     summary,
     until,
 )
@@ -113,13 +115,6 @@ class Background:
             if alive(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-
-
-def slower(folder: Path, more: str = "") -> Path:
-    """A folder whose i-PI takes its time, with further parameters of the teacher inside it."""
-    file = folder / "input.xml"
-    file.write_text(file.read_text().replace("{k: 0.02}", f"{{k: 0.02, {more}delay_s: 0.05}}"))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +312,7 @@ def test_wrong_input(folder: Path, options: tuple[object, ...], words: str) -> N
     assert not (folder / "events.jsonl").exists()
 
 
-def held(folder: Path) -> bool:
+def taken(folder: Path) -> bool:
     """Whether a watchdog has taken the folder: it then looks for i-PI."""
     lock = folder / "run.lock"
     return lock.exists() and lock.stat().st_size > 0
@@ -326,8 +321,9 @@ def held(folder: Path) -> bool:
 def test_a_killed_ipi_is_started_again_by_its_command_and_a_dead_watchdog_is_replaced(
     fresh: Path, unbroken: Path, background: Background
 ) -> None:
-    first = background.watchdog(slower(fresh), "--restart", "--wait-s", LONG_S)
-    until(lambda: held(fresh), LONG_S)
+    hold = held(fresh, at=10)
+    first = background.watchdog(fresh, "--restart", "--wait-s", LONG_S)
+    until(lambda: taken(fresh), LONG_S)
     background.script(fresh, "ipi", "input.xml")
     until(lambda: "start" in kinds(fresh) and lines(fresh) > 5, LONG_S)
     os.kill(background.see(fresh, "ipi"), signal.SIGKILL)
@@ -337,6 +333,7 @@ def test_a_killed_ipi_is_started_again_by_its_command_and_a_dead_watchdog_is_rep
     until(lambda: kinds(fresh).count("start") == 2, LONG_S)
     again = background.see(fresh, "ipi")
     os.kill(again, signal.SIGSTOP)  # so that it is not over meanwhile
+    hold.unlink()
     first.kill()
     first.communicate()
     assert alive(again)  # what the watchdog started outlives it
@@ -353,10 +350,10 @@ def test_a_person_types_what_it_says_until_the_run_is_finished(
     fresh: Path, background: Background
 ) -> None:
     """NaN once, and no command may be used: a rewind, single steps, and multiple steps again."""
-    slower(fresh, f"fault: invalid, at: 45, once: {fresh / 'fault-done'}, ")
+    springs(fresh, fault="invalid", at=45, once=fresh / "fault-done", delay_s=0.05)
     file, said = "input.xml", []
     for _ in range(3):
-        with when(lambda: held(fresh), partial(background.script, fresh, "ipi", file)):
+        with when(lambda: taken(fresh), partial(background.script, fresh, "ipi", file)):
             done = call("watchdog", fresh, "--wait-s", LONG_S)
         said.append(done.stderr.splitlines()[-1])
         if done.returncode == 0:
@@ -383,7 +380,7 @@ def test_plain_ipi_and_the_three_scripts_survive_kill_9_of_each(
     folder = make(tmp_path / "run", "--no-model-check", *models)
     assert "dmts_ipi.cli" not in (folder / "start_ipi.sh").read_text()
     watchdog = background.watchdog(folder, "--restart", "--wait-s", LONG_S)
-    until(lambda: held(folder), LONG_S)
+    until(lambda: taken(folder), LONG_S)
     for name in ("ipi", "teacher", "student"):
         background.script(folder, name)
     until(lambda: "start" in kinds(folder), LONG_S)

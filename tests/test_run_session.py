@@ -13,21 +13,30 @@ from pathlib import Path
 
 import pytest
 import run_tools
-from run_tools import alive, call, descendants, finish, lines, make, same_run, start, summary, until
+from run_tools import (
+    TEACHER,
+    alive,
+    call,
+    descendants,
+    finish,
+    held,
+    lines,
+    make,
+    same_run,
+    springs,
+    start,
+    summary,
+    until,
+)
 
 from dmts_ipi.commands.run import clock, figures
+from dmts_ipi.ipi.ends import how
 from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.launch import Child
 from dmts_ipi.ipi.watch import Progress
 
+pytestmark = pytest.mark.timeout(1200)  # whole runs: a loaded machine takes its time
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-
-
-def slow(folder: Path, **faults: object) -> Path:
-    """A folder whose i-PI takes its time, or has a fault."""
-    words = ", ".join(f"{k}: {v}" for k, v in faults.items())
-    text = (folder / "input.xml").read_text()
-    (folder / "input.xml").write_text(text.replace("{k: 0.02}", f"{{k: 0.02, {words}}}"))
-    return folder
 
 
 def test_a_run_ends_with_its_summary(unbroken: Path) -> None:
@@ -73,7 +82,8 @@ def test_cut_and_resumed_equals_unbroken(fresh: Path, unbroken: Path, first_ps: 
 
 @linux
 def test_sigterm_stops_cleanly_and_the_run_goes_on(fresh: Path, unbroken: Path) -> None:
-    process = start(slow(fresh, delay_s=0.02))
+    hold = held(springs(fresh, delay_s=0.02), at=16)
+    process = start(fresh)
     until(lambda: lines(fresh) > 9)
     children = descendants(process.pid)
     assert children
@@ -84,6 +94,7 @@ def test_sigterm_stops_cleanly_and_the_run_goes_on(fresh: Path, unbroken: Path) 
     stopped = summary(fresh)
     assert stopped["exit"] == "terminated"
     assert 16 < stopped["outer_steps"] < 100
+    hold.unlink()
     done = call("run", fresh)
     assert done.returncode == 0, done.stderr
     assert summary(fresh)["ns_per_day"] > 0  # of many looks; a run seen once has no speed
@@ -92,7 +103,8 @@ def test_sigterm_stops_cleanly_and_the_run_goes_on(fresh: Path, unbroken: Path) 
 
 @linux
 def test_ctrl_c_is_status_130(fresh: Path) -> None:
-    process = start(slow(fresh, delay_s=0.02))
+    held(fresh, at=4)
+    process = start(fresh)
     until(lambda: lines(fresh) > 2)
     status, _ = finish(process, signal.SIGINT)
     assert status == 130
@@ -101,12 +113,14 @@ def test_ctrl_c_is_status_130(fresh: Path) -> None:
 
 @linux
 def test_sigkill_takes_all_processes_and_loses_no_checkpoint(fresh: Path, unbroken: Path) -> None:
-    process = start(slow(fresh, delay_s=0.02))
+    hold = held(fresh, at=24)
+    process = start(fresh)
     until(lambda: lines(fresh) > 13)
     children = descendants(process.pid)
     process.kill()
-    process.communicate(timeout=20)
-    until(lambda: not any(alive(pid) for pid in children), 10)
+    process.communicate(timeout=200)
+    until(lambda: not any(alive(pid) for pid in children))
+    hold.unlink()
     with open(fresh / "md.properties", "a") as stream:  # what a power failure leaves
         stream.write("    9.9999")
     with open(fresh / "md.positions_0.xyz", "a") as stream:
@@ -118,7 +132,8 @@ def test_sigkill_takes_all_processes_and_loses_no_checkpoint(fresh: Path, unbrok
 
 @linux
 def test_drivers_sockets_and_a_second_run(tmp_path: Path) -> None:
-    folder = make(tmp_path / "run", "--time-ps", 4)
+    slow_teacher = TEACHER.replace("}", ', "delay_s": 0.02}')  # not over while we look
+    folder = make(tmp_path / "run", "--time-ps", 4, "--teacher", slow_teacher)
     process = start(folder)
     until(lambda: lines(folder) > 5)
     children = descendants(process.pid)
@@ -129,8 +144,8 @@ def test_drivers_sockets_and_a_second_run(tmp_path: Path) -> None:
     assert second.stderr.count("\n") == 1
     until(lambda: lines(folder) > 20)
     process.kill()
-    process.communicate(timeout=20)
-    until(lambda: not any(alive(pid) for pid in children), 10)
+    process.communicate(timeout=200)
+    until(lambda: not any(alive(pid) for pid in children))
     done = call("run", folder, "--time-ps", 0.4)
     assert done.returncode == 0, done.stderr
     s = summary(folder)
@@ -162,7 +177,7 @@ def test_the_socket_of_a_dying_ipi_is_waited_for_and_taken_over(tmp_path: Path) 
 
 
 def test_nan_inside_ipi_is_seen_and_its_states_are_dropped(fresh: Path) -> None:
-    slow(fresh, fault="invalid", at=45, delay_s=0.005)
+    springs(fresh, fault="invalid", at=45, delay_s=0.005)
     done = call("run", fresh, "--no-watchdog")
     assert done.returncode == 4
     assert "is nan at step" in done.stderr.splitlines()[-1]
@@ -174,29 +189,28 @@ def test_nan_inside_ipi_is_seen_and_its_states_are_dropped(fresh: Path) -> None:
 
 
 def test_a_runaway_temperature_ends_the_run(fresh: Path) -> None:
-    done = call("run", slow(fresh, fault="kick", at=45, delay_s=0.005), "--no-watchdog")
+    done = call("run", springs(fresh, fault="kick", at=45, delay_s=0.005), "--no-watchdog")
     assert done.returncode == 4
     assert "over 10 times 60 K" in done.stderr.splitlines()[-1]
 
 
 def test_a_stall_ends_the_run(fresh: Path) -> None:
-    done = call("run", slow(fresh, fault="hang", at=45), "--stall-limit-s", 2, "--no-watchdog")
+    done = call("run", springs(fresh, fault="hang", at=45), "--stall-limit-s", 2, "--no-watchdog")
     assert done.returncode == 4
     assert "stalled at step" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_ends_the_run_with_a_good_checkpoint(fresh: Path, unbroken: Path) -> None:
-    text = (fresh / "input.xml").read_text()
-    slow(fresh, delay_s=0.02)
+    hold = held(fresh, at=5)
     process = start(fresh)
     until(lambda: lines(fresh) > 1)
     (fresh / "md.checkpoint_2").symlink_to("/dev/full")
-    output, _ = process.communicate(timeout=120)
+    hold.unlink()
+    output, _ = process.communicate(timeout=250)
     assert process.returncode == 4
     assert "disk full at step" in output.splitlines()[-1]
     (fresh / "md.checkpoint_2").unlink()
-    (fresh / "input.xml").write_text(text)
     done = call("run", fresh)
     assert done.returncode == 0, done.stderr
     assert "resumes at step" in done.stderr
@@ -229,6 +243,15 @@ def test_progress_in_words() -> None:
     assert figures(p) == ("step 250/1000  1.000 ps  6.91 ns/day  T 301 K  E -12.5000 eV  left 0:38")
     assert figures(Progress(0, 10, 1.0)) == "starting: models are loaded"
     assert clock(3723) == "1:02:03"
+
+
+@pytest.mark.parametrize(("number", "words"), [(9, "SIGKILL"), (40, "signal 40")])
+@linux
+def test_how_a_process_ended(number: int, words: str, tmp_path: Path) -> None:
+    child = Child("x", ["sh", "-c", f"kill -{number} $$"], tmp_path / "log", tmp_path).start()
+    assert child.wait(250.0)
+    assert how(child) == f"killed by {words}"
+    child.close()
 
 
 def test_tools_see_no_zombies() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_tools import TESTS, direct, environment, lines, make, summary, until
+from run_tools import TESTS, direct, environment, held, lines, make, summary, until
 
 from dmts_ipi.ipi.folder import RunFolder
 
@@ -19,7 +20,6 @@ SCRIPTS = ROOT / "run_scripts"
 # Whole runs, some of them twice: a loaded machine takes its time.
 pytestmark = pytest.mark.timeout(1800)
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a cluster runs Linux")
-SLOW = 'ase:run_tools.Pair {"strength": 1.0, "delay_s": 0.03}'
 
 
 _started: list[subprocess.Popen[str]] = []
@@ -65,12 +65,6 @@ def start(env: dict[str, str], *words: object) -> subprocess.Popen[str]:
     return process
 
 
-def slower(folder: Path) -> Path:
-    text = (folder / "input.xml").read_text()
-    (folder / "input.xml").write_text(text.replace("{k: 0.02}", "{k: 0.02, delay_s: 0.05}"))
-    return folder
-
-
 def asked(tmp_path: Path) -> list[list[str]]:
     """What was asked of srun and scontrol."""
     file = tmp_path / "slurm.log"
@@ -81,10 +75,13 @@ def asked(tmp_path: Path) -> list[list[str]]:
 def test_a_job_stops_before_its_limit_is_queued_again_and_goes_on(
     cluster: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = slower(direct(make(tmp_path / "run", "--no-model-check", "--time-ps", 0.2)))
+    folder = direct(make(tmp_path / "run", "--no-model-check", "--time-ps", 0.2))
+    hold = held(folder, at=8)
     job = start(cluster, "sbatch", SCRIPTS / "slurm.sh", folder)
     until(lambda: lines(folder) > 4, 800)
     job.send_signal(signal.SIGUSR1)  # --signal=B:TERM@180
+    until(lambda: bool(asked(tmp_path)) or job.poll() is not None, 800)
+    hold.unlink()
     output, _ = job.communicate(timeout=800)
     assert job.returncode == 0, output
     assert f"slurm.sh: {folder} is not finished: job 42 is queued again" in output
@@ -109,12 +106,18 @@ def test_an_array_of_replicas(cluster: dict[str, str], tmp_path: Path) -> None:
 @linux
 def test_drivers_on_other_nodes(cluster: dict[str, str], tmp_path: Path) -> None:
     """By srun over TCP, watched; stops before the limit, and goes on."""
-    folder = make(tmp_path / "run", "--no-model-check", "--time-ps", 0.2, "--teacher", SLOW)
+    hold = tmp_path / "hold"
+    hold.touch()
+    slow = {"strength": 1.0, "delay_s": 0.1, "hold": str(hold), "hold_at": 8}
+    teacher = f"ase:run_tools.Pair {json.dumps(slow)}"
+    folder = make(tmp_path / "run", "--no-model-check", "--time-ps", 0.2, "--teacher", teacher)
     env = {**cluster, "DMTS_NETWORK": "127.0.0.1"}
     words = (SCRIPTS / "slurm_nodes.sh", folder, "--", "--report-every-s", 1)
     job = start(env, "sbatch", *words)
     until(lambda: lines(folder) > 4, 800)
     job.send_signal(signal.SIGUSR1)
+    until(lambda: any(w[0] == "scontrol" for w in asked(tmp_path)) or job.poll() is not None, 800)
+    hold.unlink()
     output, _ = job.communicate(timeout=800)
     assert job.returncode == 0, output
     assert "is queued again" in output
