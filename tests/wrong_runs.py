@@ -165,6 +165,7 @@ FOLDERS = [
     Case("input.xml is cut off", folder(lambda p: shorter(p / "input.xml"))),
     Case("the structure is lost", folder(lambda p: (p / "structure.extxyz").unlink())),
     Case("a length that is not positive", folder(intact, ["run", "run", "--time-ps", -1])),
+    Case("a limit that is not positive", folder(intact, ["run", "run", "--stall-limit-s", 0])),
     Case("too little room on the disk", folder(intact, ["run", "run", "--min-free-MB", 1e12])),
     Case("a socket name in use", folder(intact), run=taken),
     Case("a driver of other atoms than i-PI's", driver_of_water, run=driver),

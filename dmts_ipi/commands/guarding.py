@@ -6,7 +6,7 @@ import argparse
 import contextlib
 from contextlib import AbstractContextManager
 
-from dmts_ipi.core.errors import DmtsError
+from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.core.private import make_private_folder
 from dmts_ipi.core.supervision import Guard, NoGuard
 from dmts_ipi.core.watch_settings import WatchdogSettings
@@ -42,7 +42,14 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def limits_of(args: argparse.Namespace, settings: WatchdogSettings) -> Limits:
-    """What these options say; a limit of stalls that is not given is the one of ``run.yaml``."""
+    """What these options say; a limit of stalls that is not given is the one of ``run.yaml``.
+
+    Raises:
+        InputError: a limit is not positive.
+    """
+    for name in ("startup_limit_s", "stall_limit_s"):
+        if (value := getattr(args, name)) is not None and not value > 0:
+            raise InputError(name, value, "must be positive")
     stall_s = args.stall_limit_s or settings.stall_limit_s
     return Limits(args.startup_limit_s, stall_s, args.min_free_MB)
 
