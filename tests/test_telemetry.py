@@ -240,11 +240,20 @@ def test_a_student_that_knows_the_rhythm_is_not_asked(
         lost.setattr(student, "_send", lambda frames: None)
         outer_step()
     assert len(asked) > learnt
-    outer_step(4)  # another n_inner: the rhythm is another one now
-    for _ in range(5):
+    for p in publishers.values():
+        p.connected()  # another n_inner
+    for _ in range(6):
         outer_step(4)
     assert student._rhythm._plan is not None
     assert student._rhythm._plan[1] == 4
+    x = RNG.normal(size=(3, 3))
+    evaluate(student, x, f)
+    for _ in range(2):
+        evaluate(student, x + 1, f)  # between outer steps: not kept
+    assert student._ring is not None
+    assert student._ring.find(digest(x + 1)) is None
+    evaluate(teacher, x + 1, f)  # a rhythm that turned out to be wrong
+    until(lambda: not student._rhythm.known)
     found = listener.take()
     assert all(p.difference.largest == pytest.approx(0.25 * 3**0.5, rel=1e-6) for p in found[-26:])
     assert listener.counts.bad == 0

@@ -132,12 +132,16 @@ class Publisher:
         now = time.monotonic()
         seconds, self._started = now - (self._started or now), None
         self.evaluation += 1
-        name = digest(positions_bohr)
         if self._ring is not None:
-            energy = None if energy_eV is None else float(energy_eV)
-            self._ring.store(name, energy, forces_eV_per_A, self.evaluation)
-            if now - self._asked_at < LISTENER_S and self._rhythm.take(self.evaluation):
-                self._send(encode_forces(name, energy, forces_eV_per_A))
+            known = self._rhythm.known
+            if not known or self._rhythm.take(self.evaluation):
+                name, energy = (
+                    digest(positions_bohr),
+                    None if energy_eV is None else float(energy_eV),
+                )
+                self._ring.store(name, energy, forces_eV_per_A, self.evaluation)
+                if known and now - self._asked_at < LISTENER_S:
+                    self._send(encode_forces(name, energy, forces_eV_per_A))
             flat = forces_eV_per_A.reshape(-1)
             peak = max(float(flat[flat.argmax()]), -float(flat[flat.argmin()]))
             usual = peak <= SPIKE * self._largest  # not so of NaN
@@ -153,7 +157,7 @@ class Publisher:
             "host": self._host,
             "connection": self.connection,
             "evaluation": self.evaluation,
-            "digest": name,
+            "digest": digest(positions_bohr),
             "n_atoms": len(square),
             "energy_eV": None if energy_eV is None else float(energy_eV),
             "force_max_eV_per_A": float(square[worst]) ** 0.5,
@@ -228,6 +232,7 @@ class Publisher:
     def _forces(self, name: str) -> list[bytes]:
         found = None if self._ring is None else self._ring.find(name)
         if found is None:
+            self._rhythm.missed()
             return encode("forces", {"digest": name, "found": False, "energy_eV": None})
         self._rhythm.asked(found.evaluation)
         return encode_forces(name, found.energy_eV, found.forces)

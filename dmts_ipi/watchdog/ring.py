@@ -60,8 +60,9 @@ class Rhythm:
     """Which evaluations are wanted, learnt from those that were asked for.
 
     A watchdog asks for the student's forces at every outer step: every n-th evaluation. A driver
-    that knows the rhythm sends them unasked, which costs it less than to be interrupted. One
-    thread calls ``asked``, another ``take``; a question that does not fit ends the rhythm.
+    that knows the rhythm sends them unasked, which costs it less than to be interrupted, and keeps
+    nothing of the others. One thread calls ``asked`` and ``missed``, another ``take``; a question
+    that does not fit ends the rhythm.
     """
 
     def __init__(self) -> None:
@@ -81,6 +82,15 @@ class Rhythm:
         self._last, self._distance = evaluation, distance
         sure = distance > 0 and self._equal >= SURE
         self._left, self._plan = RENEW, (evaluation, distance) if sure else None
+
+    def missed(self) -> None:
+        """Somebody wanted forces that are not there, perhaps because of a wrong rhythm."""
+        self.forget()
+
+    @property
+    def known(self) -> bool:
+        """Whether there is one."""
+        return self._plan is not None
 
     def take(self, evaluation: int) -> bool:
         """The same as ``due``, of an evaluation whose forces are then sent."""
