@@ -53,6 +53,7 @@ class PairModel:
             elif self.fault == "shape":
                 forces = forces[:-1]
             elif self.fault == "hang":
+                print("hangs", file=sys.stderr, flush=True)  # for a test that waits for it
                 time.sleep(600)
             elif self.fault == "no-virial":
                 virial = None

@@ -203,8 +203,8 @@ def every_step_once(folder: Path, steps: int) -> None:
     assert all(f[3] is not None for f in run.frames())
 
 
-def until(condition: Callable[[], bool], limit_s: float = 120) -> None:
-    """Waits for a condition that another process brings about."""
+def until(condition: Callable[[], bool], limit_s: float = 600) -> None:
+    """Waits for what another process brings about; the limit is for what never comes."""
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "waited too long"

@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -237,7 +236,8 @@ def test_signals_end_it_at_once(
             link = accept(server)
             if computing:
                 link.send(posdata(water.positions, water.cell.array) + b"GETFORCE".ljust(12))
-                time.sleep(0.2)  # into the evaluation
+                while driver.stderr.readline() != "hangs\n":  # into the evaluation
+                    assert driver.poll() is None
             driver.send_signal(number)
             # An end of file, not a reset: i-PI's poll thread would die of that.
             with pytest.raises(DriverFault, match="closed the connection"):

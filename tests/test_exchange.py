@@ -238,7 +238,10 @@ def test_a_stop_ends_the_wait(direct: None) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    ["<consolidate_messages>False</consolidate_messages>", "<batch_size>2</batch_size>"],
+    [
+        "<consolidate_messages>False</consolidate_messages>",
+        "<matching>lock</matching>",
+    ],
 )
 def test_other_ways_of_messages_stay_ipis_own(more: str, direct: None, wanted: np.ndarray) -> None:
     with socket_run(more=more) as run:
@@ -309,7 +312,7 @@ def test_sigterm_ends_an_ipi_that_waits_for_a_driver(tmp_path: Path) -> None:
         until(lambda: all(p.exists() for p in listening) or process.poll() is not None)
         # the handler of the signal comes a moment after the sockets
         until(lambda: bool(process.poll() is not None or terminated(process)))
-        output, _ = process.communicate(timeout=LIMIT_S)
+        output, _ = process.communicate(timeout=250)
     finally:
         process.kill()
         for path in listening:

@@ -294,7 +294,7 @@ def one_of_two(rank, folder, queue):
         init_method=f"file://{folder}/rendezvous",
         rank=rank,
         world_size=2,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=250),
     )
     workers = Workers(rank, 2)
     teacher = {"name": "toy"}
@@ -311,9 +311,9 @@ def test_two_processes_share_the_batches_and_stay_equal(tmp_path):
     processes = [context.Process(target=one_of_two, args=(r, tmp_path, queue)) for r in (0, 1)]
     for process in processes:
         process.start()
-    results = sorted(queue.get(timeout=120) for _ in processes)
+    results = sorted(queue.get(timeout=250) for _ in processes)
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=250)
         assert process.exitcode == 0
     assert results[0][1] != results[1][1]
     assert results[0][2] == results[1][2]
