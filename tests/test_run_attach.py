@@ -219,7 +219,7 @@ def test_restart_commands() -> None:
     assert words_of("f", "cat 'a b'", here) == ["cat", "a b"]
     assert words_of("f", "cat x", here, "r.xml") == ["cat", "x", "r.xml"]
     assert words_of("f", "cat in={input} y", here, "r.xml") == ["cat", "in=r.xml", "y"]
-    for wrong, why in (("cat 'a", "No closing quotation"), (" ", "is empty"), ("./no", "no such")):
+    for wrong, why in (("cat 'a", "no closing quotation"), (" ", "is empty"), ("./no", "no such")):
         with pytest.raises(InputError, match=why):
             words_of("restart_ipi", wrong, here)
 

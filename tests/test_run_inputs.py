@@ -157,7 +157,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=where,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return where

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shlex
 import shutil
 import signal
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from dmts_ipi.core.errors import InputError, RunFault
 
 from . import processes
+from .foreign import split
 from .launch import Child
 
 UNKNOWN = 1000  # exit status of a process that is not a child of ours
@@ -150,12 +150,7 @@ def words_of(field_name: str, command: str, folder: Path, file: str = "") -> lis
     Raises:
         InputError: it is empty, has an open quote, or there is no such program.
     """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise InputError(field_name, command, f"{error}; correct its quotes") from error
-    if not words:
-        raise InputError(field_name, repr(command), "is empty; leave it out, or give a command")
+    words = split(command, field_name)
     program = folder / words[0] if "/" in words[0] else Path(words[0])
     if shutil.which(str(program)) is None:
         raise InputError(field_name, words[0], "no such program (commands run in the run folder)")

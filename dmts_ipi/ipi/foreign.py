@@ -55,7 +55,7 @@ def split(command: str, name: str) -> list[str]:
     except ValueError as error:
         raise InputError(name, command, f"{str(error).lower()}; correct its quotes") from error
     if not words:
-        raise InputError(name, repr(command), "must be a command")
+        raise InputError(name, repr(command), "is empty; leave it out, or give a command")
     return words
 
 
