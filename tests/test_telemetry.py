@@ -480,6 +480,20 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Publisher("teacher", taken, 3, "cpu")
 
 
+def test_a_driver_that_ends_leaves_no_files(at: dict[str, Addresses]) -> None:
+    """But those of its successor, which has taken the same addresses over."""
+    files = [Path(p) for p in at["student"].files()]
+    first = Publisher("student", at["student"], 3, "cpu")
+    assert all(p.is_socket() for p in files)
+    second = Publisher("student", at["student"], 3, "cpu")
+    first.leave()
+    assert all(p.is_socket() for p in files)
+    second.leave()
+    assert not any(p.exists() for p in files)
+    for publisher in (first, second):
+        publisher.close()
+
+
 class Spring:
     """A force model that can fail."""
 

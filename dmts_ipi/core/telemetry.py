@@ -33,6 +33,9 @@ class Observer(Protocol):
     ) -> None:
         """It is done: (n, 3), (3, 3) rows, energy or None, (n, 3)."""
 
+    def leave(self) -> None:
+        """The process is about to end: nothing is to be left behind."""
+
 
 Opened = TypeVar("Opened", bound=Observer, covariant=True)
 

@@ -201,6 +201,8 @@ def main(
         warm_up(evaluator, frame, say)
         if open_telemetry is not None:
             evaluator.observer = _telemetry(open_telemetry, args, endpoint, evaluator, say)
+        if evaluator.observer is not None:
+            stopping.append(evaluator.observer.leave)
         client = Client(
             endpoint,
             evaluator,
@@ -216,6 +218,8 @@ def main(
             client.serve()
         finally:
             write_profile()
+            if evaluator.observer is not None:
+                evaluator.observer.leave()
             if args.verbose and evaluator.evaluations:
                 each_ms = 1e3 * evaluator.seconds / evaluator.evaluations
                 say(

@@ -38,12 +38,16 @@ class Addresses:
     service: str
     keys: Keys | None = None
 
+    def files(self) -> list[str]:
+        """The socket files; none for TCP."""
+        both = (self.events, self.service)
+        return [a.removeprefix("ipc://") for a in both if a.startswith("ipc://")]
+
     def remove(self) -> None:
         """Removes the socket files of drivers that have ended; nothing for TCP."""
-        for address in (self.events, self.service):
-            if address.startswith("ipc://"):
-                with contextlib.suppress(OSError):
-                    os.unlink(address.removeprefix("ipc://"))
+        for path in self.files():
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def announce(self, path: Path, **about: Any) -> None:
         """Writes them into a private file, for ``Announced``.

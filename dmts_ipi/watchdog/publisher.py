@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -69,6 +70,7 @@ class Publisher:
         self._events = self._bind(zmq.PUB, addresses.events)
         service = self._bind(zmq.ROUTER, addresses.service)
         self.addresses = Addresses(_bound(self._events), _bound(service), addresses.keys)
+        self._files = {path: os.stat(path).st_ino for path in self.addresses.files()}
         self._thread = threading.Thread(
             target=self._serve, args=(service,), name="telemetry", daemon=True
         )
@@ -236,6 +238,14 @@ class Publisher:
             return encode("forces", {"digest": name, "found": False, "energy_eV": None})
         self._rhythm.asked(found.evaluation)
         return encode_forces(name, found.energy_eV, found.forces)
+
+    def leave(self) -> None:
+        """Removes the socket files, for a process that ends without ``close``; not those of another
+        driver that has taken the addresses over."""
+        for path, inode in self._files.items():
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_ino == inode:
+                    os.unlink(path)
 
     def close(self) -> None:
         """Ends the thread and removes the sockets."""
