@@ -39,6 +39,11 @@ class Evaluator:
         self.before(self.calls)
         return self.waters.compute_structure(np.array(h), np.array(x))[:3]
 
+    def compute_batch(
+        self, h: np.ndarray, x: np.ndarray
+    ) -> list[tuple[float, np.ndarray, np.ndarray]]:
+        return [self.compute(*one) for one in zip(h, x, strict=True)]
+
     def parameters(self, fields: dict[str, str]) -> None:
         """Nothing to set."""
 
@@ -54,6 +59,11 @@ def sockets(xml: str, names: dict[str, str], mode: str = "unix", more: str = "")
             flags=re.DOTALL,
         )
     return xml
+
+
+def replicas(xml: str, copies: int) -> str:
+    """An input with its system several times; each draws velocities of its own."""
+    return re.sub(r"<system>.*</system>", lambda m: m[0] * copies, xml, flags=re.DOTALL)
 
 
 def serve(address: str, evaluator: Any) -> Client:
@@ -111,9 +121,9 @@ def serve_forgetful(address: str, waters: Waters) -> threading.Thread:
 class SocketRun(Run):
     """``Run`` with sockets; ``fields`` are i-PI's forcefields by name."""
 
-    def __init__(self, mode: str = "unix", more: str = "", **options: Any) -> None:
+    def __init__(self, mode: str = "unix", more: str = "", copies: int = 1, **options: Any) -> None:
         self.names = {f: f"dmts_test_{uuid.uuid4().hex[:10]}" for f in FORCES}
-        xml = simulation_xml(options.pop("inside", PLAIN), **options)
+        xml = replicas(simulation_xml(options.pop("inside", PLAIN), **options), copies)
         super().__init__(sockets(xml, self.names, mode, more))
         self.fields: dict[str, Any] = self.simulation.fflist
         self.clients: list[Client] = []

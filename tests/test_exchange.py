@@ -237,14 +237,14 @@ def test_a_stop_ends_the_wait(direct: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "more",
+    ("mode", "more"),
     [
-        "<consolidate_messages>False</consolidate_messages>",
-        "<matching>lock</matching>",
+        ("unix", "<consolidate_messages>False</consolidate_messages>"),
+        ("shm", "<batch_size>2</batch_size>"),
     ],
 )
-def test_other_ways_of_messages_stay_ipis_own(more: str, direct: None, wanted: np.ndarray) -> None:
-    with socket_run(more=more) as run:
+def test_other_ways_of_messages_stay_ipis_own(mode: str, more: str, direct: None) -> None:
+    with socket_run(mode, more) as run:
         field = run.fields["f0"]
         assert not exchange.is_direct(field)
         assert field._thread.is_alive()

@@ -46,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("input", args.input, "does not exist")
     register()
     from dmts_ipi.ipi import output_sync, quick_outputs
+    from dmts_ipi.ipi.integrator import together
+
+    together.register()
 
     if not args.poll_thread:
         from dmts_ipi.ipi import exchange

@@ -66,6 +66,34 @@ class ForceModel(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchModel(Protocol):
+    """A model that also takes several structures of the same atoms in one call."""
+
+    def compute_batch(
+        self, numbers: np.ndarray, positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray
+    ) -> list[ForceResult]:
+        """Results of B structures: positions (B, n, 3), cells (B, 3, 3); else as ``compute``.
+
+        Each is what ``compute`` gives, to rounding. A caller keeps replicas in their places, so
+        that neighbour lists hold from one call to the next.
+        """
+        ...
+
+
+def compute_batch(
+    model: ForceModel,
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    cells: np.ndarray,
+    pbc: np.ndarray,
+) -> list[ForceResult]:
+    """``BatchModel.compute_batch`` where a model has it, else one structure after another."""
+    if isinstance(model, BatchModel):
+        return model.compute_batch(numbers, positions, cells, pbc)
+    return [model.compute(numbers, x, h, pbc) for x, h in zip(positions, cells, strict=True)]
+
+
 def check_result(result: ForceResult, n: int, name: str) -> ForceResult:
     """Refuses NaN, infinities and wrong shapes. Returns the result.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -111,6 +113,9 @@ class StudentModel:
         self._numbers = np.empty(0, int)
         self._order = np.empty(0, int)
         self._listed: _Listed | None = None
+        self._replicas: list[StudentModel] = []
+        self._threads: int | None = None  # of the kernels; None: torch's
+        self._pool: ThreadPoolExecutor | None = None
 
     def compute(
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
@@ -143,6 +148,34 @@ class StudentModel:
         result[self._order] = forces
         return check_result(ForceResult(self._energy_eV(), result, virial), len(x), self.name)
 
+    def compute_batch(
+        self, numbers: np.ndarray, positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray
+    ) -> list[ForceResult]:
+        """Several structures of the same atoms (``core.model.BatchModel``), each with a list of
+        its own. On a CPU each thread takes whole structures: no thread waits for another within
+        one. On a GPU one after another.
+        """
+        threads = torch.get_num_threads() if self._device == "cpu" else 1
+        while len(self._replicas) < len(positions):
+            replica = copy.copy(self)
+            replica.evaluator, replica._listed, replica.rebuilds = None, None, 0
+            replica._replicas, replica._pool = [], None
+            replica._threads = 1 if self._kernels(numbers) and threads > 1 else None
+            self._replicas.append(replica)
+        each = list(zip(self._replicas, positions, cells, strict=False))
+        if self._replicas[0]._threads is None:
+            return [one.compute(numbers, x, cell, pbc) for one, x, cell in each]
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(threads)
+        calls = [self._pool.submit(one.compute, numbers, x, cell, pbc) for one, x, cell in each]
+        return [call.result() for call in calls]
+
+    def _kernels(self, numbers: np.ndarray) -> bool:
+        """Whether the C kernels evaluate these atoms."""
+        if self.evaluator is None or not np.array_equal(numbers, self._numbers):
+            self._set_atoms(np.asarray(numbers))
+        return isinstance(self.evaluator, CpuStudent)
+
     def _energy_eV(self) -> float | None:
         """Energy of the last evaluation; None from a student of direct forces."""
         if not isinstance(self.student, EnergyStudent):
@@ -160,7 +193,8 @@ class StudentModel:
         compiled = self._compile and not self.conservative
         if compiled and self._device == "cpu":
             try:
-                self.evaluator = CpuStudent(self.student, species, torch.get_num_threads())
+                threads = self._threads or torch.get_num_threads()
+                self.evaluator = CpuStudent(self.student, species, threads)
                 return
             except NoKernels as error:
                 print(f"{self.name}: note: {error}; torch.compile is used", file=sys.stderr)

@@ -59,6 +59,12 @@ class Evaluator(Protocol):
         """Energy, forces (n, 3) and virial (3, 3), all in atomic units."""
         ...
 
+    def compute_batch(
+        self, h_bohr: np.ndarray, positions_bohr: np.ndarray
+    ) -> list[tuple[float, np.ndarray, np.ndarray]]:
+        """The same of several structures, (B, 3, 3) and (B, n, 3)."""
+        ...
+
     def parameters(self, fields: dict[str, str]) -> None:
         """Takes the parameters of INIT."""
         ...
@@ -194,9 +200,14 @@ class Session:
             self._buffers.receive(self._fill)
         asked = self._take_request()
         cells, positions = self._buffers.cells, self._buffers.positions
+        real = _structures(cells, positions)
+        self.evaluations += real
+        if real == 1:
+            results = [self._evaluator.compute(cells[0], positions[0])]
+        else:
+            results = self._evaluator.compute_batch(cells[:real], positions[:real])
         for k in range(self._batch):
-            self.evaluations += 1
-            self._buffers.store(k, *self._evaluator.compute(cells[k], positions[k]))
+            self._buffers.store(k, *results[min(k, real - 1)])
         self._has_data = True
         if asked:
             self._reply()
@@ -222,6 +233,17 @@ class Session:
             raise ProtocolFault("GETFORCE came before POSDATA")
         self._send(self._buffers.reply)
         self._has_data = False
+
+
+def _structures(cells: np.ndarray, positions: np.ndarray) -> int:
+    """How many structures of a batch are to be evaluated: i-PI fills it up with the last one."""
+    real = len(positions)
+    while real > 1 and (
+        np.array_equal(positions[real - 1], positions[real - 2])
+        and np.array_equal(cells[real - 1], cells[real - 2])
+    ):
+        real -= 1
+    return real
 
 
 class _Buffers:

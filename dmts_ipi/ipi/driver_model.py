@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from dmts_ipi.core.errors import InputError, ModelFault
-from dmts_ipi.core.model import ForceModel, check_result
+from dmts_ipi.core.model import ForceModel, ForceResult, check_result, compute_batch
 from dmts_ipi.core.telemetry import Observer
 
 from . import units
@@ -61,19 +61,40 @@ class AtomicUnitsModel:
             ModelFault: whatever went wrong, with the number of the evaluation in front.
             InputError: a virial is needed and the model has none.
         """
-        self.evaluations += 1
+        return self.compute_batch(h_bohr[None], positions_bohr[None])[0]
+
+    def compute_batch(
+        self, h_bohr: np.ndarray, positions_bohr: np.ndarray
+    ) -> list[tuple[float, np.ndarray, np.ndarray]]:
+        """``compute`` of B structures in one call of the model, where it takes several.
+
+        Args:
+            h_bohr: (B, 3, 3). positions_bohr: (B, n, 3).
+
+        Raises:
+            As ``compute``; of several structures the number is that of the last.
+        """
+        count = len(positions_bohr)
+        self.evaluations += count
         if self.observer is not None:
             self.observer.begin()
         start = time.perf_counter()
         n = len(self.numbers)
         try:
-            if len(positions_bohr) != n:
-                raise ModelFault(f"i-PI sent {len(positions_bohr)} atoms, the structure has {n}")
+            if positions_bohr.shape[1] != n:
+                sent = positions_bohr.shape[1]
+                raise ModelFault(f"i-PI sent {sent} atoms, the structure has {n}")
             if not (np.isfinite(positions_bohr).all() and np.isfinite(h_bohr).all()):
                 raise ModelFault("i-PI sent positions or a cell that are not finite")
-            positions, cell = units.positions_from_ipi(positions_bohr), units.cell_from_ipi(h_bohr)
-            result = self.model.compute(self.numbers, positions, cell, self.pbc)
-            check_result(result, n, self.model.name)
+            positions = units.positions_from_ipi(positions_bohr)
+            cells = [units.cell_from_ipi(h) for h in h_bohr]
+            if count == 1:
+                results = [self.model.compute(self.numbers, positions[0], cells[0], self.pbc)]
+            else:
+                box = np.array(cells)
+                results = compute_batch(self.model, self.numbers, positions, box, self.pbc)
+            for result in results:
+                check_result(result, n, self.model.name)
         except Exception as error:  # a network can raise anything; i-PI must see a clean end
             if self.observer is not None:
                 self.observer.failed()
@@ -81,8 +102,15 @@ class AtomicUnitsModel:
         finally:
             self.seconds += time.perf_counter() - start
         if self.observer is not None:
-            forces_eV = np.asarray(result.forces_eV_per_A)
-            self.observer.evaluated(positions_bohr, positions, cell, result.energy_eV, forces_eV)
+            for k, result in enumerate(results):
+                forces_eV = np.asarray(result.forces_eV_per_A)
+                energy_eV = result.energy_eV
+                self.observer.evaluated(
+                    positions_bohr[k], positions[k], cells[k], energy_eV, forces_eV
+                )
+        return [self._to_ipi(result) for result in results]
+
+    def _to_ipi(self, result: ForceResult) -> tuple[float, np.ndarray, np.ndarray]:
         self.virial_absent = result.virial_eV is None
         if result.virial_eV is None:
             self._refuse_absent_virial()

@@ -13,8 +13,12 @@ any driver can be at the other end; results are the same to the last digit.
   is not asked again.
 
 ``register`` puts this in the place of two names of i-PI. It applies to sockets with consolidated
-messages, one structure a message, and matching 'auto' or 'any', which i-PI's force objects ask; all
-others go on as before, such as those of a committee, which looks after its parts by itself.
+messages and matching 'auto' or 'any', which i-PI's force objects ask; all others go on as before,
+such as those of a committee, which looks after its parts by itself.
+
+With ``<batch_size>`` (not in shared memory) structures of several systems or beads go out in one
+message, as soon as it is full. One that is not full is filled up with its last structure, as by
+i-PI, but only when somebody waits and nothing more has come for ``GRACE_S``.
 """
 
 from __future__ import annotations
@@ -53,6 +57,7 @@ from dmts_ipi.core.errors import RunFault
 IO_LIMIT_S = 5.0  # of a message under way
 SLICE_S = 0.1  # between looks at whether i-PI is to stop
 STOP_LIMIT_S = 10.0
+GRACE_S = 2e-3  # for a batch to become full
 READY, BUSY = Status.Up | Status.Ready, Status.Up | Status.Busy
 _STOCK = (FFSocket.queue, FFSocket.start, FFSocket.stop)
 _STOCK_BIND = ForceBead.bind
@@ -61,9 +66,11 @@ _numbers = itertools.count()
 
 @dataclass
 class Counts:
-    """What went over the sockets of a forcefield: forces, questions for a status, lost drivers."""
+    """What went over the sockets of a forcefield: forces of structures, messages with them,
+    questions for a status, lost drivers."""
 
     forces: int = 0
+    messages: int = 0
     questions: int = 0
     lost: int = 0
 
@@ -84,7 +91,7 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
         return bool(
             self.asked_by_beads
             and self.consolidate_messages
-            and self.batch_size == 1
+            and (self.batch_size == 1 or self.mode != "shm")
             and self.match_mode != "lock"
             and not self.exit_on_disconnect
         )
@@ -97,7 +104,7 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
             asked = [c for c in self.clients if c.waitstatus]
             for client in self._wait(asked, 0.0) if asked else ():
                 self._hear_status(client)
-            self._send_queued()
+            self._send_queued(full=True)
 
     def wait_for(self, request: ForceRequest, limit_s: float) -> None:
         """Returns when a request is done, i-PI is to stop, or the limit is over."""
@@ -126,33 +133,41 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
 
     def _turn(self, limit_s: float) -> None:
         """Sends, waits for the first answer, and takes all that are there."""
+        if self.batch_size > 1:
+            self._send_queued(full=True)
+            if any(r["status"] == "Queued" for r in self.requests) and self._idle():
+                time.sleep(min(GRACE_S, limit_s))
         self._send_queued()
-        waiting = [c for c in self.clients if c.request is not None or c.waitstatus]
+        waiting = [c for c in self.clients if c.asked or c.waitstatus]
         for found in self._wait([self.server, *waiting], limit_s):
             if found is self.server:
                 self._accept()
-            elif found.request is None:
+            elif not found.asked:
                 self._hear_status(found)
             else:
                 self._receive(found)
         if self.timeout > 0:
             now = time.time()
             for client in self.clients[:]:
-                request = client.request
-                if request is not None and now - request["start"] > self.timeout:
+                if client.asked and now - client.asked[0]["start"] > self.timeout:
                     self._drop(client, f"has not answered for {self.timeout:g} s")
 
     def _wait(self, sockets: list[Any], limit_s: float) -> list[Any]:
         """Those that have something to say; none after the limit."""
         return select.select(sockets, [], [], limit_s)[0]
 
-    def _send_queued(self) -> None:
+    def _idle(self) -> bool:
+        """Whether a driver could take a message now."""
+        return any(not c.asked and not c.waitstatus for c in self.clients)
+
+    def _send_queued(self, full: bool = False) -> None:
+        """Sends to the drivers that are free. ``full``: no batch that waits for more structures."""
         queued = [r for r in self.requests if r["status"] == "Queued"]
         if not queued:
             return
         free = []
         for client in self.clients[:]:
-            if client.request is not None or client.waitstatus:
+            if client.asked or client.waitstatus:
                 continue
             if client.status & Status.NeedsInit:
                 client.initialize(queued[0]["id"], queued[0]["pars"])
@@ -161,50 +176,63 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
                 free.append(client)
             else:
                 self._drop(client, "is in no state to work")
-        for request in queued:
-            if not free:
+        size = self.batch_size
+        for k in range(0, len(queued), size):
+            part = queued[k : k + size]
+            if not free or (full and len(part) < size):
                 return
-            same = [c for c in free if c.lastreq == request["id"]]
+            same = [c for c in free if c.lastreq == part[-1]["id"]]
             client = (same or free)[0]
             free.remove(client)
-            self._send(client, request)
+            self._send(client, part)
 
-    def _send(self, client: Driver, request: ForceRequest) -> None:
-        pos, cell = _active(request, request["pos"]), request["cell"]
-        request["status"], client.request = "Running", request
-        request["start"] = request["t_dispatched"] = time.time()
+    def _send(self, client: Driver, requests: list[ForceRequest]) -> None:
+        client.asked = requests
+        for request in requests:
+            request["status"] = "Running"
+            request["start"] = request["t_dispatched"] = time.time()
+        structures = [(_active(r, r["pos"]), r["cell"]) for r in requests]
+        structures += structures[-1:] * (self.batch_size - len(requests))
         if isinstance(client, SHMDriver):
-            message = client._fill_shm([(pos, cell)]) + MESSAGE["getforce"]
+            message = client._fill_shm(structures) + MESSAGE["getforce"]
         else:
-            n = struct.pack("=i", len(pos) // 3)
-            parts: tuple[Any, ...] = (MESSAGE["posdata"], *cell, n, pos, MESSAGE["getforce"])
-            message = b"".join(parts)
+            n = struct.pack("=i", len(structures[0][0]) // 3)
+            cells = [part for _, cell in structures for part in cell]
+            data = [positions for positions, _ in structures]
+            # a single structure has its number of atoms behind the cell, a batch in front
+            parts = [*cells, n, *data] if self.batch_size == 1 else [n, *cells, *data]
+            message = b"".join([MESSAGE["posdata"], *parts, MESSAGE["getforce"]])
         try:
             client.sendall(message)
         except OSError as error:
             self._drop(client, f"takes no positions ({error})")
 
     def _receive(self, client: Driver) -> None:
-        request = client.request
+        requests = client.asked
         try:
-            shared = isinstance(client, SHMDriver)
-            result = (_receive_shared if shared else _receive_wire)(client, request)
+            if isinstance(client, SHMDriver):
+                results = _receive_shared(client, requests[0])
+            else:
+                results = _receive_wire(client, requests[0], self.batch_size)
         except (OSError, Disconnected) as error:
             self._drop(client, f"died in the middle of a force {error}".strip())
             return
-        result[0] -= self.offset
-        if len(result[1]) != len(request["pos"]):
-            forces = np.zeros(len(request["pos"]))
-            forces[request["active"]] = result[1]
-            result[1] = forces
-        request["result"], request["t_finished"] = result, time.time()
-        client.request, client.lastreq = None, request["id"]
-        self.counts.forces += 1
+        for request, result in zip(requests, results, strict=False):  # the rest fills a batch up
+            result[0] -= self.offset
+            if len(result[1]) != len(request["pos"]):
+                forces = np.zeros(len(request["pos"]))
+                forces[request["active"]] = result[1]
+                result[1] = forces
+            request["result"], request["t_finished"] = result, time.time()
+        client.asked, client.lastreq = [], requests[-1]["id"]
+        self.counts.forces += len(requests)
+        self.counts.messages += 1
         if client.trusted:
             client.status = READY
         else:
             self._ask_status(client, after_force=True)
-        request["status"] = "Done"
+        for request in requests:
+            request["status"] = "Done"
 
     def _accept(self) -> None:
         try:
@@ -217,8 +245,8 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
         if self.mode == "shm":
             # i-PI's names come from a file descriptor that the next connection may have, too
             client._shm_prefix = f"ipi_shm_{os.getpid()}_d{next(_numbers)}_"
-        client.request, client.trusted, client.after_force = None, False, False
-        client.buffer = bytearray(0)
+        client.asked, client.trusted, client.after_force = [], False, False
+        client.buffer, client.batch_size = bytearray(0), self.batch_size
         info(f" @interfacesocket: Client asked for connection from {address}.", verbosity.low)
         self.clients.append(client)
         self._ask_status(client)
@@ -241,7 +269,7 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
             client.trusted = True
 
     def _drop(self, client: Driver, why: str) -> None:
-        """Ends a connection; its request waits for the next driver."""
+        """Ends a connection; its requests wait for the next driver."""
         warning(f" @SOCKET:   Client {client.peername} {why}. Dropping it.", verbosity.low)
         self.counts.lost += 1
         with contextlib.suppress(OSError):
@@ -251,9 +279,10 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
         client.status, client.waitstatus = Status.Disconnected, False
         if client in self.clients:
             self.clients.remove(client)
-        request, client.request = client.request, None
-        if request is not None and request["status"] == "Running":
-            request["status"], request["start"] = "Queued", -1
+        requests, client.asked = client.asked, []
+        for request in requests:
+            if request["status"] == "Running":
+                request["status"], request["start"] = "Queued", -1
 
 
 def _active(request: ForceRequest, values: np.ndarray) -> np.ndarray:
@@ -284,36 +313,43 @@ def _check_header(head: bytes) -> None:
         raise OSError(f"it said {head!r}")
 
 
-def _receive_wire(client: Driver, request: ForceRequest) -> list[Any]:
-    """FORCEREADY, energy, int32 n, forces, virial, int32 length, extras."""
+def _receive_wire(client: Driver, request: ForceRequest, batch: int) -> list[list[Any]]:
+    """FORCEREADY, B energies, int32 n, B forces, B virials, B times int32 length and extras."""
     n = len(request["active"]) // 3
-    size = HDRLEN + 8 + 4 + 24 * n + 72 + 4
-    if len(client.buffer) != size:
-        client.buffer = bytearray(size)
+    size = HDRLEN + 8 * batch + 4 + (24 * n + 72) * batch
+    alone = 4 * (batch == 1)  # the length comes along
+    if len(client.buffer) != size + alone:
+        client.buffer = bytearray(size + alone)
     buffer = client.buffer
     _fill(client, memoryview(buffer))
     _check_header(bytes(buffer[:HDRLEN]))
     at = HDRLEN
-    energy = float(np.frombuffer(buffer, np.float64, 1, at)[0])
-    sent = int(np.frombuffer(buffer, np.int32, 1, at + 8)[0])
+    energies = np.frombuffer(buffer, np.float64, batch, at)
+    sent = int(np.frombuffer(buffer, np.int32, 1, at + 8 * batch)[0])
     if sent != n:
         raise RunFault(f"a driver sends forces of {sent} atoms, {n} were asked for")
-    at += 12
-    forces = np.frombuffer(buffer, np.float64, 3 * n, at).copy()
-    at += 24 * n
-    virial = np.frombuffer(buffer, np.float64, 9, at).reshape(3, 3).copy()
-    length = int(np.frombuffer(buffer, np.int32, 1, at + 72)[0])
-    return [energy, forces, virial, _extra(client, length)]
+    at += 8 * batch + 4
+    forces = np.frombuffer(buffer, np.float64, 3 * n * batch, at).reshape(batch, -1).copy()
+    at += 24 * n * batch
+    virials = np.frombuffer(buffer, np.float64, 9 * batch, at).reshape(batch, 3, 3).copy()
+    results = []
+    for k in range(batch):
+        head = buffer[-4:] if alone else bytearray(4)
+        if not alone:
+            _fill(client, memoryview(head))
+        extra = _extra(client, int(np.frombuffer(head, np.int32)[0]))
+        results.append([float(energies[k]), forces[k], virials[k], extra])
+    return results
 
 
-def _receive_shared(client: SHMDriver, request: ForceRequest) -> list[Any]:
+def _receive_shared(client: SHMDriver, request: ForceRequest) -> list[list[Any]]:
     """FORCEREADY, int32 length, extras; the rest is in shared memory."""
     buffer = bytearray(HDRLEN + 4)
     _fill(client, memoryview(buffer))
     _check_header(bytes(buffer[:HDRLEN]))
     length = int(np.frombuffer(buffer, np.int32, 1, HDRLEN)[0])
     extra = _extra(client, length)
-    return [*client._read_shm_results(1)[0], extra]
+    return [[*client._read_shm_results(1)[0], extra]]
 
 
 class _Answer:
@@ -347,7 +383,7 @@ def ask(field: FFSocket, positions: np.ndarray, cell: tuple[np.ndarray, np.ndarr
         positions: (3 n,), bohr; kept, so not to be changed.
         cell: vectors as columns, and the inverse.
     """
-    if field.iactive is None:
+    if field.iactive is None or len(field.iactive) != len(positions):
         field.iactive = np.arange(len(positions))
     pars = "".join(f"{k} : {v} , " for k, v in (field.pars or {}).items())
     now = time.time()

@@ -65,11 +65,13 @@ def hook_evaluator(found: Recorder, evaluator: AtomicUnitsModel) -> None:
         inside: Any = model.evaluator
         if inside is not None:
             found.wrap(inside, "evaluate", NETWORK)
-    found.wrap(model, "compute", MODEL)
+    for name in ("compute", "compute_batch"):
+        if hasattr(model, name):
+            found.wrap(model, name, MODEL)
     if evaluator.observer is not None:
         for name in ("begin", "evaluated"):
             found.wrap(evaluator.observer, name, TELEMETRY)
-    found.wrap(evaluator, "compute", EVALUATION)
+    found.wrap(evaluator, "compute_batch", EVALUATION)  # by which ``compute`` goes, too
 
 
 def _hook_ipi(found: Recorder) -> None:

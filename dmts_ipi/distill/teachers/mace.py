@@ -69,7 +69,7 @@ class MaceTeacher:
         self._model = model.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
         self._rounded_e0 = energies()  # what the module itself adds, after rounding
         self._head = head
-        self._list = SkinList(float(self.cutoff_A or 0.0))
+        self._lists: list[SkinList] = []
         self._numbers: np.ndarray | None = None
 
     def compute(
@@ -81,21 +81,48 @@ class MaceTeacher:
             InputError: an element that the model was not made for.
             ModelFault: the network failed or returned NaN.
         """
-        positions = np.asarray(positions, float)
-        if not np.isfinite(positions).all():
-            atom = int(np.argwhere(~np.isfinite(positions))[0, 0])
-            raise ModelFault(f"{self.name}: position of atom {atom} is {positions[atom].tolist()}")
-        if self._numbers is None or not np.array_equal(self._numbers, numbers):
-            self._set_numbers(np.asarray(numbers))
-        i, j, r = self._list.edges(positions, cell, pbc)
-        n = len(positions)
-        if len(i) == 0:
-            return ForceResult(self._total_e0, np.zeros((n, 3)), np.zeros((3, 3)))
+        x, box = np.asarray(positions, float)[None], np.asarray(cell, float).reshape(1, 3, 3)
+        return self.compute_batch(numbers, x, box, pbc)[0]
+
+    def compute_batch(
+        self, numbers: np.ndarray, positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray
+    ) -> list[ForceResult]:
+        """Several structures of the same atoms as one graph (``core.model.BatchModel``)."""
+        for x in positions:
+            if not np.isfinite(x).all():
+                atom = int(np.argwhere(~np.isfinite(x))[0, 0])
+                raise ModelFault(f"{self.name}: position of atom {atom} is {x[atom].tolist()}")
+        copies, n = len(positions), len(numbers)
+        known = self._numbers
+        if known is None or copies != self._copies or not np.array_equal(known, numbers):
+            self._set_numbers(np.asarray(numbers), copies)
+        found = [
+            one.edges(x, cell, pbc)
+            for one, x, cell in zip(self._lists, positions, cells, strict=True)
+        ]
+        ends = np.cumsum([len(i) for i, _, _ in found])
+        if ends[-1] == 0:
+            empty = np.zeros((n, 3)), np.zeros((3, 3))
+            return [ForceResult(self._total_e0, *empty) for _ in range(copies)]
+        i, j = (np.concatenate([f[k] + b * n for b, f in enumerate(found)]) for k in (0, 1))
+        r = np.concatenate([vectors for _, _, vectors in found])
         try:
             inner, gradient = self._evaluate(i, j, r)
         except RuntimeError as error:
             line = str(error).strip().splitlines()[-1]
             raise ModelFault(f"{self.name}: the network failed ({line})") from error
+        parts = zip(inner, found, np.split(gradient, ends[:-1]), strict=True)
+        return [self._result(energy, n, *pairs, g) for energy, pairs, g in parts]
+
+    def _result(
+        self,
+        inner: float,
+        n: int,
+        i: np.ndarray,
+        j: np.ndarray,
+        r: np.ndarray,
+        gradient: np.ndarray,
+    ) -> ForceResult:
         forces = np.empty((n, 3))
         for axis in range(3):
             g = gradient[:, axis]
@@ -104,8 +131,11 @@ class MaceTeacher:
         result = ForceResult(self._total_e0 + inner, forces, 0.5 * (virial + virial.T))
         return check_result(result, n, self.name)
 
-    def _evaluate(self, i: np.ndarray, j: np.ndarray, r: np.ndarray) -> tuple[float, np.ndarray]:
-        """Interaction energy (eV, double) and its gradient to the vectors r (e, 3)."""
+    def _evaluate(
+        self, i: np.ndarray, j: np.ndarray, r: np.ndarray
+    ) -> tuple[list[float], np.ndarray]:
+        """Interaction energy (eV, double) of each structure, and the gradient of their sum to the
+        vectors r (e, 3)."""
         vectors = torch.as_tensor(r, dtype=self.dtype, device=self.device).requires_grad_(True)
         data = dict(self._fixed)
         data["edge_index"] = torch.as_tensor(np.stack([i, j]), device=self.device)
@@ -116,9 +146,10 @@ class MaceTeacher:
         target = out["interaction_energy"] if "interaction_energy" in out else out["energy"]
         (gradient,) = torch.autograd.grad(target.sum(), vectors)
         per_atom = energies.detach().cpu().double().numpy() - self._node_e0
-        return float(per_atom.sum()), gradient.cpu().double().numpy()
+        energy = [float(part.sum()) for part in np.split(per_atom, self._copies)]
+        return energy, gradient.cpu().double().numpy()
 
-    def _set_numbers(self, numbers: np.ndarray) -> None:
+    def _set_numbers(self, numbers: np.ndarray, copies: int) -> None:
         known = {int(z): k for k, z in enumerate(self._table)}
         missing = sorted({int(z) for z in numbers} - set(known))
         if missing:
@@ -126,8 +157,10 @@ class MaceTeacher:
 
             has = ", ".join(symbols[z] for z in known)
             raise InputError("element", symbols[missing[0]], f"{self.name} knows {has}")
-        kinds = np.array([known[int(z)] for z in numbers])
-        n = len(numbers)
+        kinds = np.array([known[int(z)] for z in numbers], int)
+        self._total_e0 = float(self._exact_e0[kinds].sum())
+        kinds = np.tile(kinds, copies)
+        n = len(kinds)
         where: dict[str, Any] = {"device": self.device}
         one_hot = np.eye(len(self._table))[kinds]
         self._fixed = {
@@ -139,8 +172,10 @@ class MaceTeacher:
         }
         self._origin = torch.zeros((n, 3), dtype=self.dtype, **where)
         self._node_e0 = self._rounded_e0[kinds]
-        self._total_e0 = float(self._exact_e0[kinds].sum())
-        self._numbers = np.array(numbers)
+        self._numbers, self._copies = np.array(numbers), copies
+        while len(self._lists) < copies:
+            self._lists.append(SkinList(float(self.cutoff_A or 0.0)))
+        del self._lists[copies:]
 
 
 def load_folder(folder: Path, device: str = "cpu", dtype: str | None = None) -> MaceTeacher:

@@ -24,6 +24,9 @@ class LevelForces(Protocol):
     def begin(self) -> None:
         """An outer step begins, at the positions of i-PI's beads."""
 
+    def ask(self, levels: list[int]) -> None:
+        """The forces of these levels are the next ones wanted, at the last q."""
+
     def moved(self, q: np.ndarray, levels: list[int]) -> None:
         """Atoms are at q (3 n,), bohr; the forces of these levels are the next ones wanted."""
 
@@ -43,12 +46,16 @@ class DependForces:
     def begin(self) -> None:
         """Nothing to do."""
 
-    def moved(self, q: np.ndarray, levels: list[int]) -> None:
-        """Tells i-PI, and has all requests sent at once."""
-        self._beads.q = q[None]
+    def ask(self, levels: list[int]) -> None:
+        """Has all requests sent at once."""
         if len(levels) > 1:
             for k in levels:
                 self._forces.mts_forces[k].queue_mts()
+
+    def moved(self, q: np.ndarray, levels: list[int]) -> None:
+        """Tells i-PI, and has all requests sent at once."""
+        self._beads.q = q[None]
+        self.ask(levels)
 
     def level(self, k: int) -> np.ndarray:
         """See ``LevelForces``."""
@@ -128,6 +135,10 @@ class ArrayForces:
         self._sums.clear()
         for component in self._components:
             component.result = None
+        self.ask(levels)
+
+    def ask(self, levels: list[int]) -> None:
+        """See ``LevelForces``."""
         for k in levels:
             for _, component in self._levels[k]:
                 component.send(self._q, self._cell)

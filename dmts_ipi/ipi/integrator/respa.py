@@ -21,6 +21,7 @@ Thermostat(v, Delta / n)  ``tstep``, with ``thermostat.dt`` = ``tdt``
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from ipi.utils.messages import verbosity, warning
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.validate import RESPA, sampled
 
-from .level_forces import LevelForces, level_forces
+from .level_forces import ArrayForces, LevelForces, level_forces
 from .thermostats import ThermoLocal, as_local
 
 SPLITTING = RESPA
@@ -58,7 +59,8 @@ class RespaIntegrator(NVEIntegrator):
     def step(self, step: int | None = None) -> None:
         """One outer step."""
         if self._on_arrays():
-            self._steps_on_arrays()
+            for _ in self.advance():
+                pass
         else:
             self.mtsprop(0)
 
@@ -89,8 +91,20 @@ class RespaIntegrator(NVEIntegrator):
             and len(self.nm.bosons) == 0
         )
 
-    def _steps_on_arrays(self) -> None:
-        """The same steps with plain arrays: i-PI's objects are told at the end."""
+    def past_ipi(self) -> bool:
+        """Whether a step asks forcefields itself (``ArrayForces``), past i-PI's objects."""
+        if not self._on_arrays():
+            return False
+        if self._level_forces is None:
+            self._level_forces = level_forces(self.forces, self.beads, self.cell)
+        return isinstance(self._level_forces, ArrayForces)
+
+    def advance(self) -> Iterator[None]:
+        """The same steps with plain arrays: i-PI's objects are told at the end.
+
+        Yields where forces have been asked for and are about to be waited for, so that several
+        systems can ask before the first one waits (``together``).
+        """
         if self._level_forces is None:
             self._level_forces = level_forces(self.forces, self.beads, self.cell)
         self._asked: LevelForces = self._level_forces
@@ -102,7 +116,9 @@ class RespaIntegrator(NVEIntegrator):
         self._heat = self._com_energy = 0.0
         self._halves = [float(x) for x in dstrip(self.pdt)]
         self._counts = [int(n) for n in self.nmts]
-        self._level(0, [])
+        self._asked.ask(list(range(len(self._counts))))  # of the first step: then they are known
+        yield
+        yield from self._level(0, [])
         self._asked.finish(self._q)
         self.beads.p = self._p[None]
         if self._com_energy:
@@ -110,7 +126,7 @@ class RespaIntegrator(NVEIntegrator):
         if self._heat:
             self.thermostat.ethermo += self._heat
 
-    def _level(self, k: int, after: list[int]) -> None:
+    def _level(self, k: int, after: list[int]) -> Iterator[None]:
         """The steps of a level and all inside it.
 
         ``after``: the levels outside it whose kick follows its last step at the same positions.
@@ -121,12 +137,13 @@ class RespaIntegrator(NVEIntegrator):
             self._hold_com()
             next_ = [k, *after] if step == count - 1 else [k]
             if inner:
-                self._level(k + 1, next_)
+                yield from self._level(k + 1, next_)
             else:
                 self._q += self._p * self._drift_per_p
                 self._thermostat_on_arrays()
                 self._q += self._p * self._drift_per_p
                 self._asked.moved(self._q, next_)
+                yield
             self._p += self._asked.level(k) * half
             self._hold_com()
 
@@ -276,6 +293,11 @@ class RespaDynamics(Dynamics):
                 raise InputError("nmts", [int(n) for n in self.nmts], "must be at least 1 each")
             _tell_what_is_sampled(bforce)
         super().bind(ens, beads, nm, cell, bforce, prng, omaker)
+
+    def advance(self) -> Iterator[None]:
+        """One step, in the pieces of ``RespaIntegrator.advance``."""
+        yield from self.integrator.advance()
+        self.ensemble.time += self.dt
 
 
 def _tell_what_is_sampled(forces: Any) -> None:
