@@ -33,7 +33,7 @@ def how(child: Child) -> str:
 def reason(child: Child) -> str:
     """The line of a log that says most: an error if there is one, else the last."""
     if child.status == -signal.SIGKILL:
-        return "killed from outside (out of memory?); run again to resume"
+        return "killed from outside (out of memory?)"
     lines = child.tail(40)
     if child.status == UNKNOWN and not lines:
         return "its messages went elsewhere"
