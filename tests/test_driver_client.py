@@ -294,6 +294,22 @@ def test_silent_server_ends_in_time(water: Atoms, server: Server) -> None:
         client.serve()
 
 
+def test_a_stop_ends_the_wait_for_a_silent_server(water: Atoms, server: Server) -> None:
+    client = Client(server.endpoint, evaluator(water), connect_timeout_s=1e5)
+    thread, raised = in_thread(client)
+    link = server.accept(LIMIT_S, reply_s=LIMIT_S)
+    while client._sock is None:  # connected, and not greeted
+        thread.join(0.01)
+    stopping = threading.Thread(target=client.stop, daemon=True)
+    stopping.start()
+    stopping.join(LIMIT_S)
+    thread.join(LIMIT_S)
+    assert not stopping.is_alive()
+    assert not thread.is_alive()
+    assert raised == []
+    link.close()
+
+
 def test_unknown_header_is_a_fault(water: Atoms, server: Server) -> None:
     client = Client(server.endpoint, evaluator(water), connect_timeout_s=LIMIT_S)
     thread, raised = in_thread(client)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 import time
@@ -178,9 +179,11 @@ class Client:
         if sock is not None:
             try:
                 sock.shutdown(socket.SHUT_WR)
-                while sock.recv(1 << 16, socket.MSG_DONTWAIT):
-                    pass  # what i-PI has sent: left unread it would become a reset
-            except OSError:
+                # What i-PI has sent: left unread it would become a reset. A socket with a timeout
+                # waits for it, whatever the flags of recv: so it is looked for first.
+                while select.select([sock], [], [], 0)[0] and sock.recv(1 << 16):
+                    pass
+            except (OSError, ValueError):  # closed meanwhile
                 pass
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RD)
