@@ -17,3 +17,10 @@ class Fails(Pair):
 
     def __init__(self) -> None:
         super().__init__(strength=0.9, nan_at=30)
+
+
+class Kicks(Pair):
+    """Wrong by 20 eV/A in the evaluations of one outer step, once in a run folder."""
+
+    def __init__(self) -> None:
+        super().__init__(strength=0.9, kick_at=190, once="kicked")

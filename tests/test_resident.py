@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from run_tools import call, make, summary
+from run_tools import call, every_step_once, kinds, lines, make, same_run, start, summary, until
 
 from dmts_ipi.ipi.folder import RunFolder
 
@@ -85,3 +86,36 @@ def test_a_resident_student_that_fails_is_told_of_like_a_driver(tmp_path: Path) 
     assert "i-PI ended (exit status 4)" in last
     assert "error: evaluation" in last
     assert "force on atom 0 is" in last
+
+
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    slow = ("--teacher", 'ase:run_tools.Pair {"delay_s": 0.05}')
+    unbroken = make(tmp_path / "unbroken", *SOFT, "--resident")
+    assert call("run", unbroken, "--no-watchdog").returncode == 0
+    folder = make(tmp_path / "run", *SOFT, *slow, "--resident")
+    process = start(folder)
+    until(lambda: lines(folder) > 5)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=250)
+    assert RunFolder(folder).properties()["step"][-1] < 24
+    done = call("run", folder)
+    assert done.returncode == 0, done.stderr
+    every_step_once(folder, 24)
+    same_run(folder, unbroken)
+
+
+def test_a_resident_student_that_goes_wrong_once_is_rewound(tmp_path: Path) -> None:
+    """Its process ends with i-PI and starts anew; the watchdog hears the new one."""
+    student = ("--student", "ase:resident_models.Kicks", "--no-model-check", "--resident")
+    folder = make(tmp_path / "run", *student, "--teacher", 'ase:run_tools.Pair {"delay_s": 0.03}')
+    file = folder / "run.yaml"
+    text = file.read_text().partition("watchdog:\n")[0]
+    file.write_text(text + "watchdog:\n  sts_ps: 0.04\n  guard_fs: 8.0\n")
+    done = call("run", folder)
+    assert done.returncode == 0, done.stderr
+    every_step_once(folder, 100)
+    assert (folder / "kicked").is_file()
+    happened = kinds(folder)
+    assert happened[:3] == ["start", "verdict", "rewind"]
+    assert happened[-1] == "end"
+    assert summary(folder)["watchdog"]["rewinds"] == 1
