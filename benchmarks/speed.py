@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -37,17 +38,22 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=2, help="of each driver")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--steps", type=int, default=60, help="outer steps of each run")
+    p.add_argument("--options", default="", help="of init for DMTS-NC, such as a thermostat's")
     p.add_argument("--name", default="speed")
     args = p.parse_args()
     common = ["--structure", str(args.structure), "--teacher", args.teacher]
     common += ["--threads", str(args.threads), "--seed", "1"]
-    rows = [f"{args.structure.name}, 1-{args.n_inner} fs, {args.threads} threads per driver"]
+    rows = [
+        f"{args.structure.name}, 1-{args.n_inner} fs, {args.threads} threads per driver",
+        f"DMTS-NC: {args.options or 'friction 1/ps'}",
+    ]
     rows.append("round  STS ns/day  DMTS-NC ns/day  ratio")
     ratios = []
     with tempfile.TemporaryDirectory() as scratch:
         for k in range(args.rounds):
             sts = ["--mode", "sts", "--time-ps", str(args.steps / 1000)]
             dmts = ["--n-inner", str(args.n_inner), "--student", args.student]
+            dmts += shlex.split(args.options)
             dmts += ["--time-ps", str(args.steps * args.n_inner / 1000)]
             a = ns_per_day(Path(scratch) / f"sts{k}", [*common, *sts])
             b = ns_per_day(Path(scratch) / f"dmts{k}", [*common, *dmts])
