@@ -30,7 +30,9 @@ from run_tools import (
 )
 
 from dmts_ipi.ipi import resume
+from dmts_ipi.ipi.driver import build_parser
 from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.watch import Limits
 from dmts_ipi.watchdog.journal import read_events
 
 pytestmark = pytest.mark.timeout(1200)  # whole runs: a loaded machine takes its time
@@ -200,3 +202,10 @@ def test_status_of_a_run_that_is_alive_and_of_one_that_is_not(fresh: Path) -> No
     assert done.returncode == 3
     assert done.stdout.startswith(f"{fresh}: terminated\n  step ")
     assert "end      terminated" in done.stdout
+
+
+def test_a_driver_waits_while_another_one_loads_its_model() -> None:
+    """i-PI greets a driver when its force is wanted: not before the teacher's is there."""
+    words = ["--model", "m", "--structure", "s", "--unix", "x"]
+    args = build_parser("nc_driver", "float32").parse_args(words)
+    assert args.connect_timeout_s >= Limits().startup_s

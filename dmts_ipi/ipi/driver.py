@@ -34,6 +34,9 @@ from .network import AnnouncedEndpoint, address_towards
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WARM_UP_EVALUATIONS = 3
+# As long as a run may take to its first step: `dmts-ipi i-pi` greets a driver when its force is
+# wanted, so a student waits for as long as the teacher loads and compiles.
+CONNECT_LIMIT_S = 900.0
 
 
 class LoadModel(Protocol):
@@ -99,7 +102,7 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
     waits.add_argument(
         "--connect-timeout-s",
         type=float,
-        default=120.0,
+        default=CONNECT_LIMIT_S,
         metavar="S",
         help="limit of the wait for i-PI at the start, s (%(default)g)",
     )
