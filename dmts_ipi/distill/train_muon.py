@@ -20,12 +20,12 @@ SMALLEST_NORM = 1e-7
 
 
 def orthogonalise(update: Tensor) -> Tensor:
-    """Nearly U V^T of each matrix U S V^T; (..., p, q) with p <= q."""
+    """Nearly U V^T of each matrix U S V^T; (n, p, q) with p <= q."""
     a, b, c = COEFFICIENTS
     x = update / update.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
 
 
