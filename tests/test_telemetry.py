@@ -327,6 +327,9 @@ def test_forces_at_equal_positions_are_paired(
     assert all(p.difference.largest < 1e-6 and p.positions_A is None for p in found)
     assert worst.positions_A is not None
     assert worst.student_eV_per_A is not None
+    assert listener.latest is not None  # of any difference: what a spike between outer steps keeps
+    latest = listener.latest.positions_A
+    assert any(np.array_equal(latest, x * 0.5) for x in xs)
     np.testing.assert_allclose(worst.positions_A, xs[13] * 0.5)
     np.testing.assert_allclose(worst.student_eV_per_A, f, rtol=1e-6)
     assert listener.counts.bad == 0

@@ -221,8 +221,15 @@ class Watchdog:
         return plan
 
     def _keep_frame(self, verdict: Verdict) -> None:
-        """Appends the offending frame with both forces, ready for training."""
+        """Appends the offending frame with both forces, ready for training.
+
+        What went wrong between outer steps (a spike, a jump) has none: the last outer step before
+        it was seen is the nearest one that both models know.
+        """
         pair, self._offending = self._offending, None
+        moved = not self._segment.single_steps and self.physics.multiple_steps
+        if pair is None and moved and verdict.cause == "physics" and self.listener is not None:
+            pair = self.listener.latest
         if pair is None or pair.positions_A is None or pair.cell_A is None:
             return
         teacher = pair.teacher_eV_per_A

@@ -12,8 +12,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import zmq
@@ -102,6 +101,7 @@ class Listener:
     ) -> None:
         self.health = {role: Health() for role in addresses}
         self.counts = Counts()
+        self.latest: Pair | None = None  # with its arrays, whatever the difference
         self.pairing = True  # off: only figures are wanted (single time steps)
         self._numbers, self._keep_above = numbers, keep_above_eV_per_A
         self._pairs: deque[Pair] = deque(maxlen=100_000)
@@ -177,6 +177,7 @@ class Listener:
         with self._lock:
             self._peaks.clear()
             self._pairs.clear()
+            self.latest = None
             self._waiting.clear()
             self._ahead.clear()
 
@@ -308,22 +309,23 @@ class Listener:
     def _pair(self, teacher: Message, student: np.ndarray) -> Pair:
         fields, arrays = teacher.fields, teacher.arrays
         found = difference(arrays["forces_eV_per_A"], student, self._numbers)
-        kept: dict[str, Any] = {}
-        if not found.largest <= self._keep_above:
-            kept = {
-                "positions_A": arrays["positions_A"],
-                "cell_A": arrays["cell_A"],
-                "teacher_eV_per_A": arrays["forces_eV_per_A"],
-                "student_eV_per_A": student,
-            }
-        return Pair(
+        pair = Pair(
             difference=found,
             connection=fields["connection"],
             evaluation=fields["evaluation"],
             pid=fields["pid"],
             time_unix_s=fields["time_unix_s"],
             energy_eV=fields["energy_eV"],
-            **kept,
+            positions_A=arrays["positions_A"],
+            cell_A=arrays["cell_A"],
+            teacher_eV_per_A=arrays["forces_eV_per_A"],
+            student_eV_per_A=student,
+        )
+        self.latest = pair
+        if not found.largest <= self._keep_above:
+            return pair
+        return replace(
+            pair, positions_A=None, cell_A=None, teacher_eV_per_A=None, student_eV_per_A=None
         )
 
 
