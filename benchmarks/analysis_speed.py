@@ -50,7 +50,7 @@ def main() -> None:
 
     from dmts_ipi.analysis.measure import MAX_RDF_FRAMES, measure
     from dmts_ipi.analysis.source import RunInput
-    from dmts_ipi.ipi.outputs import iter_trajectory
+    from dmts_ipi.ipi.run_folder.outputs import iter_trajectory
 
     atoms, rng, n = water_box(6), np.random.default_rng(1), args.frames
     masses = atoms.get_masses()

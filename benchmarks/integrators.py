@@ -69,7 +69,7 @@ def record(name: str, folder: Path) -> dict | None:
     from dmts_ipi.analysis.source import read_run
     from dmts_ipi.core.errors import InputError
     from dmts_ipi.core.units import KB_EV_PER_K
-    from dmts_ipi.ipi.folder import RunFolder
+    from dmts_ipi.ipi.run_folder.folder import RunFolder
 
     summary = RunFolder(folder).summary() or {}
     one: dict = {

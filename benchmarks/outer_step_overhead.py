@@ -68,7 +68,7 @@ def load_zero(spec: str, *, device: str, dtype: str | None, compile: bool) -> Ze
 
 def driver(role: str, argv: list[str]) -> int:
     """A driver with the model of zeros."""
-    from dmts_ipi.ipi.driver import main as run
+    from dmts_ipi.ipi.client.driver import main as run
     from dmts_ipi.watchdog.publisher import opener
 
     return run("zero", load_zero, argv=argv, open_telemetry=opener(role), role=role)
@@ -94,8 +94,8 @@ def child(way: str, folder: Path, rows: int, pids: list[int]) -> int:
     """
     import dmts_ipi.distill.models as models
     from dmts_ipi.core.recorder import Recorder
-    from dmts_ipi.ipi import exchange, output_sync, quick_outputs
     from dmts_ipi.ipi.integrator.register import register
+    from dmts_ipi.ipi.server import exchange, output_sync, quick_outputs
 
     models.load_model = load_zero  # type: ignore[assignment]
     register()
@@ -148,7 +148,7 @@ def measure(way: str, args: argparse.Namespace, folder: Path) -> list[float]:
     if not telemetry:
         text = re.sub(r", telemetry: [\w.-]+", "", text)
     file.write_text(text)
-    from dmts_ipi.ipi.validate import read_input
+    from dmts_ipi.ipi.run_folder.validate import read_input
 
     me = [sys.executable, "-W", "ignore", str(Path(__file__).resolve())]
     drivers = []

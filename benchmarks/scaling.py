@@ -38,7 +38,7 @@ def child(student: str, copies: str, threads: int, budget_s: float) -> dict[str,
     from dmts_ipi.core.frames import read_frames
     from dmts_ipi.core.memory import keep_freed_memory
     from dmts_ipi.distill.models import load_model
-    from dmts_ipi.distill.student_model import StudentModel
+    from dmts_ipi.distill.student.model import StudentModel
 
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter

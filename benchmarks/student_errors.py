@@ -21,8 +21,8 @@ from common import dmts, save
 
 from dmts_ipi.cli import main as command
 from dmts_ipi.core.frames import Frame, write_frames
-from dmts_ipi.distill.geometry import share_protons
-from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.distill.labelling.geometry import share_protons
+from dmts_ipi.ipi.run_folder.folder import RunFolder
 
 BURSTS = 8
 

@@ -26,7 +26,7 @@ from common import save
 from dmts_ipi.core.frames import read_frames
 from dmts_ipi.core.memory import keep_freed_memory
 from dmts_ipi.ipi import units
-from dmts_ipi.ipi.driver_model import AtomicUnitsModel
+from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
 from dmts_ipi.watchdog.endpoints import Addresses, addresses
 from dmts_ipi.watchdog.listener import Listener
 from dmts_ipi.watchdog.publisher import Publisher

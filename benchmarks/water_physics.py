@@ -63,7 +63,7 @@ def record(name: str, folder: Path) -> dict[str, object]:
     from dmts_ipi.analysis.measure import measure
     from dmts_ipi.analysis.rdf import find_pair
     from dmts_ipi.analysis.source import read_run
-    from dmts_ipi.ipi.folder import RunFolder
+    from dmts_ipi.ipi.run_folder.folder import RunFolder
 
     m = measure(read_run(folder))
     pair = find_pair(m.distributions, "O-O")

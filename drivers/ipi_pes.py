@@ -38,8 +38,8 @@ class DmtsDriver(Dummy_driver):
         from dmts_ipi.core.errors import InputError
         from dmts_ipi.core.frames import read_frames
         from dmts_ipi.distill.models import load_model
-        from dmts_ipi.ipi.driver import limit_threads, warm_up
-        from dmts_ipi.ipi.driver_model import AtomicUnitsModel
+        from dmts_ipi.ipi.client.driver import limit_threads, warm_up
+        from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
         from dmts_ipi.ipi.hooks import profile_inside
 
         given: dict[str, Any] = {k: v for k, v in self.kwargs.items() if k != "verbosity"}

@@ -14,8 +14,8 @@ from ase.io import write
 from dmts_ipi.analysis.kinetic import TO_KELVIN
 from dmts_ipi.core.config import write_yaml
 from dmts_ipi.core.units import KB_EV_PER_K
-from dmts_ipi.ipi.folder import ModelSettings, RunConfig
-from dmts_ipi.ipi.render import render
+from dmts_ipi.ipi.run_folder.folder import ModelSettings, RunConfig
+from dmts_ipi.ipi.run_folder.render import render
 
 BOHR_A = 0.529177210903
 

@@ -82,6 +82,6 @@ def load(
 
 
 if __name__ == "__main__":
-    from dmts_ipi.ipi.driver import main
+    from dmts_ipi.ipi.client.driver import main
 
     sys.exit(main("test_driver", load))

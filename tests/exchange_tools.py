@@ -17,7 +17,7 @@ from integrator_pes import Waters
 from integrator_tools import Run, simulation_xml, thermostat
 from ipi.utils.softexit import softexit
 
-from dmts_ipi.ipi.client import Client, Endpoint
+from dmts_ipi.ipi.client.client import Client, Endpoint
 
 FORCES: dict[str, dict[str, float]] = {
     "f0": {"k": 0.5},

@@ -23,7 +23,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from dmts_ipi.cli import main
 from dmts_ipi.core.neighbours import neighbour_pairs
-from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.watchdog.journal import read_events
 
 TESTS = Path(__file__).resolve().parent

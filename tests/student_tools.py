@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from dmts_ipi.core.frames import Frame
-from dmts_ipi.distill.student import Student
-from dmts_ipi.distill.student_architecture import StudentArchitecture
-from dmts_ipi.distill.student_energy import new_student
+from dmts_ipi.distill.student.architecture import StudentArchitecture
+from dmts_ipi.distill.student.energy import new_student
+from dmts_ipi.distill.student.network import Student
 
 ELEMENTS = [1, 8]
 NUMBERS = np.array([8, 1])

@@ -20,11 +20,7 @@ from dmts_ipi.analysis.spectrum import (
     resonance_lines,
     too_fast_peaks,
 )
-from dmts_ipi.analysis.transport import (
-    Displacements,
-    finite_size_correction,
-    relaxation_ps,
-)
+from dmts_ipi.analysis.transport import Displacements, finite_size_correction, relaxation_ps
 
 ARGON = np.full(40, 18)
 

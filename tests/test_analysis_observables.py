@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 from analysis_runs import jittered, maxwell, water_box
 
-from dmts_ipi.analysis.kinetic import (
-    TO_KELVIN,
-    KineticSampler,
-    stretch_frequency_squared,
-)
+from dmts_ipi.analysis.kinetic import TO_KELVIN, KineticSampler, stretch_frequency_squared
 from dmts_ipi.analysis.rdf import PairHistogram, block_stderr, cell_heights, find_pair
 from dmts_ipi.analysis.source import thermostat_mid_drift
 from dmts_ipi.core.statistics import langevin_floor_K

@@ -13,8 +13,8 @@ from test_teachers import compute, mace_folder, structure  # noqa: F401
 
 from dmts_ipi.core.model import BatchModel, ForceModel, compute_batch
 from dmts_ipi.distill.models import load_model
-from dmts_ipi.distill.student_model import StudentModel
-from dmts_ipi.ipi.driver_model import AtomicUnitsModel
+from dmts_ipi.distill.student.model import StudentModel
+from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
 
 COPIES = 3
 PBC = np.ones(3, bool)

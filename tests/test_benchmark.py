@@ -27,9 +27,9 @@ from dmts_ipi.commands.benchmark_config import BenchmarkConfig
 from dmts_ipi.commands.benchmark_plan import check_unchanged, init_arguments, make_plan
 from dmts_ipi.core.config import parse, read_yaml
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.distill.student_energy import new_student
-from dmts_ipi.distill.student_files import save_student
-from dmts_ipi.ipi.session import Outcome
+from dmts_ipi.distill.student.energy import new_student
+from dmts_ipi.distill.student.files import save_student
+from dmts_ipi.ipi.session.session import Outcome
 
 FILE = {
     "teacher": "water-teacher",

@@ -18,9 +18,9 @@ from dmts_ipi.cli import main
 from dmts_ipi.core.conformance import FAIL, PASS, SKIP, Subject, check_model
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceResult
-from dmts_ipi.ipi.check import DRIVER_CHECKS, DriverCheck
-from dmts_ipi.ipi.check_server import Server
-from dmts_ipi.ipi.client import Endpoint
+from dmts_ipi.ipi.client.check import DRIVER_CHECKS, DriverCheck
+from dmts_ipi.ipi.client.check_server import Server
+from dmts_ipi.ipi.client.client import Endpoint
 
 PROGRAM = Path(__file__).parent / "driver_models.py"
 

@@ -21,10 +21,10 @@ from driver_models import PairModel
 
 from dmts_ipi.core.errors import InputError, ModelFault, RunFault
 from dmts_ipi.ipi import units
-from dmts_ipi.ipi.check_server import Connection, DriverFault, Server, posdata
-from dmts_ipi.ipi.client import Client, Endpoint
-from dmts_ipi.ipi.client_session import ProtocolFault, parse_parameters
-from dmts_ipi.ipi.driver_model import AtomicUnitsModel
+from dmts_ipi.ipi.client.check_server import Connection, DriverFault, Server, posdata
+from dmts_ipi.ipi.client.client import Client, Endpoint
+from dmts_ipi.ipi.client.client_session import ProtocolFault, parse_parameters
+from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
 
 PROGRAM = Path(__file__).parent / "driver_models.py"
 SCRIPTS = Path(__file__).parent.parent / "drivers"
@@ -455,7 +455,7 @@ def test_wrong_options_are_one_line(
 ) -> None:
     from driver_models import load
 
-    from dmts_ipi.ipi.driver import main
+    from dmts_ipi.ipi.client.driver import main
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     try:

@@ -17,8 +17,8 @@ from dmts_ipi.core.frames import Frame, write_frames
 from dmts_ipi.core.model import ForceResult
 from dmts_ipi.distill import smoothness
 from dmts_ipi.distill.evaluate import evaluate
+from dmts_ipi.distill.labelling.sampler import Langevin, hmr_masses, thermal_velocities
 from dmts_ipi.distill.models import load_model
-from dmts_ipi.distill.sampler import Langevin, hmr_masses, thermal_velocities
 
 TOY = "ase:toy_water.ToyWater"
 

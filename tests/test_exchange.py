@@ -33,8 +33,8 @@ from ipi.interfaces.sockets import InterfaceSocket
 from ipi.utils.softexit import softexit
 from run_tools import command, until
 
-from dmts_ipi.ipi import exchange
 from dmts_ipi.ipi.integrator import level_forces
+from dmts_ipi.ipi.server import exchange
 
 STEPS, N = 5, 4
 

@@ -16,8 +16,8 @@ from run_tools import STUDENT, TEACHER, Done, argon, call, make
 
 from dmts_ipi.commands.init import check_distilled_from
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.structure import prepare_structure, read_structure, write_structure
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.run_folder.structure import prepare_structure, read_structure, write_structure
 
 
 def test_defaults_are_the_ones_of_the_manual(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from run_tools import STUDENT, TEACHER, call, direct, make
 from dmts_ipi.analysis.source import _integrator, thermostat_mid_drift
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.molecules import bonds, molecules
-from dmts_ipi.ipi.bond_pairs import bond_pairs
-from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.resources import inputs_folder, ipi_command
-from dmts_ipi.ipi.validate import InputFacts, read_checkpoint, read_input
+from dmts_ipi.ipi.run_folder.bond_pairs import bond_pairs
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.run_folder.resources import inputs_folder, ipi_command
+from dmts_ipi.ipi.run_folder.validate import InputFacts, read_checkpoint, read_input
 from dmts_ipi.watchdog.journal import read_events
 
 WATER = ("--teacher", TEACHER, "--student", STUDENT, "--no-model-check")

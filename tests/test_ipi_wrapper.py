@@ -13,7 +13,7 @@ from run_tools import call
 
 from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.ipi.integrator import register
-from dmts_ipi.ipi.resources import ipi_script
+from dmts_ipi.ipi.run_folder.resources import ipi_script
 
 WRAPPED = [sys.executable, "-m", "dmts_ipi.cli", "i-pi"]
 PLAIN = [sys.executable, str(ipi_script())]
@@ -147,7 +147,7 @@ def test_files_are_synced_with_checkpoints_not_with_lines(
     from ipi.engine.simulation import Simulation
     from ipi.utils.softexit import softexit
 
-    from dmts_ipi.ipi import output_sync
+    from dmts_ipi.ipi.server import output_sync
 
     monkeypatch.chdir(tmp_path)
     synced: list[int] = []

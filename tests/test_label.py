@@ -17,14 +17,14 @@ from dmts_ipi.core.frames import Frame, bursts, read_frames
 from dmts_ipi.core.molecules import bonds
 from dmts_ipi.core.neighbours import neighbour_pairs
 from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV
-from dmts_ipi.distill import label_store
-from dmts_ipi.distill.geometry import rattle, scale_cell, share_protons, stretch_bonds
-from dmts_ipi.distill.label import Labeller, read_structures
-from dmts_ipi.distill.label_config import LabelConfig
-from dmts_ipi.distill.label_tasks import Schedule, Task, parse_shard, plan
+from dmts_ipi.distill.labelling import store as label_store
+from dmts_ipi.distill.labelling.config import LabelConfig
+from dmts_ipi.distill.labelling.geometry import rattle, scale_cell, share_protons, stretch_bonds
+from dmts_ipi.distill.labelling.label import Labeller, read_structures
+from dmts_ipi.distill.labelling.sampler import Langevin, hmr_masses, relax, thermal_velocities
+from dmts_ipi.distill.labelling.tasks import Schedule, Task, parse_shard, plan
 from dmts_ipi.distill.models import load_model
-from dmts_ipi.distill.sampler import Langevin, hmr_masses, relax, thermal_velocities
-from dmts_ipi.ipi.resources import inputs_folder
+from dmts_ipi.ipi.run_folder.resources import inputs_folder
 
 TOY = "ase:toy_water.ToyWater"
 SHORT = {

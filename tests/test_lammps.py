@@ -11,7 +11,7 @@ import pytest
 from ase.io import write
 from run_tools import TESTS, argon, call, make, summary
 
-from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.run_folder.folder import RunFolder
 
 LMP = shutil.which("lmp", path=f"{Path(sys.executable).parent}") or shutil.which("lmp")
 TEACHER = "ase:lennard_jones.LennardJones"

@@ -18,11 +18,14 @@ from run_tools import TEACHER, call, make, summary, until
 
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.private import make_private_folder, read_private, write_private
-from dmts_ipi.ipi.client import Endpoint
-from dmts_ipi.ipi.driver import main as driver_main
-from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.foreign import foreign_command, listens
-from dmts_ipi.ipi.network import (
+from dmts_ipi.ipi.client.client import Endpoint
+from dmts_ipi.ipi.client.driver import main as driver_main
+from dmts_ipi.ipi.client.transport import with_sockets
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.run_folder.resources import inputs_folder
+from dmts_ipi.ipi.run_folder.validate import Socket, parse_xml, read_input, socket_of
+from dmts_ipi.ipi.session.foreign import foreign_command, listens
+from dmts_ipi.ipi.session.network import (
     IPI,
     AnnouncedEndpoint,
     address_towards,
@@ -30,9 +33,6 @@ from dmts_ipi.ipi.network import (
     over_tcp,
     own_address,
 )
-from dmts_ipi.ipi.resources import inputs_folder
-from dmts_ipi.ipi.transport import with_sockets
-from dmts_ipi.ipi.validate import Socket, parse_xml, read_input, socket_of
 from dmts_ipi.watchdog.endpoints import Announced, addresses
 from dmts_ipi.watchdog.journal import read_events
 from dmts_ipi.watchdog.keys import Keys, make_keys, read_keys

@@ -17,12 +17,14 @@ from run_tools import make
 
 from dmts_ipi.core import private
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi import client, socket_file, validate
-from dmts_ipi.ipi.client import Endpoint
-from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.session import driver_command
-from dmts_ipi.ipi.socket_file import free_socket, placed, prefix_of
-from dmts_ipi.ipi.validate import read_checkpoint
+from dmts_ipi.ipi.client import client
+from dmts_ipi.ipi.client.client import Endpoint
+from dmts_ipi.ipi.run_folder import validate
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.run_folder.validate import read_checkpoint
+from dmts_ipi.ipi.session import socket_file
+from dmts_ipi.ipi.session.session import driver_command
+from dmts_ipi.ipi.session.socket_file import free_socket, placed, prefix_of
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from run_tools import TEACHER, call, command, environment, make
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.recorder import PROFILE, Recorder, recorder
 from dmts_ipi.ipi import hooks
-from dmts_ipi.ipi.driver_model import AtomicUnitsModel
+from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
 from dmts_ipi.ipi.profile import PARTS, Process, Span, attribute, read_processes, trace
 
 
@@ -134,7 +134,7 @@ def test_files_are_read_and_traced(tmp_path: Path) -> None:
 def test_nothing_is_there_when_nobody_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from ipi.engine.simulation import Simulation
 
-    from dmts_ipi.ipi.client_session import Session
+    from dmts_ipi.ipi.client.client_session import Session
 
     monkeypatch.delenv(PROFILE, raising=False)
     assert recorder("i-pi") is None

@@ -16,7 +16,7 @@ from ipi.inputs.outputs import InputOutputs
 from ipi.inputs.simulation import InputSimulation
 from ipi.utils import io as ipi_io
 
-from dmts_ipi.ipi import fixed_width, quick_outputs
+from dmts_ipi.ipi.server import fixed_width, quick_outputs
 
 
 @pytest.fixture

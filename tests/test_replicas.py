@@ -13,8 +13,8 @@ from ipi.engine.simulation import Simulation
 from ipi.utils.depend import dstrip
 from ipi.utils.softexit import softexit
 
-from dmts_ipi.ipi import exchange
 from dmts_ipi.ipi.integrator import together
+from dmts_ipi.ipi.server import exchange
 
 COPIES, STEPS, N = 3, 3, 4
 

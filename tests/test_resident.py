@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from run_tools import call, every_step_once, kinds, lines, make, same_run, start, summary, until
 
-from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.run_folder.folder import RunFolder
 
 pytestmark = pytest.mark.timeout(1200)  # whole runs: a loaded machine takes its time
 SOFT = ("--student", "ase:resident_models.Soft", "--no-model-check", "--time-ps", 0.096)

@@ -37,10 +37,10 @@ from run_tools import (
 )
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi import processes
-from dmts_ipi.ipi.external import UNKNOWN, External, NeedsPerson, words_of
-from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.validate import Socket
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.run_folder.validate import Socket
+from dmts_ipi.ipi.session import processes
+from dmts_ipi.ipi.session.external import UNKNOWN, External, NeedsPerson, words_of
 from dmts_ipi.watchdog.journal import read_events
 
 pytestmark = [

@@ -13,11 +13,11 @@ import pytest
 import run_tools
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi import outputs
-from dmts_ipi.ipi.folder import ModelSettings, RunConfig
-from dmts_ipi.ipi.render import Template, render, template_path
-from dmts_ipi.ipi.resources import inputs_folder
-from dmts_ipi.ipi.validate import read_input
+from dmts_ipi.ipi.run_folder import outputs
+from dmts_ipi.ipi.run_folder.folder import ModelSettings, RunConfig
+from dmts_ipi.ipi.run_folder.render import Template, render, template_path
+from dmts_ipi.ipi.run_folder.resources import inputs_folder
+from dmts_ipi.ipi.run_folder.validate import read_input
 
 NAMES = [f"{e}_{m}" for e in ("nvt", "nve", "npt") for m in ("sts", "dmts")]
 EXTRA = [f"nvt_dmts_{kind}" for kind in ("hhf", "ffl", "bond")]
@@ -186,7 +186,7 @@ def test_ipi_runs_the_template_as_it_is(ran: Path, name: str) -> None:
 def test_velocities_and_masses_give_the_temperature_that_ipi_prints(ran: Path) -> None:
     from ase.io import read
 
-    from dmts_ipi.ipi.summary import kinetic_temperatures_K
+    from dmts_ipi.ipi.run_folder.summary import kinetic_temperatures_K
 
     atoms = read(inputs_folder() / "water64.extxyz")
     columns = outputs.read_properties(ran / "nvt_dmts.properties")

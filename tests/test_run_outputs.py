@@ -12,8 +12,9 @@ from ipi.utils.io import print_file
 from ipi.utils.units import unit_to_internal
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi import fixed_width, outputs
-from dmts_ipi.ipi.validate import _ending
+from dmts_ipi.ipi.run_folder import outputs
+from dmts_ipi.ipi.run_folder.validate import _ending
+from dmts_ipi.ipi.server import fixed_width
 
 SHAPES = ("xyz", "bin", "extxyz", "pdb")
 HEADER = """# column   1     --> step : The current simulation time step.

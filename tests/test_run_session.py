@@ -30,10 +30,10 @@ from run_tools import (
 )
 
 from dmts_ipi.commands.run import clock, figures
-from dmts_ipi.ipi.ends import how
-from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.launch import Child
-from dmts_ipi.ipi.watch import Progress
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.session.ends import how
+from dmts_ipi.ipi.session.launch import Child
+from dmts_ipi.ipi.session.watch import Progress
 
 pytestmark = pytest.mark.timeout(1200)  # whole runs: a loaded machine takes its time
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

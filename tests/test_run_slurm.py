@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from run_tools import TESTS, direct, environment, held, lines, make, summary, until
 
-from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.run_folder.folder import RunFolder
 
 ROOT = TESTS.parent
 SCRIPTS = ROOT / "run_scripts"

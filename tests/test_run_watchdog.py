@@ -29,10 +29,10 @@ from run_tools import (
     until,
 )
 
-from dmts_ipi.ipi import resume
-from dmts_ipi.ipi.driver import build_parser
-from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.watch import Limits
+from dmts_ipi.ipi.client.driver import build_parser
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.session import resume
+from dmts_ipi.ipi.session.watch import Limits
 from dmts_ipi.watchdog.journal import read_events
 
 pytestmark = pytest.mark.timeout(1200)  # whole runs: a loaded machine takes its time

@@ -8,8 +8,8 @@ import pytest
 from dmts_ipi.core.conformance import FAIL, Subject, check_model
 from dmts_ipi.core.frames import Frame, read_frames
 from dmts_ipi.core.heating import heating_of_bursts
+from dmts_ipi.distill.labelling.sampler import Langevin, hmr_masses, thermal_velocities
 from dmts_ipi.distill.models import load_model, read_record
-from dmts_ipi.distill.sampler import Langevin, hmr_masses, thermal_velocities
 
 pytest.importorskip("mace")
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,10 +11,10 @@ from student_tools import NUMBERS, TINY, make_student, water_box
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.neighbours import neighbour_pairs
-from dmts_ipi.distill import student_basis as basis
-from dmts_ipi.distill.student_kernels import NoKernels
-from dmts_ipi.distill.student_model import StudentModel
-from dmts_ipi.distill.student_torch import MOST_SPILLS, TorchStudent
+from dmts_ipi.distill.student import basis
+from dmts_ipi.distill.student.kernels import NoKernels
+from dmts_ipi.distill.student.model import StudentModel
+from dmts_ipi.distill.student.torch_path import MOST_SPILLS, TorchStudent
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def _no_kernels(monkeypatch):
     def refuse(*unused):
         raise NoKernels("no compiler")
 
-    monkeypatch.setattr("dmts_ipi.distill.student_model.CpuStudent", refuse)
+    monkeypatch.setattr("dmts_ipi.distill.student.model.CpuStudent", refuse)
 
 
 def model(**options) -> StudentModel:

@@ -17,14 +17,14 @@ from dmts_ipi.cli import main
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.frames import write_frames
 from dmts_ipi.distill.models import load_model
-from dmts_ipi.distill.student_energy import EnergyStudent, new_student
-from dmts_ipi.distill.student_files import read_student, save_student
-from dmts_ipi.distill.student_model import StudentModel
-from dmts_ipi.distill.train import Trainer
-from dmts_ipi.distill.train_config import TrainConfig
-from dmts_ipi.distill.train_data import GraphSet
-from dmts_ipi.distill.train_report import Reporter
-from dmts_ipi.distill.train_setup import fit_base, set_wall
+from dmts_ipi.distill.student.energy import EnergyStudent, new_student
+from dmts_ipi.distill.student.files import read_student, save_student
+from dmts_ipi.distill.student.model import StudentModel
+from dmts_ipi.distill.training.config import TrainConfig
+from dmts_ipi.distill.training.data import GraphSet
+from dmts_ipi.distill.training.report import Reporter
+from dmts_ipi.distill.training.setup import fit_base, set_wall
+from dmts_ipi.distill.training.train import Trainer
 
 ALL = np.ones(3, bool)
 

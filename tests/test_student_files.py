@@ -11,8 +11,8 @@ from student_tools import make_student, water_box
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceModel
-from dmts_ipi.distill.student_files import save_student
-from dmts_ipi.distill.student_model import StudentModel, load_student
+from dmts_ipi.distill.student.files import save_student
+from dmts_ipi.distill.student.model import StudentModel, load_student
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import pytest
 import torch
 from student_tools import make_student, water_box
 
-from dmts_ipi.distill import student_kernels, student_list
-from dmts_ipi.distill.student_cpu import CpuStudent
-from dmts_ipi.distill.student_model import StudentModel
-from dmts_ipi.distill.student_torch import TorchStudent
+from dmts_ipi.distill.student import kernels as student_kernels
+from dmts_ipi.distill.student import pair_list as student_list
+from dmts_ipi.distill.student.cpu import CpuStudent
+from dmts_ipi.distill.student.model import StudentModel
+from dmts_ipi.distill.student.torch_path import TorchStudent
 
 pytestmark = pytest.mark.skipif(
     not any(shutil.which(c) for c in ("cc", "gcc", "clang")), reason="no C compiler"

@@ -16,8 +16,8 @@ import zmq
 
 from dmts_ipi.core.errors import InputError, ModelFault
 from dmts_ipi.core.model import ForceResult
-from dmts_ipi.ipi.client_session import Session, header
-from dmts_ipi.ipi.driver_model import AtomicUnitsModel
+from dmts_ipi.ipi.client.client_session import Session, header
+from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
 from dmts_ipi.watchdog import endpoints
 from dmts_ipi.watchdog.difference import Distribution, difference
 from dmts_ipi.watchdog.endpoints import Addresses, addresses

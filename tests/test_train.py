@@ -17,15 +17,15 @@ from student_tools import TINY, toy_frames
 from dmts_ipi.cli import main
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.frames import write_frames
-from dmts_ipi.distill import train_optim
-from dmts_ipi.distill.student_files import read_student
-from dmts_ipi.distill.student_model import load_student
-from dmts_ipi.distill.train import STATE, Trainer
-from dmts_ipi.distill.train_config import TrainConfig
-from dmts_ipi.distill.train_muon import Muon
-from dmts_ipi.distill.train_parallel import Workers, leave_workers
-from dmts_ipi.distill.train_report import Reporter
-from dmts_ipi.distill.train_split import Plan, frames_per_batch, partners, split_frames
+from dmts_ipi.distill.student.files import read_student
+from dmts_ipi.distill.student.model import load_student
+from dmts_ipi.distill.training import optim as train_optim
+from dmts_ipi.distill.training.config import TrainConfig
+from dmts_ipi.distill.training.muon import Muon
+from dmts_ipi.distill.training.parallel import Workers, leave_workers
+from dmts_ipi.distill.training.report import Reporter
+from dmts_ipi.distill.training.split import Plan, frames_per_batch, partners, split_frames
+from dmts_ipi.distill.training.train import STATE, Trainer
 
 ARCHITECTURE = TINY.model_dump()
 FRAMES = toy_frames(8)
@@ -130,8 +130,8 @@ def test_gradients_of_the_gather_functions():
     """The hand-written backward passes against numerical derivatives."""
     from student_tools import make_student, water_box
 
-    from dmts_ipi.distill.student import _GatherRows, _PairSum
-    from dmts_ipi.distill.student_graph import build_rows, to_graph
+    from dmts_ipi.distill.student.graph import build_rows, to_graph
+    from dmts_ipi.distill.student.network import _GatherRows, _PairSum
 
     numbers, x, cell = water_box(1, molecules=2, length=5.0)
     student = make_student()

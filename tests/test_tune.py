@@ -14,7 +14,7 @@ from dmts_ipi.analysis import tuning
 from dmts_ipi.cli import main
 from dmts_ipi.core.statistics import Estimate
 from dmts_ipi.core.units import KB_EV_PER_K
-from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.run_folder.folder import RunFolder
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
 

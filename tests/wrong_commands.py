@@ -30,7 +30,7 @@ from wrong_tools import (
 
 from dmts_ipi.core.frames import Frame
 from dmts_ipi.distill.models import PRETRAINED
-from dmts_ipi.ipi.driver import main as driver_main
+from dmts_ipi.ipi.client.driver import main as driver_main
 
 TAKEN = "labels.extxyz/student"  # below a file
 

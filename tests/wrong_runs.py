@@ -30,10 +30,10 @@ from wrong_tools import (
 )
 
 from dmts_ipi.core.private import make_private_folder
-from dmts_ipi.ipi.check_server import Server, posdata
-from dmts_ipi.ipi.client import Endpoint
-from dmts_ipi.ipi.driver import main as driver_main
-from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.client.check_server import Server, posdata
+from dmts_ipi.ipi.client.client import Endpoint
+from dmts_ipi.ipi.client.driver import main as driver_main
+from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.watchdog.keys import make_keys
 
 DOG: list[object] = ["watchdog", "run"]

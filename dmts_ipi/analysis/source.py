@@ -112,7 +112,7 @@ def read_run(path: Path) -> RunInput:
     Raises:
         InputError: the folder is absent, holds no run, or the run has written nothing yet.
     """
-    from dmts_ipi.ipi.folder import RunFolder
+    from dmts_ipi.ipi.run_folder.folder import RunFolder
 
     if not path.is_dir():
         raise InputError("folder", path, "does not exist; give folders made by 'dmts-ipi init'")
@@ -156,7 +156,7 @@ def read_run(path: Path) -> RunInput:
 
 def _integrator(path: Path) -> tuple[bool, bool, bool]:
     """``fixcom``, ``thermostat_mid_drift`` and Langevin of one friction or not."""
-    from dmts_ipi.ipi.validate import OUR_TAGS
+    from dmts_ipi.ipi.run_folder.validate import OUR_TAGS
 
     try:
         dynamics = ET.parse(path).getroot().find("system/motion")

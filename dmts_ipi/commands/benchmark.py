@@ -101,7 +101,7 @@ def _say(line: str) -> None:
 
 def _header(args: argparse.Namespace, skipped: Sequence[Skipped]) -> str:
     """Machine, date and versions, as the results of ``benchmarks/`` have them."""
-    from dmts_ipi.ipi.summary import versions
+    from dmts_ipi.ipi.run_folder.summary import versions
 
     lines = [
         f"# dmts-ipi benchmark {args.file}",

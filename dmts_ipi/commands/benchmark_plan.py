@@ -15,7 +15,7 @@ from dmts_ipi.analysis.bench.cell import Cell
 from dmts_ipi.core.config import parse
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.options import OptionParser
-from dmts_ipi.ipi.folder import CONFIG, ModelSettings, RunConfig, RunFolder
+from dmts_ipi.ipi.run_folder.folder import CONFIG, ModelSettings, RunConfig, RunFolder
 
 from . import init
 from .benchmark_config import NAMES, BenchmarkConfig, Integrator, System
@@ -71,8 +71,8 @@ def make_plan(config: BenchmarkConfig, base: Path, out: Path) -> Plan:
     Raises:
         InputError: a structure cannot be read, a model does not exist, two rows are alike.
     """
-    from dmts_ipi.ipi.resources import inputs_folder
-    from dmts_ipi.ipi.structure import read_structure
+    from dmts_ipi.ipi.run_folder.resources import inputs_folder
+    from dmts_ipi.ipi.run_folder.structure import read_structure
 
     models = {
         "teacher": config.teacher,

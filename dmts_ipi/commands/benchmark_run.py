@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dmts_ipi.analysis.bench.cell import Cell, Result, ended_for_good, read_result
 from dmts_ipi.core.errors import DmtsError, InputError
-from dmts_ipi.ipi.folder import CONFIG, RunFolder
-from dmts_ipi.ipi.session import Hooks, run_session
-from dmts_ipi.ipi.watch import Limits, Progress
+from dmts_ipi.ipi.run_folder.folder import CONFIG, RunFolder
+from dmts_ipi.ipi.session.session import Hooks, run_session
+from dmts_ipi.ipi.session.watch import Limits, Progress
 
 from . import init
 from .benchmark_plan import Plan, init_arguments

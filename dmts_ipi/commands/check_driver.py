@@ -111,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_driver(args: argparse.Namespace, subject: Subject, show: object) -> list[Check]:
-    from dmts_ipi.ipi.check import DriverCheck
-    from dmts_ipi.ipi.driver import endpoint_of
+    from dmts_ipi.ipi.client.check import DriverCheck
+    from dmts_ipi.ipi.client.driver import endpoint_of
 
     endpoint = endpoint_of(args)
     try:

@@ -88,7 +88,7 @@ def _diagnose(
     from dmts_ipi.analysis import direct
     from dmts_ipi.distill import evaluate as ev
     from dmts_ipi.distill import smoothness
-    from dmts_ipi.distill.sampler import hmr_masses
+    from dmts_ipi.distill.labelling.sampler import hmr_masses
 
     found: dict[str, Any] = {
         "name": model.name,
@@ -139,7 +139,7 @@ def _dynamics(
     from dmts_ipi.core.frames import Frame
     from dmts_ipi.core.statistics import slope_stderr
     from dmts_ipi.core.units import KB_EV_PER_K
-    from dmts_ipi.distill.sampler import Langevin, relax, thermal_velocities
+    from dmts_ipi.distill.labelling.sampler import Langevin, relax, thermal_velocities
 
     rng = np.random.default_rng(args.seed)
     start = Frame(frame.numbers, relax(model, frame, 8.0, 100), frame.cell, frame.pbc)

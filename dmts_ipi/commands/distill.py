@@ -44,7 +44,7 @@ def build_config(args: argparse.Namespace) -> Any:
         InputError: a field is unknown or wrong.
     """
     from dmts_ipi.core.config import parse, read_fields
-    from dmts_ipi.distill.train_config import NEW_STUDENT, TrainConfig
+    from dmts_ipi.distill.training.config import NEW_STUDENT, TrainConfig
 
     fields = {} if args.config is None else read_fields(args.config, "config")
     where = "option" if args.config is None else str(args.config)
@@ -93,10 +93,10 @@ def run(args: argparse.Namespace) -> int:
     from dmts_ipi.core.frames import Frame, read_frames, require_forces
     from dmts_ipi.distill.model_files import check_can_write
     from dmts_ipi.distill.models import check_device
-    from dmts_ipi.distill.train import CURVE, Trainer
-    from dmts_ipi.distill.train_parallel import join_workers, leave_workers
-    from dmts_ipi.distill.train_plot import plot_history
-    from dmts_ipi.distill.train_split import data_hash
+    from dmts_ipi.distill.training.parallel import join_workers, leave_workers
+    from dmts_ipi.distill.training.plot import plot_history
+    from dmts_ipi.distill.training.split import data_hash
+    from dmts_ipi.distill.training.train import CURVE, Trainer
 
     check_device(config.device)
     check_can_write(args.out)

@@ -128,11 +128,11 @@ def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
         DmtsError: as ``run``; nothing is written then.
     """
     from dmts_ipi.distill.models import read_record
-    from dmts_ipi.ipi.create import check_target, create_folder
-    from dmts_ipi.ipi.folder import RunConfig
-    from dmts_ipi.ipi.resources import inputs_folder, ipi_script
-    from dmts_ipi.ipi.structure import prepare_structure, read_structure
-    from dmts_ipi.ipi.summary import versions
+    from dmts_ipi.ipi.run_folder.create import check_target, create_folder
+    from dmts_ipi.ipi.run_folder.folder import RunConfig
+    from dmts_ipi.ipi.run_folder.resources import inputs_folder, ipi_script
+    from dmts_ipi.ipi.run_folder.structure import prepare_structure, read_structure
+    from dmts_ipi.ipi.run_folder.summary import versions
 
     target = Path(args.folder)
     check_target(target)

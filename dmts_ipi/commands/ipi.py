@@ -40,18 +40,18 @@ def run(args: argparse.Namespace) -> int:
     """Registers our classes and runs i-PI's own script; ends as that does."""
     from dmts_ipi.ipi.hooks import profile_ipi
     from dmts_ipi.ipi.integrator.register import register
-    from dmts_ipi.ipi.resources import ipi_script
+    from dmts_ipi.ipi.run_folder.resources import ipi_script
 
     if not Path(args.input).is_file():
         raise InputError("input", args.input, "does not exist")
     register()
-    from dmts_ipi.ipi import output_sync, quick_outputs
     from dmts_ipi.ipi.integrator import together
+    from dmts_ipi.ipi.server import output_sync, quick_outputs
 
     together.register()
 
     if not args.poll_thread:
-        from dmts_ipi.ipi import exchange
+        from dmts_ipi.ipi.server import exchange
 
         exchange.register()
     output_sync.register()

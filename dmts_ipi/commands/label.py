@@ -11,7 +11,7 @@ from typing import get_args
 from dmts_ipi.core.config import parse, read_fields, write_yaml
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.tasks import Task
-from dmts_ipi.distill.label_config import LabelConfig
+from dmts_ipi.distill.labelling.config import LabelConfig
 
 from .many import add_options, config_of, ours, run_all
 
@@ -47,8 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Samples and labels; status 0 when something was labelled."""
-    from dmts_ipi.distill.label import Labeller, read_structures
-    from dmts_ipi.distill.label_tasks import parse_shard
+    from dmts_ipi.distill.labelling.label import Labeller, read_structures
+    from dmts_ipi.distill.labelling.tasks import parse_shard
 
     config = read_config(args)
     if args.shards is not None or args.tasks is not None or args.parallel is not None:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.recorder import PROFILE
-from dmts_ipi.ipi.folder import CONFIG, INPUT, STRUCTURE, RunFolder
 from dmts_ipi.ipi.profile import Profile, attribute, read_processes, trace
-from dmts_ipi.ipi.render import Template
-from dmts_ipi.ipi.session import run_session
-from dmts_ipi.ipi.supervise import Hooks
-from dmts_ipi.ipi.watch import Limits
+from dmts_ipi.ipi.run_folder.folder import CONFIG, INPUT, STRUCTURE, RunFolder
+from dmts_ipi.ipi.run_folder.render import Template
+from dmts_ipi.ipi.session.session import run_session
+from dmts_ipi.ipi.session.supervise import Hooks
+from dmts_ipi.ipi.session.watch import Limits
 
 from .guarding import guarded
 

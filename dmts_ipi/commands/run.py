@@ -14,10 +14,10 @@ from typing import Any
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.tasks import Task
-from dmts_ipi.ipi.folder import LOGS, NetworkSettings, RunConfig, RunFolder
-from dmts_ipi.ipi.session import Outcome, run_session
-from dmts_ipi.ipi.supervise import Hooks
-from dmts_ipi.ipi.watch import Progress
+from dmts_ipi.ipi.run_folder.folder import LOGS, NetworkSettings, RunConfig, RunFolder
+from dmts_ipi.ipi.session.session import Outcome, run_session
+from dmts_ipi.ipi.session.supervise import Hooks
+from dmts_ipi.ipi.session.watch import Progress
 
 from . import many
 from .guarding import add_limits, guarded, limits_of

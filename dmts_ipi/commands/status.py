@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dmts_ipi.core.files import LIVE, plain, read_record
-from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.lock import LOCK
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.session.lock import LOCK
 from dmts_ipi.watchdog.journal import read_events
 
 from .run import clock

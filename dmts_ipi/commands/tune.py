@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Chooses, plots and writes."""
     from dmts_ipi.analysis import tuning
-    from dmts_ipi.ipi.folder import RunFolder
+    from dmts_ipi.ipi.run_folder.folder import RunFolder
 
     folder = RunFolder(args.folder)
     candidates = _check(args, folder.config)
@@ -148,8 +148,8 @@ def _bonds_K(
 def _bursts(folder: Any) -> list[list[Any]]:
     """Consecutive frames of the teacher, 1 fs apart, from the folder's structure."""
     from dmts_ipi.core.frames import Frame
+    from dmts_ipi.distill.labelling.sampler import Langevin, thermal_velocities
     from dmts_ipi.distill.models import load_model
-    from dmts_ipi.distill.sampler import Langevin, thermal_velocities
 
     config = folder.config
     numbers, masses, positions, cell, pbc = folder.structure()
@@ -185,8 +185,8 @@ def _bursts(folder: Any) -> list[list[Any]]:
 
 def _trial(args: argparse.Namespace, folder: Any, n: int, ps: float | None = None) -> Any:
     """Runs one candidate, or goes on with it to ``ps``; what it measured."""
-    from dmts_ipi.ipi.session import Hooks, run_session
-    from dmts_ipi.ipi.watch import Limits
+    from dmts_ipi.ipi.session.session import Hooks, run_session
+    from dmts_ipi.ipi.session.watch import Limits
 
     trial = _trial_folder(args, folder, n)
     width = math.sqrt(2 / (3 * len(folder.structure().numbers)))
@@ -209,8 +209,8 @@ def _trial_folder(args: argparse.Namespace, folder: Any, n: int) -> Any:
     """``FOLDER/tune/nNN``, made from the folder's settings where it is not there yet."""
     from ase.io import read
 
-    from dmts_ipi.ipi.create import create_folder
-    from dmts_ipi.ipi.folder import CONFIG, STRUCTURE, RunConfig, RunFolder
+    from dmts_ipi.ipi.run_folder.create import create_folder
+    from dmts_ipi.ipi.run_folder.folder import CONFIG, STRUCTURE, RunConfig, RunFolder
 
     path = folder.path / "tune" / f"n{n:02d}"
     if (path / CONFIG).is_file():
@@ -318,8 +318,8 @@ def _record(
 
 def _write(folder: Any, n: int) -> bool:
     """Puts n_inner into run.yaml and input.xml of a run that has not begun."""
-    from dmts_ipi.ipi.folder import INPUT, RunConfig
-    from dmts_ipi.ipi.render import DYNAMICS, Template
+    from dmts_ipi.ipi.run_folder.folder import INPUT, RunConfig
+    from dmts_ipi.ipi.run_folder.render import DYNAMICS, Template
 
     output = folder.facts().output("properties")
     if output is not None and (folder.path / output.filename).exists():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi.attach import IPI, Others, option, watch_session
-from dmts_ipi.ipi.folder import RunFolder
-from dmts_ipi.ipi.supervise import Hooks
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.session.attach import IPI, Others, option, watch_session
+from dmts_ipi.ipi.session.supervise import Hooks
 
 from .guarding import add_limits, guarded, limits_of
 from .run import display, tell

@@ -16,7 +16,7 @@ from dmts_ipi.core.heating import OUTER_FS, Heating, heating_of_bursts
 from dmts_ipi.core.model import ForceModel, check_structure
 from dmts_ipi.core.molecules import bonds, molecules
 
-from .sampler import hmr_masses
+from .labelling.sampler import hmr_masses
 
 DEFAULT_HMR_AMU = 3.0  # of bursts whose frames do not say
 WHOLE_BURST = 0.8  # bursts shorter than this part of the longest are left out

@@ -136,26 +136,26 @@ def load_model(
     record = read_record(spec)
     check_device(device)
     if record["format"] == STUDENT:
-        from dmts_ipi.distill.student_model import load_student
+        from .student.model import load_student
 
         return load_student(Path(parsed.target), device=device, dtype=dtype, compile=compile)
     if record["format"] == MACE:
-        from dmts_ipi.distill.teachers.mace import load_folder
+        from .teachers.mace import load_folder
 
         return load_folder(Path(parsed.target), device, dtype)
     if parsed.kind == "mace":
-        from dmts_ipi.distill.teachers.mace import load_mace_torch
+        from .teachers.mace import load_mace_torch
 
         return load_mace_torch(parsed.target, parsed.keywords, device, dtype)
     if parsed.kind == "fennol":
-        from dmts_ipi.distill.teachers.fennol import load_fennol
+        from .teachers.fennol import load_fennol
 
         return load_fennol(Path(parsed.target).expanduser(), parsed.keywords, device, dtype)
     if parsed.kind == "metatomic":
-        from dmts_ipi.distill.teachers.metatomic import load_metatomic
+        from .teachers.metatomic import load_metatomic
 
         return load_metatomic(Path(parsed.target).expanduser(), parsed.keywords, device, dtype)
-    from dmts_ipi.distill.teachers.ase import load_ase
+    from .teachers.ase import load_ase
 
     return load_ase(parsed.target, parsed.keywords, device, dtype)
 

@@ -17,7 +17,7 @@ from dmts_ipi.core.frames import Frame
 from dmts_ipi.core.model import ForceModel
 from dmts_ipi.core.molecules import bonds
 
-from .sampler import Langevin, hmr_masses, relax, thermal_velocities
+from .labelling.sampler import Langevin, hmr_masses, relax, thermal_velocities
 
 SMOOTH_RESIDUAL_EV_PER_A = 0.002  # between MACE (0.00015) and ANI (0.012)
 

@@ -16,7 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import read, write
 
-from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.run_folder.folder import RunFolder
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from run_tools import alive, command, descendants, environment, lines, make
 
-from dmts_ipi.ipi.folder import RunFolder
+from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.watchdog.journal import read_events
 
 HERE = Path(__file__).resolve().parent

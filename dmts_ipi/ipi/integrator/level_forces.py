@@ -15,7 +15,7 @@ from ipi.engine.forcefields import FFDirect
 from ipi.interfaces.utils import parse_extra
 from ipi.utils.depend import dstrip
 
-from dmts_ipi.ipi import exchange
+from dmts_ipi.ipi.server import exchange
 
 
 class LevelForces(Protocol):

@@ -31,7 +31,7 @@ from ipi.utils.depend import dstrip
 from ipi.utils.messages import verbosity, warning
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi.validate import RESPA, sampled
+from dmts_ipi.ipi.run_folder.validate import RESPA, sampled
 
 from .level_forces import ArrayForces, LevelForces, level_forces
 from .thermostats import ThermoLocal, as_local

@@ -1,0 +1,1 @@
+"""Sampling with a teacher, and its labels."""

@@ -1,0 +1,244 @@
+"""Compiles the student's C sources for one architecture and this machine, and loads them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .nets import FEATURE_BOUND, NORM_FLOOR, AtomNet
+from .network import Student
+
+HERE = Path(__file__).parent
+UNITS = ("student_pairs.c", "student_atoms.c", "student_list.c")
+HEADER = "student_sizes.h"
+LANES = 16  # as in the header
+# -ffast-math when compiling lets exp and sin be vectorised; when linking it would make the whole
+# process flush denormals, so it is left out there.
+COMPILE = ("-std=gnu11", "-O3", "-ffast-math", "-fPIC", "-c")
+LIMIT_S = 300
+FUNCTIONS: dict[str, tuple[int, int]] = {  # pointers and integers that each one takes
+    "geometry": (1, 2),
+    "densities": (2, 2),
+    "messages": (3, 2),
+    "gradient_forces": (3, 2),
+    "pair_forces": (5, 3),
+    "sum_forces": (2, 2),
+    "first_stage": (5, 2),
+    "second_stage": (10, 2),
+    "virial": (2, 0),
+    "list_pairs": (1, 0),
+}
+
+
+class NoKernels(Exception):
+    """Why the compiled sums are not available: no compiler, or an architecture without them."""
+
+
+def sizes_of(student: Student, dtype: torch.dtype) -> dict[str, str]:
+    """The constants that the sources are compiled with.
+
+    Raises:
+        NoKernels: the cutoffs are not nested, which the order of its pairs needs.
+    """
+    a = student.architecture
+    if a.near_cutoff_A > a.cutoff_A or (a.far_bessel and a.cutoff_A > a.far_cutoff_A):
+        raise NoKernels("its cutoffs are not nested")
+    suffix = "" if dtype == torch.float64 else "f"
+    return {
+        "REAL": "double" if dtype == torch.float64 else "float",
+        **{f"REAL_{name.upper()}": f"{name}{suffix}" for name in ("exp", "sin", "cos", "sqrt")},
+        "FEATURE_BOUND": repr(FEATURE_BOUND),
+        "SPECIES": str(len(student.elements)),
+        "BESSEL": str(a.bessel),
+        "GAUSSIANS": str(a.gaussians),
+        "MESSAGES": str(a.messages),
+        "NEAR_HIDDEN": str(a.near_hidden),
+        "NEAR_CHANNELS": str(a.near_channels),
+        "NEAR_BESSEL": str(a.near_bessel),
+        "FAR_BESSEL": str(a.far_bessel),
+        "INVARIANTS": str(a.invariants),
+        "TRIPLES": str(a.triple_invariants),
+        "HIDDEN": str(a.hidden),
+        "HEAD_CHANNELS": str(a.head_channels),
+        "NORMALISE": str(int(a.normalise)),
+        "HEAD_SCALE": repr(a.head_scale),
+        "NORM_FLOOR": repr(NORM_FLOOR),
+    }
+
+
+def parameters_of(student: Student) -> torch.Tensor:
+    """Weights and constants of the sums over pairs, flat, in the order of student_sizes.h."""
+    a, s = student.architecture, student
+    lengths_A = [a.cutoff_A, a.near_cutoff_A, a.far_cutoff_A, a.gaussian_width_A]
+    parts = [
+        torch.tensor(lengths_A, dtype=torch.float64),
+        s.centres,
+        s.inner,
+        s.charges,
+        s.lengths,
+        s.base_far,
+    ]
+    if a.messages:
+        parts.append(s.rho.weight.T)
+    if a.near_hidden:
+        pair = s.pair
+        parts += [pair.radial.weight.T, pair.lift.weight.T, pair.dense.weight.T, pair.dense.bias]
+        parts += [pair.out.weight, pair.out.bias]
+    dtype = next(s.parameters()).dtype
+    flat = torch.cat([p.detach().to(device="cpu", dtype=dtype).reshape(-1) for p in parts])
+    if not a.near_hidden:  # the C side keeps places for what a width of zero leaves
+        flat = torch.cat([flat, torch.zeros(1 + 2 * a.near_channels, dtype=dtype)])
+    return flat
+
+
+def atom_parameters_of(student: Student) -> torch.Tensor:
+    """Weights of the atoms' networks, species after species, in the order of student_atoms.c."""
+    a, s = student.architecture, len(student.elements)
+    base = student.base.reshape(s, -1)
+    parts: list[torch.Tensor] = []
+
+    def matrix(layer: Any, inputs: int, outputs: int, bias: bool) -> None:
+        wide = -(-outputs // LANES) * LANES
+        w = torch.zeros((inputs, wide), dtype=base.dtype)
+        b = torch.zeros(wide, dtype=base.dtype)
+        if layer is not None and outputs:
+            w[:, :outputs] = layer.weight.detach().cpu().T
+            if bias:
+                b[:outputs] = layer.bias.detach().cpu()
+        parts.append(w)
+        if bias:
+            parts.append(b)
+
+    def invariants(module: Any, inputs: int) -> None:
+        size = 2 * a.invariants + a.triple_invariants
+        matrix(module and module.mix1, inputs, 2 * a.invariants, False)
+        matrix(module and module.mix2, inputs, 2 * a.invariants, False)
+        unused = torch.ones(size, dtype=base.dtype)
+        parts.extend([module.mean, module.scale] if module else [unused, unused])
+
+    f, m, h, c, t = a.radial * s, a.messages, a.hidden, a.head_channels, a.triple_invariants
+    size = 2 * a.invariants + t
+    for k, module in enumerate(student.atoms):
+        assert isinstance(module, AtomNet)
+        get = dict(module.named_children()).get
+        near, far = a.near_hidden, a.far_bessel
+        parts += [module.mean0, module.scale0, module.scale1, module.scale2, module.message_scale]
+        parts.append(torch.nn.functional.pad(base[k], (0, m)))
+        invariants(module.invariants1, f)
+        matrix(module.lift1, f + size, h, True)
+        matrix(module.dense1, h, h, True)
+        matrix(get("send"), h, m, True)
+        invariants(get("invariants2"), f + m)
+        matrix(get("lift2"), h + m + size, h, True)
+        matrix(get("dense2"), h, h, True)
+        matrix(module.gates, h, 2 * c + 2 * t, True)
+        matrix(module.mix1, f + m, c, False)
+        matrix(module.mix2, f + m, c, False)
+        matrix(module.g0, h, f + m, True)
+        matrix(module.out1, c + t, f + m, False)
+        matrix(module.out2, c + t, f + m, False)
+        matrix(get("near"), h, near * s, True)
+        matrix(get("near_mix1"), f + m, a.near_channels, False)
+        matrix(get("near_mix2"), f + m, a.near_channels, False)
+        matrix(get("near_gates"), h, 2 * a.near_channels, True)
+        matrix(get("far"), h, far * s, True)
+    return torch.cat([p.detach().cpu().to(base.dtype).reshape(-1) for p in parts])
+
+
+@functools.cache
+def _machine() -> str:
+    """What -march=native depends on: a cache on a shared disk serves several kinds of node."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        flags = [x for x in text.splitlines() if x.startswith(("flags", "Features", "model name"))]
+        return "\n".join(sorted(set(flags)))
+    except OSError:
+        return platform.processor()
+
+
+@functools.cache
+def _compiler() -> tuple[str, str]:
+    """The C compiler ($CC, cc, gcc, clang) and its version."""
+    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
+        path = shutil.which(name) if name else None
+        if path is None:
+            continue
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return path, done.stdout
+    raise NoKernels("no C compiler was found (set CC, or install gcc)")
+
+
+def cache_folder() -> Path:
+    """Where compiled files are kept: $DMTS_CACHE, or dmts-ipi in the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("DMTS_CACHE") or Path(base) / "dmts-ipi")
+
+
+def build(sizes: dict[str, str]) -> ctypes.CDLL:
+    """The library for some sizes: from the cache, or compiled into it (2 s).
+
+    Raises:
+        NoKernels: there is no compiler, it fails, or the result cannot be loaded.
+    """
+    compiler, version = _compiler()
+    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+    flags = [*COMPILE, native, *(f"-D{k}={v}" for k, v in sizes.items())]
+    sources = b"".join((HERE / name).read_bytes() for name in (HEADER, *UNITS))
+    key = hashlib.sha256("\n".join([version, _machine(), *flags]).encode() + sources).hexdigest()
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError
+    except (OSError, RuntimeError):  # no home, or one that is read-only
+        folder = Path(tempfile.mkdtemp(prefix="dmts-ipi-"))
+    library = folder / f"student-{key[:24]}.so"
+    if not library.exists():
+        _compile(compiler, flags, library)
+    try:
+        loaded = ctypes.CDLL(str(library))
+    except OSError as error:
+        raise NoKernels(f"{library} cannot be loaded ({error})") from error
+    for name, (pointers, integers) in FUNCTIONS.items():
+        function = getattr(loaded, name)
+        function.argtypes = [ctypes.c_void_p] * pointers
+        function.argtypes += [ctypes.c_int] * (integers - 2) + [ctypes.c_int64] * min(integers, 2)
+        function.restype = None
+    for name in ("parameter_count", "atom_parameter_count", "system_size", "list_size"):
+        getattr(loaded, name).restype = ctypes.c_int64
+    return loaded
+
+
+def _compile(compiler: str, flags: list[str], library: Path) -> None:
+    """Compiles next to the place and moves it there: two drivers may do it at the same time."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        units = {HERE / name: Path(scratch) / f"{name}.o" for name in UNITS}
+        made = Path(scratch) / "made.so"
+        for command in (
+            *([compiler, *flags, str(c), "-o", str(o)] for c, o in units.items()),
+            [compiler, "-shared", *(str(o) for o in units.values()), "-o", str(made), "-lm"],
+        ):
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, timeout=LIMIT_S, check=False
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise NoKernels(f"{compiler} failed ({error})") from error
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+                line = next((x for x in lines if "error" in x), lines[0])
+                raise NoKernels(f"{compiler} failed ({line})")
+        with contextlib.suppress(FileExistsError):
+            made.replace(library)

@@ -1,0 +1,489 @@
+/* The student's sums over pairs, for CPUs: what student.py writes with tensors, in its order.
+
+   Compiled by kernels.py with the sizes of one architecture as constants:
+   REAL, SPECIES, BESSEL, GAUSSIANS, MESSAGES, NEAR_HIDDEN, NEAR_CHANNELS, NEAR_BESSEL, FAR_BESSEL.
+
+   A half pair h joins atoms first[h] and second[h]; its directed edges are 2h (first to second)
+   and 2h + 1. Half pairs come in order of reach: those below n_near may be near, below n_rows
+   within the densities' cutoff, all others within the far cutoff. Every function works on a
+   range of pairs or atoms and writes to that range alone, so ranges may run in threads. */
+
+#include "student_sizes.h"
+
+#define AHEAD 3 /* edges between asking for a record and using it */
+
+int64_t parameter_count(void) { return P_END; }
+int64_t system_size(void) { return (int64_t)sizeof(system_t); }
+
+static inline void harmonics(const real *u, real *y)
+{
+    const real root3 = (real)1.7320508075688772;
+    y[0] = 1;
+    y[1] = u[0];
+    y[2] = u[1];
+    y[3] = u[2];
+    y[4] = root3 * u[0] * u[1];
+    y[5] = root3 * u[1] * u[2];
+    y[6] = u[2] * u[2] - (real)0.5 * (u[0] * u[0] + u[1] * u[1]);
+    y[7] = root3 * u[0] * u[2];
+    y[8] = (real)0.5 * root3 * (u[0] * u[0] - u[1] * u[1]);
+}
+
+static inline real smooth_step(real r, real low, real high)
+{
+    real t = (r - low) / (high - low);
+    t = t < 0 ? 0 : (t > 1 ? 1 : t);
+    return t * t * t * (10 + t * (6 * t - 15));
+}
+
+/* (1 - (r/rc)^4)^4 and its derivative in r. */
+static inline void cutoff(real r, real rc, real *fc, real *slope)
+{
+    real y = r * r / (rc * rc);
+    y = y > 1 ? 1 : y;
+    real one = 1 - y * y, cube = one * one * one;
+    *fc = cube * one;
+    *slope = cube * y * (real)-16.0 / (rc * rc) * r;
+}
+
+/* Distances and unit vectors of half pairs, and the radial functions of those in rows. */
+void geometry(const system_t *s, int64_t h0, int64_t h1)
+{
+    const double *c = s->cell;
+    for (int64_t h = h0; h < h1; h++) {
+        const double *a = s->x + 3 * s->first[h], *b = s->x + 3 * s->second[h];
+        const double *w = s->shifts + 3 * h;
+        double dx = b[0] - a[0] + w[0] * c[0] + w[1] * c[3] + w[2] * c[6];
+        double dy = b[1] - a[1] + w[0] * c[1] + w[1] * c[4] + w[2] * c[7];
+        double dz = b[2] - a[2] + w[0] * c[2] + w[1] * c[5] + w[2] * c[8];
+        double r = sqrt(dx * dx + dy * dy + dz * dz), inverse = 1.0 / r;
+        s->distance[h] = (real)r;
+        s->unit[3 * h] = (real)(dx * inverse);
+        s->unit[3 * h + 1] = (real)(dy * inverse);
+        s->unit[3 * h + 2] = (real)(dz * inverse);
+    }
+    const real *p = s->parameters;
+    const real rc = p[P_CUTOFFS], width = p[P_CUTOFFS + 3], scale = rc / (real)PI;
+    if (h1 > s->n_rows)
+        h1 = s->n_rows;
+    for (int64_t start = h0; start < h1; start += LANES) {
+        const int lanes = h1 - start < LANES ? (int)(h1 - start) : LANES;
+        real r[LANES], fc[LANES], slope[LANES], s1[LANES], c1[LANES], inverse[LANES];
+        real value[RADIAL][LANES], rate[RADIAL][LANES];
+        for (int k = 0; k < LANES; k++)
+            r[k] = s->distance[start + (k < lanes ? k : 0)];
+        for (int k = 0; k < LANES; k++) {
+            cutoff(r[k], rc, &fc[k], &slope[k]);
+            inverse[k] = 1 / r[k];
+            s1[k] = REAL_SIN(r[k] / scale);
+        }
+        for (int k = 0; k < LANES; k++)
+            c1[k] = REAL_COS(r[k] / scale);
+        real sine[LANES], cosine[LANES];
+        for (int k = 0; k < LANES; k++) {
+            sine[k] = s1[k];
+            cosine[k] = c1[k];
+        }
+        for (int n = 0; n < BESSEL; n++) /* sin and cos of (n + 1) theta by rotation */
+            for (int k = 0; k < LANES; k++) {
+                real bare = sine[k] * inverse[k] * scale;
+                value[n][k] = bare * fc[k];
+                rate[n][k] = (cosine[k] * (n + 1) - bare) * inverse[k] * fc[k] + bare * slope[k];
+                real turned = sine[k] * c1[k] + cosine[k] * s1[k];
+                cosine[k] = cosine[k] * c1[k] - sine[k] * s1[k];
+                sine[k] = turned;
+            }
+        for (int n = 0; n < GAUSSIANS; n++)
+            for (int k = 0; k < LANES; k++) {
+                real d = (r[k] - p[P_CENTRES + n]) / width;
+                real g = REAL_EXP((real)-0.5 * d * d);
+                value[BESSEL + n][k] = g * fc[k];
+                rate[BESSEL + n][k] = g * slope[k] - g * fc[k] * d / width;
+            }
+        for (int k = 0; k < lanes; k++) {
+            real *v = s->value + (start + k) * RADIAL, *w = s->slope + (start + k) * RADIAL;
+            for (int n = 0; n < RADIAL; n++) {
+                v[n] = value[n][k];
+                w[n] = rate[n][k];
+            }
+        }
+#if MESSAGES
+        for (int k = 0; k < lanes; k++) {
+            real v[MESSAGES] = {0}, w[MESSAGES] = {0};
+            for (int n = 0; n < RADIAL; n++) {
+                const real *rho = p + P_RHO + n * MESSAGES;
+                for (int m = 0; m < MESSAGES; m++) {
+                    v[m] += rho[m] * value[n][k];
+                    w[m] += rho[m] * rate[n][k];
+                }
+            }
+            memcpy(s->sent + (start + k) * MESSAGES, v, sizeof v);
+            memcpy(s->sent_slope + (start + k) * MESSAGES, w, sizeof w);
+        }
+#endif
+    }
+}
+
+/* Asks for a record of a later edge: pairs of one atom lie all over memory in a large system. */
+static inline void fetch(const real *table, int64_t h, int width)
+{
+    for (int k = 0; k < width; k += 64 / (int)sizeof(real))
+        __builtin_prefetch(table + h * width + k);
+}
+
+/* Harmonics along a directed edge: odd ones change sign with the direction. */
+static inline void edge_harmonics(const system_t *s, int32_t edge, real *u, real *y)
+{
+    const real sign = edge & 1 ? -1 : 1;
+    const real *w = s->unit + 3 * (edge >> 1);
+    for (int a = 0; a < 3; a++)
+        u[a] = sign * w[a];
+    harmonics(u, y);
+}
+
+/* A (n_atoms, 9, FIXED) of a range of atoms. */
+void densities(const system_t *s, real *out, int64_t a0, int64_t a1)
+{
+    const real rc = s->parameters[P_CUTOFFS];
+    for (int64_t i = a0; i < a1; i++) {
+        real sum[SPECIES][9][RADIAL];
+        memset(sum, 0, sizeof sum);
+        for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
+            const int32_t edge = s->edges[e], h = edge >> 1;
+            if (h >= s->n_rows || s->distance[h] >= rc)
+                continue;
+            const int32_t j = edge & 1 ? s->first[h] : s->second[h];
+            const real *v = s->value + (int64_t)h * RADIAL;
+            real u[3], y[9];
+            edge_harmonics(s, edge, u, y);
+            real(*to)[RADIAL] = sum[s->species[j]];
+            for (int m = 0; m < 9; m++)
+                for (int n = 0; n < RADIAL; n++)
+                    to[m][n] += y[m] * v[n];
+        }
+        for (int m = 0; m < 9; m++)
+            for (int k = 0; k < SPECIES; k++)
+                memcpy(out + (i * 9 + m) * FIXED + k * RADIAL, sum[k][m], sizeof sum[k][m]);
+    }
+}
+
+/* B (n_atoms, 9, MESSAGES) from q (n_atoms, MESSAGES). */
+void messages(const system_t *s, const real *q, real *out, int64_t a0, int64_t a1)
+{
+#if MESSAGES
+    const real rc = s->parameters[P_CUTOFFS];
+    for (int64_t i = a0; i < a1; i++) {
+        real sum[9][MESSAGES];
+        memset(sum, 0, sizeof sum);
+        for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
+            const int32_t edge = s->edges[e], h = edge >> 1;
+            if (h >= s->n_rows || s->distance[h] >= rc)
+                continue;
+            const int32_t j = edge & 1 ? s->first[h] : s->second[h];
+            const real *v = s->sent + (int64_t)h * MESSAGES, *qj = q + (int64_t)j * MESSAGES;
+            real u[3], y[9], w[MESSAGES];
+            edge_harmonics(s, edge, u, y);
+            for (int m = 0; m < MESSAGES; m++)
+                w[m] = v[m] * qj[m];
+            for (int l = 0; l < 9; l++)
+                for (int m = 0; m < MESSAGES; m++)
+                    sum[l][m] += y[l] * w[m];
+        }
+        memcpy(out + i * 9 * MESSAGES, sum, sizeof sum);
+    }
+#else
+    (void)s, (void)q, (void)out, (void)a0, (void)a1;
+#endif
+}
+
+/* Gradient-shaped forces along the directed edges of a range of atoms, from G (n_atoms, 9, ALL). */
+void gradient_forces(const system_t *s, const real *heads, const real *q, int64_t a0, int64_t a1)
+{
+    const real *p = s->parameters, rc = p[P_CUTOFFS];
+    for (int64_t i = a0; i < a1; i++) {
+        real g[ALL][LANES]; /* components beside each other, so that sums over n need no shuffles */
+        memset(g, 0, sizeof g);
+        for (int m = 0; m < 9; m++)
+            for (int n = 0; n < ALL; n++)
+                g[n][m] = heads[(i * 9 + m) * ALL + n];
+        const int64_t last = s->row_start[i + 1];
+        for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
+            const int32_t edge = s->edges[e], h = edge >> 1;
+            const int32_t later = s->edges[e + AHEAD < last ? e + AHEAD : e] >> 1;
+            if (later < s->n_rows) {
+                fetch(s->value, later, RADIAL);
+                fetch(s->slope, later, RADIAL);
+                fetch(s->sent, later, MESSAGES);
+                fetch(s->sent_slope, later, MESSAGES);
+            }
+            if (h >= s->n_rows)
+                continue;
+            real *f = s->directed + 3 * (int64_t)edge;
+            const real r = s->distance[h];
+            if (r >= rc) {
+                f[0] = f[1] = f[2] = 0;
+                continue;
+            }
+            const int32_t j = edge & 1 ? s->first[h] : s->second[h], kind = s->species[j];
+            const real *v = s->value + (int64_t)h * RADIAL, *w = s->slope + (int64_t)h * RADIAL;
+            real along[LANES] = {0}, across[LANES] = {0};
+            for (int n = 0; n < RADIAL; n++) {
+                const real *row = g[kind * RADIAL + n], a = w[n], b = v[n];
+                for (int m = 0; m < LANES; m++) {
+                    along[m] += row[m] * a;
+                    across[m] += row[m] * b;
+                }
+            }
+#if MESSAGES
+            const real *qj = q + (int64_t)j * MESSAGES;
+            const real *vs = s->sent + (int64_t)h * MESSAGES;
+            const real *ws = s->sent_slope + (int64_t)h * MESSAGES;
+            for (int n = 0; n < MESSAGES; n++) {
+                const real *row = g[FIXED + n], a = ws[n] * qj[n], b = vs[n] * qj[n];
+                for (int m = 0; m < LANES; m++) {
+                    along[m] += row[m] * a;
+                    across[m] += row[m] * b;
+                }
+            }
+#endif
+            real u[3], y[9], bent[3], radial = 0;
+            edge_harmonics(s, edge, u, y);
+            const real inverse = 1 / r;
+            for (int m = 1; m < 9; m++)
+                across[m] *= inverse;
+            for (int m = 0; m < 9; m++)
+                radial += along[m] * y[m];
+            for (int a = 0; a < 3; a++)
+                radial -= across[1 + a] * u[a];
+            for (int m = 4; m < 9; m++)
+                radial -= 2 * across[m] * y[m];
+            tensor_times_vector(across + 4, u, bent);
+            const real *inner = p + P_INNER + 2 * (s->species[i] * SPECIES + kind);
+            const real learned = smooth_step(r, inner[0], inner[1]);
+            for (int a = 0; a < 3; a++)
+                f[a] = (u[a] * radial + across[1 + a] + 2 * bent[a]) * learned;
+        }
+    }
+}
+
+static inline real zbl_force(real r, real zz, real length)
+{
+    static const real c[4] = {0.18175, 0.50986, 0.28022, 0.02817};
+    static const real b[4] = {3.19980, 0.94229, 0.40290, 0.20162};
+    real x = r / length, phi = 0, slope = 0;
+    for (int k = 0; k < 4; k++) {
+        real term = c[k] * REAL_EXP(-b[k] * x);
+        phi += term;
+        slope += b[k] * term;
+    }
+    return (real)14.399645478425668 * zz / r * (phi / r + slope / length);
+}
+
+#if NEAR_HIDDEN
+static inline void silu(real *z, const real *add)
+{
+    for (int k = 0; k < NEAR_HIDDEN; k++) {
+        real value = z[k] / (1 + REAL_EXP(z[k] < -SILU_END ? SILU_END : -z[k]));
+        z[k] = add ? add[k] + value : value;
+    }
+}
+
+/* The pair MLP: NearNet.forward of student.py. */
+static void near_force(const system_t *s, int64_t h, const real *scalars, const real *vectors,
+                       const real *tensors, int bounded, real *f)
+{
+    enum { C = NEAR_CHANNELS, H = NEAR_HIDDEN };
+    const real *p = s->parameters, r = s->distance[h], *u = s->unit + 3 * h;
+    const int64_t i = s->first[h], j = s->second[h];
+    const int zi = s->species[i], zj = s->species[j];
+    const real *vi = vectors + i * 3 * C, *vj = vectors + j * 3 * C;
+    const real *ti = tensors + i * 5 * C, *tj = tensors + j * 5 * C;
+    real y[9], seen[6 * C];
+    harmonics(u, y);
+    for (int c = 0; c < C; c++) {
+        real ai = 0, aj = 0, vv = 0, qi = 0, qj = 0, tt = 0;
+        for (int a = 0; a < 3; a++) {
+            ai += vi[a * C + c] * u[a];
+            aj -= vj[a * C + c] * u[a];
+            vv += vi[a * C + c] * vj[a * C + c];
+        }
+        for (int a = 0; a < 5; a++) {
+            qi += ti[a * C + c] * y[4 + a];
+            qj += tj[a * C + c] * y[4 + a];
+            tt += ti[a * C + c] * tj[a * C + c];
+        }
+        seen[c] = ai + aj;
+        seen[C + c] = ai * aj;
+        seen[2 * C + c] = vv;
+        seen[3 * C + c] = qi + qj;
+        seen[4 * C + c] = qi * qj;
+        seen[5 * C + c] = tt;
+    }
+    if (bounded)
+        for (int k = 0; k < 6 * C; k++) {
+            real z = seen[k] * (real)(1.0 / FEATURE_BOUND);
+            seen[k] /= REAL_SQRT(1 + z * z);
+        }
+    real hidden[H], dense[H], out[1 + 2 * C];
+    const real *pi = scalars + (i * SPECIES + zj) * H, *pj = scalars + (j * SPECIES + zi) * H;
+    for (int k = 0; k < H; k++)
+        hidden[k] = pi[k] + pj[k];
+    real fc, unused;
+    const real rc = p[P_CUTOFFS + 1], scale = rc / (real)PI;
+    cutoff(r, rc, &fc, &unused);
+    const real s1 = REAL_SIN(r / scale), c1 = REAL_COS(r / scale);
+    real sine = s1, cosine = c1;
+    for (int n = 0; n < NEAR_BESSEL; n++) {
+        const real value = sine / r * scale * fc, *row = p + P_NEAR_RADIAL + n * H;
+        for (int k = 0; k < H; k++)
+            hidden[k] += row[k] * value;
+        const real turned = sine * c1 + cosine * s1;
+        cosine = cosine * c1 - sine * s1;
+        sine = turned;
+    }
+    for (int n = 0; n < 6 * C; n++) {
+        const real *row = p + P_NEAR_LIFT + n * H;
+        for (int k = 0; k < H; k++)
+            hidden[k] += row[k] * seen[n];
+    }
+    silu(hidden, 0);
+    memcpy(dense, p + P_NEAR_DENSE_BIAS, sizeof dense);
+    for (int n = 0; n < H; n++) {
+        const real *row = p + P_NEAR_DENSE + n * H;
+        for (int k = 0; k < H; k++)
+            dense[k] += row[k] * hidden[n];
+    }
+    silu(dense, hidden);
+    for (int n = 0; n < 1 + 2 * C; n++) {
+        const real *row = p + P_NEAR_OUT + n * H;
+        real sum = p[P_NEAR_OUT_BIAS + n];
+        for (int k = 0; k < H; k++)
+            sum += row[k] * dense[k];
+        out[n] = sum;
+    }
+    real t[5], bent[3];
+    for (int a = 0; a < 5; a++) {
+        t[a] = 0;
+        for (int c = 0; c < C; c++)
+            t[a] += (ti[a * C + c] + tj[a * C + c]) * out[1 + C + c];
+    }
+    tensor_times_vector(t, u, bent);
+    const real *inner = p + P_INNER + 2 * (zi * SPECIES + zj);
+    const real fade = smooth_step(r, inner[0], inner[1]) * fc;
+    for (int a = 0; a < 3; a++) {
+        real vector = 0;
+        for (int c = 0; c < C; c++)
+            vector += (vi[a * C + c] - vj[a * C + c]) * out[1 + c];
+        f[a] += (u[a] * out[0] + vector + bent[a]) * fade;
+    }
+}
+#endif
+
+/* Force on the first atom of each half pair of a range: wall and pair MLP, then the far part. */
+void pair_forces(const system_t *s, const real *scalars, const real *vectors, const real *tensors,
+                 const real *far, int bounded, int64_t h0, int64_t h1)
+{
+    const real *p = s->parameters, near_cutoff = p[P_CUTOFFS + 1];
+    for (int64_t h = h0; h < h1; h++) {
+        real *f = s->pair + 3 * h;
+        const real r = s->distance[h], *u = s->unit + 3 * h;
+        f[0] = f[1] = f[2] = 0;
+        if (h >= s->n_near || r >= near_cutoff)
+            continue;
+        const int kind = s->species[s->first[h]] * SPECIES + s->species[s->second[h]];
+        const real *inner = p + P_INNER + 2 * kind;
+        if (r < inner[1]) {
+            const real wall = zbl_force(r, p[P_CHARGES + kind], p[P_LENGTHS + kind]) *
+                              (1 - smooth_step(r, inner[0], inner[1]));
+            for (int a = 0; a < 3; a++)
+                f[a] = -u[a] * wall;
+        }
+#if NEAR_HIDDEN
+        near_force(s, h, scalars, vectors, tensors, bounded, f);
+#else
+        (void)scalars, (void)vectors, (void)tensors, (void)bounded;
+#endif
+    }
+#if FAR_BESSEL
+    const real rc = p[P_CUTOFFS + 2], scale = rc / (real)PI;
+    for (int64_t start = h0; start < h1; start += LANES) {
+        const int lanes = h1 - start < LANES ? (int)(h1 - start) : LANES;
+        real r[LANES], s1[LANES], c1[LANES], sine[LANES], cosine[LANES], size[LANES];
+        real both[FAR_BESSEL][LANES];
+        for (int k = 0; k < LANES; k++) {
+            const int64_t h = start + (k < lanes ? k : 0), i = s->first[h], j = s->second[h];
+            const int zi = s->species[i], zj = s->species[j];
+            const real *a = far + (i * SPECIES + zj) * FAR_BESSEL;
+            const real *b = far + (j * SPECIES + zi) * FAR_BESSEL;
+            const real *c = p + P_BASE_FAR + (zi * SPECIES + zj) * FAR_BESSEL;
+            r[k] = s->distance[h];
+            for (int n = 0; n < FAR_BESSEL; n++)
+                both[n][k] = a[n] + b[n] + 2 * c[n];
+        }
+        for (int k = 0; k < LANES; k++)
+            sine[k] = s1[k] = REAL_SIN(r[k] / scale);
+        for (int k = 0; k < LANES; k++)
+            cosine[k] = c1[k] = REAL_COS(r[k] / scale);
+        for (int k = 0; k < LANES; k++)
+            size[k] = 0;
+        for (int n = 0; n < FAR_BESSEL; n++)
+            for (int k = 0; k < LANES; k++) {
+                size[k] += sine[k] * both[n][k];
+                real turned = sine[k] * c1[k] + cosine[k] * s1[k];
+                cosine[k] = cosine[k] * c1[k] - sine[k] * s1[k];
+                sine[k] = turned;
+            }
+        for (int k = 0; k < LANES; k++) {
+            real fc, unused;
+            cutoff(r[k], rc, &fc, &unused);
+            size[k] *= fc * scale / r[k];
+        }
+        for (int k = 0; k < lanes; k++) {
+            const int64_t h = start + k;
+            const int kind = s->species[s->first[h]] * SPECIES + s->species[s->second[h]];
+            const real *inner = p + P_INNER + 2 * kind;
+            const real force = size[k] * smooth_step(r[k], inner[0], inner[1]);
+            for (int a = 0; a < 3; a++)
+                s->pair[3 * h + a] += s->unit[3 * h + a] * force;
+        }
+    }
+#else
+    (void)far;
+#endif
+}
+
+/* Forces (n_atoms, 3) of a range of atoms from all directed and pair forces. */
+void sum_forces(const system_t *s, double *out, int64_t a0, int64_t a1)
+{
+    for (int64_t i = a0; i < a1; i++) {
+        double f[3] = {0, 0, 0};
+        for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
+            const int64_t edge = s->edges[e], h = edge >> 1;
+            const double sign = edge & 1 ? -1 : 1;
+            for (int a = 0; a < 3; a++) {
+                if (h < s->n_rows)
+                    f[a] += (double)s->directed[3 * edge + a] - s->directed[3 * (edge ^ 1) + a];
+                f[a] += sign * s->pair[3 * h + a];
+            }
+        }
+        memcpy(out + 3 * i, f, sizeof f);
+    }
+}
+
+/* -sum r (x) F over half pairs (seeds/000 section 2.7), (3, 3). */
+void virial(const system_t *s, double *out)
+{
+    double w[9] = {0};
+    for (int64_t h = 0; h < s->n_pairs; h++) {
+        double f[3], r = s->distance[h];
+        for (int a = 0; a < 3; a++) {
+            f[a] = s->pair[3 * h + a];
+            if (h < s->n_rows)
+                f[a] += (double)s->directed[6 * h + a] - s->directed[6 * h + 3 + a];
+        }
+        for (int a = 0; a < 3; a++)
+            for (int b = 0; b < 3; b++)
+                w[3 * a + b] -= s->unit[3 * h + a] * r * f[b];
+    }
+    memcpy(out, w, sizeof w);
+}

@@ -1,0 +1,56 @@
+/* Sizes and records that student_pairs.c and student_atoms.c share; see kernels.py. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define RADIAL (BESSEL + GAUSSIANS)
+#define FIXED (SPECIES * RADIAL)
+#define ALL (FIXED + MESSAGES)
+#define LANES 16
+#define PI 3.14159265358979323846
+#define SILU_END 60
+
+typedef REAL real;
+
+typedef struct {
+    int64_t n_atoms, n_near, n_rows, n_pairs;
+    const int32_t *species; /* (n_atoms) */
+    const int32_t *first, *second; /* (n_pairs) */
+    const double *shifts; /* (n_pairs, 3), in cells */
+    const int64_t *row_start; /* (n_atoms + 1): directed edges of each atom in edges */
+    const int32_t *edges; /* 2 h + direction, (2 n_pairs) */
+    const double *x, *cell; /* (n_atoms, 3), (3, 3) */
+    real *unit, *distance; /* (n_pairs, 3), (n_pairs) */
+    real *value, *slope; /* (n_rows, RADIAL) */
+    real *sent, *sent_slope; /* (n_rows, MESSAGES) */
+    real *directed, *pair; /* forces: (n_rows, 2, 3), (n_pairs, 3) */
+    const real *parameters; /* as kernels.py lays them out */
+} system_t;
+
+/* Offsets into parameters. */
+enum {
+    P_CUTOFFS = 0, /* rows, near, far, gaussian width */
+    P_CENTRES = P_CUTOFFS + 4,
+    P_INNER = P_CENTRES + GAUSSIANS, /* low, high of each species pair */
+    P_CHARGES = P_INNER + 2 * SPECIES * SPECIES,
+    P_LENGTHS = P_CHARGES + SPECIES * SPECIES,
+    P_BASE_FAR = P_LENGTHS + SPECIES * SPECIES,
+    P_RHO = P_BASE_FAR + SPECIES * SPECIES * (FAR_BESSEL ? FAR_BESSEL : 1), /* (RADIAL, MESSAGES) */
+    P_NEAR_RADIAL = P_RHO + RADIAL * MESSAGES, /* (NEAR_BESSEL, NEAR_HIDDEN) */
+    P_NEAR_LIFT = P_NEAR_RADIAL + NEAR_BESSEL * NEAR_HIDDEN, /* (6 NEAR_CHANNELS, NEAR_HIDDEN) */
+    P_NEAR_DENSE = P_NEAR_LIFT + 6 * NEAR_CHANNELS * NEAR_HIDDEN,
+    P_NEAR_DENSE_BIAS = P_NEAR_DENSE + NEAR_HIDDEN * NEAR_HIDDEN,
+    P_NEAR_OUT = P_NEAR_DENSE_BIAS + NEAR_HIDDEN, /* (1 + 2 NEAR_CHANNELS, NEAR_HIDDEN) */
+    P_NEAR_OUT_BIAS = P_NEAR_OUT + (1 + 2 * NEAR_CHANNELS) * NEAR_HIDDEN,
+    P_END = P_NEAR_OUT_BIAS + 1 + 2 * NEAR_CHANNELS
+};
+
+/* M u of the l = 2 components t: basis.tensor_times_vector. */
+static inline void tensor_times_vector(const real *t, const real *u, real *out)
+{
+    const real h = (real)0.8660254037844386;
+    out[0] = (h * t[4] - (real)0.5 * t[2]) * u[0] + h * t[0] * u[1] + h * t[3] * u[2];
+    out[1] = h * t[0] * u[0] - (h * t[4] + (real)0.5 * t[2]) * u[1] + h * t[1] * u[2];
+    out[2] = h * t[3] * u[0] + h * t[1] * u[1] + t[2] * u[2];
+}

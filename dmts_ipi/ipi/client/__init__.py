@@ -1,0 +1,1 @@
+"""Our side of i-PI's socket protocol: client, driver, conformance check."""

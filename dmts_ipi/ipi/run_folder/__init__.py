@@ -1,0 +1,1 @@
+"""A run folder: its settings, input, structure and outputs."""

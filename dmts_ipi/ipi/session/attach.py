@@ -1,0 +1,235 @@
+"""One session of the watchdog alone: i-PI and its drivers were started by others."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+from ase.data import chemical_symbols
+
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.supervision import Guard, Segment
+from dmts_ipi.ipi.run_folder import outputs
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.run_folder.resources import ipi_command
+from dmts_ipi.ipi.run_folder.validate import InputFacts, Socket, read_checkpoint
+
+from . import processes, resume
+from .external import External, words_of
+from .launch import Child
+from .lock import FolderLock
+from .session import Outcome, Session, driver_command, finished, follow_input, same_physics
+from .supervise import Hooks
+from .watch import Limits, check_room
+
+LOOK_EVERY_S = 0.2
+IPI = "i-pi"
+
+
+@dataclass(frozen=True)
+class Others:
+    """What is known of the processes of a run, by name (``i-pi``, ``teacher``, ``student``).
+
+    Attributes:
+        pids: given by the user; others are looked for.
+        commands: each starts a process again, and lives as long as it; absent: a person does.
+        wait_s: how long i-PI, and drivers that cannot be seen, may be absent.
+    """
+
+    pids: dict[str, int]
+    commands: dict[str, str]
+    wait_s: float = 60.0
+
+
+def watch_session(
+    folder: RunFolder,
+    hooks: Hooks,
+    limits: Limits,
+    others: Others,
+    guarded: Callable[[RunFolder, InputFacts], AbstractContextManager[Guard]],
+) -> Outcome:
+    """Watches a run of others until it is finished, at fault, or we are told to stop.
+
+    Args:
+        folder: the run.
+        hooks: see ``Hooks``.
+        limits: see ``Limits``.
+        others: see ``Others``.
+        guarded: makes the guard.
+
+    Raises:
+        InputError: something is wrong that shows at once.
+    """
+    if not processes.visible():
+        raise InputError("system", sys.platform, "processes of others can be watched on Linux only")
+    if (network := folder.config.network.address) is not None:
+        remedy = "its sockets are not those of input.xml; `dmts-ipi run` watches such a run itself"
+        raise InputError("run.yaml: network.address", network, remedy)
+    with FolderLock(folder.path):
+        facts = folder.facts()
+        facts.check_labels(chemical_symbols[z] for z in folder.structure().numbers)
+        _check(others, folder, facts)
+        follow_input(folder, facts, hooks)
+        check_room(folder.path, limits.free_MB, InputError)
+        pid = _wait_for_ipi(folder, facts, others, hooks)
+        state = resume.newest_state(folder.path, facts)
+        if pid is None and state is not None and state.step >= facts.total_steps:
+            return finished(folder, facts, hooks, state.step)
+        if pid is None and state is not None:
+            same_physics(facts, read_checkpoint(state.path))
+        with guarded(folder, facts) as guard:
+            session = _Attached(folder, facts, hooks, limits, guard, others, pid)
+            if pid is None:
+                return session.run(state)
+            return session.run(None, session.take_over(pid))
+
+
+def _check(others: Others, folder: RunFolder, facts: InputFacts) -> None:
+    """Refuses commands and process ids that cannot be right, before anything is waited for."""
+    for name, command in others.commands.items():
+        words_of(option("restart", name), command, folder.path)
+    for name, pid in others.pids.items():
+        if name != IPI and name not in facts.sockets:
+            raise InputError(option(name, "pid"), pid, f"input.xml has no socket of a {name}")
+        if pid < 1 or processes.ended(pid):
+            raise InputError(option(name, "pid"), pid, "no such process on this machine")
+
+
+def option(*words: str) -> str:
+    """Name of a field: ``restart_ipi``, ``teacher_pid``."""
+    return "_".join(w.replace(IPI, "ipi") for w in words)
+
+
+def _wait_for_ipi(folder: RunFolder, facts: InputFacts, others: Others, hooks: Hooks) -> int | None:
+    """Process id of the run's i-PI; None: it is not there within the limit, and nobody writes.
+
+    Raises:
+        InputError: it runs elsewhere.
+    """
+    deadline, said = time.monotonic() + others.wait_s, False
+    before = _written(folder, facts)
+    while True:
+        pid = others.pids.get(IPI) or processes.find_ipi(folder.path, facts.sockets)
+        if pid is not None:
+            where = processes.folder_of(pid)
+            if where != folder.path.resolve():
+                raise InputError("i-pi", f"process {pid}", f"runs in {where}, not in this folder")
+            return pid
+        states = resume.checkpoints(folder.path, facts)
+        if states and states[0].step >= facts.total_steps:
+            return None
+        if time.monotonic() >= deadline:
+            break
+        if not said:
+            hooks.say(f"waits at most {others.wait_s:g} s for i-PI in {folder.path}")
+            said = True
+        time.sleep(LOOK_EVERY_S)
+    if _written(folder, facts) != before:
+        raise InputError(
+            "i-pi",
+            f"not on {socket.gethostname()}",
+            "but md.properties grows: watch a run on the machine of its i-PI",
+        )
+    return None
+
+
+def _written(folder: RunFolder, facts: InputFacts) -> list[tuple[int, int]]:
+    """Size and time of every output."""
+    found = []
+    for path in resume.output_files(folder.path, facts):
+        if path.exists():
+            found.append((path.stat().st_size, path.stat().st_mtime_ns))
+    return found
+
+
+class _Attached(Session):
+    """A session whose processes others started; see ``External``."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        facts: InputFacts,
+        hooks: Hooks,
+        limits: Limits,
+        guard: Guard,
+        others: Others,
+        pid: int | None,
+    ) -> None:
+        self.others, self._pid = others, pid
+        super().__init__(folder, facts, hooks, limits, guard)
+        self.supervisor.of_others(others.wait_s)
+
+    def take_over(self, pid: int) -> Segment:
+        """Makes an i-PI that runs the supervisor's; returns what it does."""
+        path, found = self.folder.path, processes.input_of(pid)
+        segment = Segment(False, self.facts.total_steps)
+        if found is not None:
+            running = read_checkpoint(found)
+            same_physics(self.facts, running)
+            single = resume.single_step_weights(resume.read_weights(path))
+            weights = resume.weights_of(found)
+            segment = Segment(
+                weights == single != resume.read_weights(path),
+                min(running.total_steps, self.facts.total_steps),
+            )
+        steps = [outputs.last_step(file) for file in resume.output_files(path, self.facts)]
+        step = max([s for s in steps if s is not None], default=0)
+        ipi = self._ipi(found.name if found else "")
+        self.supervisor.attach(ipi.adopt(pid), step)
+        self.hooks.say(f"takes over i-PI (process {pid}) at step {step}")
+        for child in self.children[1:]:
+            where = "not seen here yet" if child.unseen else f"process {child.pid}"
+            self.hooks.say(f"{child.name}: {where}")
+        return segment
+
+    def _word(self, number: int) -> str:
+        pid = self.supervisor.ipi_pid
+        goes_on = f"; i-PI (process {pid}) goes on" if pid else ""
+        return f"unwatched since {signal.Signals(number).name}{goes_on}"
+
+    def _ipi(self, file: str) -> External:
+        command = self.others.commands.get(IPI)
+        script = self.folder.path / "start_ipi.sh"
+        words = ["./start_ipi.sh"] if script.is_file() else ipi_command(self.facts.ours)
+        child = External(
+            IPI,
+            words_of(option("restart", IPI), command, self.folder.path, file) if command else [],
+            self.logs.resolve() / "i-pi.log",
+            self.folder.path.resolve(),
+            {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+            by_hand=self._typed([*words, file]),
+        )
+        self.children = [child, *(c for c in self.children if c.name != IPI)]
+        return child
+
+    def _driver(self, name: str, at: Socket) -> Child:
+        command = self.others.commands.get(name)
+        script = self.folder.path / f"start_{name}.sh"
+        if script.is_file() or name not in self.folder.config.models():
+            words = [f"./start_{name}.sh"]
+        else:
+            words = driver_command(self.folder.config, name, at, python=sys.executable)
+        child = External(
+            name,
+            words_of(option("restart", name), command, self.folder.path) if command else [],
+            self.logs.resolve() / f"{name}.log",
+            self.folder.path.resolve(),
+            {"PYTHONUNBUFFERED": "1"},
+            by_hand=self._typed(words),
+            find=partial(processes.find_driver, at, self._pid),
+        )
+        pid = self.others.pids.get(name) or processes.find_driver(at, self._pid)
+        return child if pid is None else child.adopt(pid)
+
+    def _typed(self, words: list[str]) -> str:
+        folder = shlex.quote(str(self.folder.path.resolve()))
+        again = f"`dmts-ipi watchdog {shlex.quote(str(self.folder.path))}`"
+        return f"type `cd {folder} && {shlex.join(words)}`, then {again} again"

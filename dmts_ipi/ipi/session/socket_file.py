@@ -1,0 +1,117 @@
+"""Where the sockets of a run are, and those of an earlier i-PI: files that it left behind, ports
+that somebody holds.
+
+i-PI puts its unix sockets at ``/tmp/ipi_NAME``. `dmts-ipi run` and `start_ipi.sh` of a run tell it
+another place, ``/tmp/dmts-UID/NAME`` (its option -S), in a folder that only this user can enter.
+Drivers of others (LAMMPS, ASE) know i-PI's place only: runs with one of them stay there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.private import make_private_folder, user_folder
+from dmts_ipi.ipi.client.client import MAX_UNIX_PATH
+from dmts_ipi.ipi.run_folder.folder import RunConfig
+from dmts_ipi.ipi.run_folder.validate import SOCKET_PREFIX, Socket
+
+SOCKET_LIMIT_S = 2.0
+
+
+def is_private(config: RunConfig) -> bool:
+    """Whether i-PI's sockets are in this user's folder: not where a driver is one of others."""
+    return not any(model.command for model in config.models().values())
+
+
+def placed(sockets: Mapping[str, Socket], config: RunConfig) -> dict[str, Socket]:
+    """The sockets of ``input.xml`` where i-PI is to open them; the folder is made.
+
+    Raises:
+        InputError: the folder is open to others, or a path is too long for a socket.
+    """
+    if not is_private(config) or not any(at.mode == "unix" for at in sockets.values()):
+        return dict(sockets)
+    prefix = f"{make_private_folder(user_folder(), 'sockets')}/"
+    found = {name: replace(at, prefix=prefix) for name, at in sockets.items()}
+    for name, at in found.items():
+        if at.mode == "unix" and len(os.fsencode(at.path)) > MAX_UNIX_PATH:
+            remedy = f"the path {at.path} is longer than {MAX_UNIX_PATH} bytes; use a shorter name"
+            raise InputError(f"input.xml: address of {name}", at.address, remedy)
+    return found
+
+
+def prefix_of(sockets: Mapping[str, Socket]) -> str:
+    """What i-PI must be told by -S; empty: it opens its sockets at its own place."""
+    found = {at.prefix for at in sockets.values() if at.mode == "unix"} - {SOCKET_PREFIX}
+    return next(iter(found), "")
+
+
+def free_socket(at: Socket) -> None:
+    """Removes the socket file that a killed i-PI left; refuses one that somebody listens on.
+
+    A process that was just killed still takes connections until its last thread is gone, and
+    then drops them: that end is waited for. A living i-PI keeps the connection.
+    """
+    deadline = time.monotonic() + SOCKET_LIMIT_S
+    if at.mode != "unix":
+        _free_port(at, deadline)
+        return
+    for path in dict.fromkeys(at.paths):
+        _free_file(path, deadline)
+
+
+def _free_file(path: Path, deadline: float) -> None:
+    while path.exists():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(SOCKET_LIMIT_S)
+            try:
+                probe.connect(str(path))
+                dying = _dropped(probe, deadline)
+            except ConnectionRefusedError:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+                return
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise InputError("socket", path, f"{error.strerror}; remove it") from error
+        if not dying or time.monotonic() > deadline:
+            raise InputError(
+                "socket", path, "is in use; stop that i-PI, or change <address> in input.xml"
+            )
+
+
+def _free_port(at: Socket, deadline: float) -> None:
+    """Refuses a port of this machine that somebody listens on until the deadline."""
+    while True:
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as i-PI does
+                probe.bind((at.address, at.port))
+            return
+        except OSError as error:  # of another kind: i-PI says what is wrong with the address
+            if error.errno != errno.EADDRINUSE:
+                return
+        if time.monotonic() > deadline:
+            remedy = "is in use; stop that program, or change <port> in input.xml"
+            raise InputError("port", f"{at.address}:{at.port}", remedy)
+        time.sleep(0.1)
+
+
+def _dropped(probe: socket.socket, deadline: float) -> bool:
+    """Whether the other end closed the connection before the deadline without a word."""
+    probe.settimeout(max(deadline - time.monotonic(), 0.01))
+    try:
+        return probe.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
