@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from ase.io import read
 from run_tools import (
+    alive,
     call,
     descendants,
     every_step_once,
@@ -107,6 +108,7 @@ def test_a_killed_ipi_is_started_again(number: int, fresh: Path, unbroken: Path)
     until(lambda: lines(fresh) > 15)
     (victim,) = descendants(process.pid)
     os.kill(victim, number)
+    until(lambda: not alive(victim))  # i-PI looks for a SIGTERM once a second
     hold.unlink()
     output, _ = process.communicate(timeout=250)
     assert process.returncode == 0, output
