@@ -207,6 +207,7 @@ def test_a_spike_is_seen_from_the_first_step_on() -> None:
 def test_the_watchdog_judges_the_largest_forces_that_it_hears(tmp_path: Path) -> None:
     class Heard:
         pairing, health, counts = True, {}, Counts()
+        latest = pair(0.3)  # of the last outer step: a spike between two has no frame of its own
 
         def __init__(self) -> None:
             self.peaks = {"teacher": (4.0, 1), "student": (30.0, 3)}
@@ -232,6 +233,9 @@ def test_the_watchdog_judges_the_largest_forces_that_it_hears(tmp_path: Path) ->
     assert found is not None
     assert (found.kind, found.cause) == ("spike", "physics")
     assert dog.decide(found, 0) == Plan(before_step=0)
+    kept = read(tmp_path / "rewinds.extxyz")
+    assert kept.get_forces()[4, 1] == 0.3
+    assert kept.info["verdict"] == "spike"
 
 
 def test_memory_of_ipi_and_of_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
