@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import math
@@ -9,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -53,6 +55,33 @@ def dmts(*words: object, check: bool = True) -> int:
     """A command of dmts-ipi in a process of its own; its exit status."""
     command = [sys.executable, "-W", "ignore", "-m", "dmts_ipi.cli", *[str(w) for w in words]]
     return subprocess.run(command, check=check).returncode
+
+
+def go_on(target: Path, *options: object) -> None:
+    """Runs a folder to its end; it is made by `init` with these options if it is not there."""
+    if not (target / "run.yaml").exists():
+        dmts("init", target, *options)
+    dmts("run", target, check=False)
+
+
+def runs_parser(doc: str | None, folder: Path) -> argparse.ArgumentParser:
+    """Options that scripts of many runs share: what to do, which runs, where, threads."""
+    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("what", choices=["list", "run", "table"])
+    p.add_argument("names", nargs="*", metavar="RUN", help="see list")
+    p.add_argument("--folder", type=Path, default=folder)
+    p.add_argument("--threads", type=int, default=2, help="of each driver")
+    return p
+
+
+def parse_runs(p: argparse.ArgumentParser, names: Collection[str]) -> argparse.Namespace:
+    """The options; a run that is not known ends the script, ``list`` prints all."""
+    args = p.parse_args()
+    if unknown := sorted(set(args.names) - set(names)):
+        p.error(f"unknown run {unknown[0]}; see list")
+    if args.what == "list":
+        print("\n".join(names))
+    return args
 
 
 def combined(values: list[tuple[float, float, float]]) -> tuple[float, float]:

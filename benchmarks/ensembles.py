@@ -14,14 +14,13 @@ errors, to be below 3. Samples are thinned by the slowest inefficiency of a run:
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import math
 from pathlib import Path
 
 import numpy as np
-from common import dmts, save
+from common import go_on, parse_runs, runs_parser, save
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DMTS = ["--mode", "dmts", "--n-inner", "4"]
@@ -43,14 +42,12 @@ def run(names: list[str], folder: Path, threads: int) -> None:
     for name in names:
         ensemble, kelvin, bar, ps, options = RUNS[name]
         target = folder / name
-        if not (target / "run.yaml").exists():
-            fixed = f"--ensemble {ensemble} --temperature-K {kelvin} --inner-fs 1 --time-ps {ps}"
-            seed = 1000 + list(RUNS).index(name)
-            words = [*fixed.split(), "--seed", str(seed), "--threads", str(threads), *options]
-            words += ["--pressure-bar", str(bar)] if ensemble == "npt" else []
-            words += ["--structure", str(REPOSITORY / "ipi_inputs/water64.extxyz")]
-            dmts("init", target, *words)
-        dmts("run", target, check=False)
+        fixed = f"--ensemble {ensemble} --temperature-K {kelvin} --inner-fs 1 --time-ps {ps}"
+        seed = 1000 + list(RUNS).index(name)
+        words = [*fixed.split(), "--seed", seed, "--threads", threads, *options]
+        words += ["--pressure-bar", bar] if ensemble == "npt" else []
+        words += ["--structure", REPOSITORY / "ipi_inputs/water64.extxyz"]
+        go_on(target, *words)
 
 
 def physical(measured: object, bar: float, kelvin: float) -> object:
@@ -138,18 +135,10 @@ def table(folder: Path) -> None:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("what", choices=["run", "table"])
-    p.add_argument("names", nargs="*", help=f"of {', '.join(RUNS)}")
-    p.add_argument("--folder", type=Path, default=REPOSITORY / "work/ensembles")
-    p.add_argument("--threads", type=int, default=2, help="of each driver")
-    args = p.parse_args()
-    unknown = set(args.names) - set(RUNS)
-    if unknown:
-        p.error(f"unknown run {sorted(unknown)[0]}; known: {', '.join(RUNS)}")
+    args = parse_runs(runs_parser(__doc__, REPOSITORY / "work/ensembles"), RUNS)
     if args.what == "run":
         run(args.names or list(RUNS), args.folder, args.threads)
-    else:
+    elif args.what == "table":
         table(args.folder)
 
 

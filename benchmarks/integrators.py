@@ -14,13 +14,12 @@ over replicas. --evaluation FILE (of `dmts-ipi evaluate --json`) adds the predic
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import math
 from pathlib import Path
 
-from common import RESULTS, combined, dmts, keep, machine, save
+from common import RESULTS, combined, go_on, keep, machine, parse_runs, runs_parser, save
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECORDS = RESULTS / "integrators.jsonl"
@@ -56,11 +55,9 @@ def run(wanted: list[str], folder: Path, threads: int, replica: int, ps: float) 
     runs = names()
     for name in wanted:
         target = folder / (name if replica == 1 else f"{name}-r{replica}")
-        if not (target / "run.yaml").exists():
-            seed = 1000 * replica + list(runs).index(name)
-            options = ["--time-ps", ps, "--seed", seed, "--threads", threads, "--inner-fs", 1]
-            dmts("init", target, *options, *runs[name])
-        dmts("run", target, check=False)
+        seed = 1000 * replica + list(runs).index(name)
+        options = ["--time-ps", ps, "--seed", seed, "--threads", threads, "--inner-fs", 1]
+        go_on(target, *options, *runs[name])
 
 
 def record(name: str, folder: Path) -> dict | None:
@@ -163,23 +160,16 @@ def table(folder: Path, evaluation: Path | None) -> None:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("what", choices=["list", "run", "table"])
-    p.add_argument("names", nargs="*", help="see list")
-    p.add_argument("--folder", type=Path, default=REPOSITORY / "work/integrators")
-    p.add_argument("--threads", type=int, default=2, help="of each driver")
+    p = runs_parser(__doc__, REPOSITORY / "work/integrators")
     p.add_argument("--replica", type=int, default=1, help="1, 2, ...: another seed each")
     p.add_argument("--time-ps", type=float, default=PS, help="length of new runs, ps")
     p.add_argument("--evaluation", type=Path, help="JSON of `dmts-ipi evaluate --json`")
-    args = p.parse_args()
-    unknown = sorted(set(args.names) - set(names()))
-    if unknown or (args.what == "run" and not args.names):
-        p.error(f"unknown run {unknown[0]}; see list" if unknown else "name runs; see list")
-    if args.what == "list":
-        print("\n".join(names()))
-    elif args.what == "run":
+    args = parse_runs(p, names())
+    if args.what == "run":
+        if not args.names:
+            p.error("name runs; see list")
         run(args.names, args.folder, args.threads, args.replica, args.time_ps)
-    else:
+    elif args.what == "table":
         table(args.folder, args.evaluation)
 
 

@@ -13,12 +13,11 @@ there: a long sum can be gathered over days and machines.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import math
 from pathlib import Path
 
-from common import RESULTS, combined, dmts, keep, machine, save
+from common import RESULTS, combined, go_on, keep, machine, parse_runs, runs_parser, save
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # name: structure, mode, n_inner, ps; those in -baoab by i-PI's own splitting, others by init's
@@ -46,16 +45,14 @@ def run(names: list[str], folder: Path, threads: int, replica: int) -> None:
     for name in names:
         structure, mode, n_inner, ps = RUNS[name]
         target = folder / (name if replica == 1 else f"{name}-r{replica}")
-        if not (target / "run.yaml").exists():
-            ensemble = "nve" if name.startswith("nve") else "nvt"
-            seed = 1000 * replica + list(RUNS).index(name)
-            options = f"--ensemble {ensemble} --mode {mode} --inner-fs 1 --time-ps {ps}".split()
-            options += f"--seed {seed} --threads {threads}".split()
-            options += ["--structure", str(REPOSITORY / f"ipi_inputs/{structure}.extxyz")]
-            options += ["--n-inner", str(n_inner)] if mode == "dmts" else []
-            options += ["--splitting", "baoab"] if name.endswith("-baoab") else []
-            dmts("init", target, *options)
-        dmts("run", target, check=False)
+        ensemble = "nve" if name.startswith("nve") else "nvt"
+        seed = 1000 * replica + list(RUNS).index(name)
+        options = f"--ensemble {ensemble} --mode {mode} --inner-fs 1 --time-ps {ps}".split()
+        options += f"--seed {seed} --threads {threads}".split()
+        options += ["--structure", str(REPOSITORY / f"ipi_inputs/{structure}.extxyz")]
+        options += ["--n-inner", str(n_inner)] if mode == "dmts" else []
+        options += ["--splitting", "baoab"] if name.endswith("-baoab") else []
+        go_on(target, *options)
 
 
 def record(name: str, folder: Path) -> dict[str, object]:
@@ -143,19 +140,12 @@ def table(folder: Path) -> None:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("what", choices=["run", "table"])
-    p.add_argument("names", nargs="*", help=f"of {', '.join(RUNS)}")
-    p.add_argument("--folder", type=Path, default=REPOSITORY / "work/physics")
-    p.add_argument("--threads", type=int, default=2, help="of each driver")
+    p = runs_parser(__doc__, REPOSITORY / "work/physics")
     p.add_argument("--replica", type=int, default=1, help="1, 2, ...: another seed each")
-    args = p.parse_args()
-    unknown = set(args.names) - set(RUNS)
-    if unknown:
-        p.error(f"unknown run {sorted(unknown)[0]}; known: {', '.join(RUNS)}")
+    args = parse_runs(p, RUNS)
     if args.what == "run":
         run(args.names or list(RUNS), args.folder, args.threads, args.replica)
-    else:
+    elif args.what == "table":
         table(args.folder)
 
 

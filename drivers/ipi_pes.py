@@ -40,7 +40,7 @@ class DmtsDriver(Dummy_driver):
         from dmts_ipi.distill.models import load_model
         from dmts_ipi.ipi.client.driver import limit_threads, warm_up
         from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
-        from dmts_ipi.ipi.hooks import profile_inside
+        from dmts_ipi.ipi.client.hooks import profile_inside
 
         given: dict[str, Any] = {k: v for k, v in self.kwargs.items() if k != "verbosity"}
         if self.args:

@@ -20,12 +20,7 @@ from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.private import make_private_folder, read_private, write_private
 from dmts_ipi.ipi.client.client import Endpoint
 from dmts_ipi.ipi.client.driver import main as driver_main
-from dmts_ipi.ipi.client.transport import with_sockets
-from dmts_ipi.ipi.run_folder.folder import RunFolder
-from dmts_ipi.ipi.run_folder.resources import inputs_folder
-from dmts_ipi.ipi.run_folder.validate import Socket, parse_xml, read_input, socket_of
-from dmts_ipi.ipi.session.foreign import foreign_command, listens
-from dmts_ipi.ipi.session.network import (
+from dmts_ipi.ipi.client.network import (
     IPI,
     AnnouncedEndpoint,
     address_towards,
@@ -33,6 +28,11 @@ from dmts_ipi.ipi.session.network import (
     over_tcp,
     own_address,
 )
+from dmts_ipi.ipi.client.transport import with_sockets
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.run_folder.resources import inputs_folder
+from dmts_ipi.ipi.run_folder.validate import Socket, parse_xml, read_input, socket_of
+from dmts_ipi.ipi.session.foreign import foreign_command, listens
 from dmts_ipi.watchdog.endpoints import Announced, addresses
 from dmts_ipi.watchdog.journal import read_events
 from dmts_ipi.watchdog.keys import Keys, make_keys, read_keys

@@ -13,7 +13,7 @@ from run_tools import TEACHER, call, command, environment, make
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.recorder import PROFILE, Recorder, recorder
-from dmts_ipi.ipi import hooks
+from dmts_ipi.ipi.client import hooks
 from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
 from dmts_ipi.ipi.profile import PARTS, Process, Span, attribute, read_processes, trace
 

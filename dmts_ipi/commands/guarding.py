@@ -10,9 +10,9 @@ from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.core.private import make_private_folder
 from dmts_ipi.core.supervision import Guard, NoGuard
 from dmts_ipi.core.watch_settings import WatchdogSettings
+from dmts_ipi.ipi.client.network import KEYS, NETWORK
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.run_folder.validate import STUDENT, InputFacts, Socket
-from dmts_ipi.ipi.session.network import KEYS, NETWORK
 from dmts_ipi.ipi.session.session import needs_keys, telemetry_setting
 from dmts_ipi.ipi.session.watch import Limits
 from dmts_ipi.watchdog.endpoints import AUTO, OFF, Addresses, Announced, addresses

@@ -128,7 +128,7 @@ def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
         DmtsError: as ``run``; nothing is written then.
     """
     from dmts_ipi.distill.models import read_record
-    from dmts_ipi.ipi.run_folder.create import check_target, create_folder
+    from dmts_ipi.ipi.create import check_target, create_folder
     from dmts_ipi.ipi.run_folder.folder import RunConfig
     from dmts_ipi.ipi.run_folder.resources import inputs_folder, ipi_script
     from dmts_ipi.ipi.run_folder.structure import prepare_structure, read_structure

@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Registers our classes and runs i-PI's own script; ends as that does."""
-    from dmts_ipi.ipi.hooks import profile_ipi
+    from dmts_ipi.ipi.client.hooks import profile_ipi
     from dmts_ipi.ipi.integrator.register import register
     from dmts_ipi.ipi.run_folder.resources import ipi_script
 

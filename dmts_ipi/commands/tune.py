@@ -209,7 +209,7 @@ def _trial_folder(args: argparse.Namespace, folder: Any, n: int) -> Any:
     """``FOLDER/tune/nNN``, made from the folder's settings where it is not there yet."""
     from ase.io import read
 
-    from dmts_ipi.ipi.run_folder.create import create_folder
+    from dmts_ipi.ipi.create import create_folder
     from dmts_ipi.ipi.run_folder.folder import CONFIG, STRUCTURE, RunConfig, RunFolder
 
     path = folder.path / "tune" / f"n{n:02d}"

@@ -17,20 +17,25 @@ LIVE = "status.json"  # what the watchdog says of a run that goes on
 SUMMARY = "summary.json"  # what a session left at its end
 
 
-def replace_file(path: Path, content: bytes | str, *, sync: bool = False) -> None:
+def replace_file(
+    path: Path, content: bytes | str, *, sync: bool = False, mode: int = 0o666
+) -> None:
     """Writes a file in one step: a reader, a crash or a full disk sees the old one or the new one.
 
     Args:
         path: its folder exists.
         content: text is written as UTF-8.
         sync: on the disk before the new one takes the place.
+        mode: permissions, less the umask.
 
     Raises:
         OSError: it cannot be written; the old one is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with open(temporary, "wb") as stream:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
             if sync:
                 stream.flush()

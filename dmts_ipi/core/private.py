@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .files import replace_file
 
 MAX_BYTES = 1 << 16
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -71,15 +72,8 @@ def write_private(path: Path, fields: dict[str, Any]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as stream:
-            json.dump(fields, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        replace_file(path, json.dumps(fields), sync=True, mode=0o600)
     except OSError as error:
         raise InputError("file", path, f"{error.strerror}") from error
 

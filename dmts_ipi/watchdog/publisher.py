@@ -134,13 +134,12 @@ class Publisher:
         now = time.monotonic()
         seconds, self._started = now - (self._started or now), None
         self.evaluation += 1
+        energy = None if energy_eV is None else float(energy_eV)
+        name = ""  # only made where it is needed
         if self._ring is not None:
             known = self._rhythm.known
             if not known or self._rhythm.take(self.evaluation):
-                name, energy = (
-                    digest(positions_bohr),
-                    None if energy_eV is None else float(energy_eV),
-                )
+                name = digest(positions_bohr)
                 self._ring.store(name, energy, forces_eV_per_A, self.evaluation)
                 if known and now - self._asked_at < LISTENER_S:
                     self._send(encode_forces(name, energy, forces_eV_per_A))
@@ -159,9 +158,9 @@ class Publisher:
             "host": self._host,
             "connection": self.connection,
             "evaluation": self.evaluation,
-            "digest": digest(positions_bohr),
+            "digest": name or digest(positions_bohr),
             "n_atoms": len(square),
-            "energy_eV": None if energy_eV is None else float(energy_eV),
+            "energy_eV": energy,
             "force_max_eV_per_A": float(square[worst]) ** 0.5,
             "force_max_atom": worst,
             "force_rms_eV_per_A": float(square.mean() / 3) ** 0.5,

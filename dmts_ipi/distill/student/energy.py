@@ -12,9 +12,6 @@ is the gradient of this base energy, so both begin their training from the same 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +20,6 @@ from .architecture import StudentArchitecture
 from .graph import Graph, Layout
 from .nets import AtomEnergyNet, NearEnergyNet
 from .network import Student, _GatherRows, _PairSum
-
-if TYPE_CHECKING:
-    from dmts_ipi.distill.training.data import GraphSet
 
 
 class EnergyStudent(Student):
@@ -138,21 +132,3 @@ def new_student(architecture: StudentArchitecture, elements: list[int]) -> Stude
     """An untrained network of the kind that the architecture says."""
     kind = EnergyStudent if architecture.energy else Student
     return kind(architecture, elements)
-
-
-@torch.no_grad()
-def fit_atom_energies(student: EnergyStudent, frames: GraphSet, most: int = 32) -> None:
-    """Sets ``atom_energies_eV`` by least squares on frames with energies; zero without any."""
-    chosen = [k for k, f in enumerate(frames.frames) if f.energy_eV is not None][:most]
-    student.atom_energies_eV = [0.0] * len(student.elements)
-    if not chosen:
-        return
-    device = next(student.parameters()).device
-    missing = []
-    for k in chosen:
-        b = frames.batch([k], device=str(device))
-        energy = student(b.positions, b.cell, b.graph, b.layout)[2]
-        missing.append(float(frames.frames[k].energy_eV or 0.0) - float(energy))
-    counts = np.array([frames.rows[k].counts for k in chosen], float)
-    solution = np.linalg.lstsq(counts, np.array(missing), rcond=None)[0]
-    student.atom_energies_eV = [float(e) for e in solution]

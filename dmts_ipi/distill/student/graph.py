@@ -16,7 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.neighbours import Pairs, neighbour_pairs
+
+
+def species_of(numbers: np.ndarray, elements: Sequence[int]) -> np.ndarray:
+    """Index of each atom's element.
+
+    Raises:
+        InputError: an element that the student does not know.
+    """
+    from ase.data import chemical_symbols
+
+    table = {int(z): k for k, z in enumerate(elements)}
+    missing = sorted({int(z) for z in numbers} - set(table))
+    if missing:
+        known = ", ".join(chemical_symbols[z] for z in elements)
+        raise InputError(
+            "element", chemical_symbols[missing[0]], f"the student knows {known}; train one with it"
+        )
+    return np.array([table[int(z)] for z in numbers], dtype=np.int64)
 
 
 class Layout(NamedTuple):

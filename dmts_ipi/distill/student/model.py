@@ -13,11 +13,11 @@ import torch
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceResult, check_result
-from dmts_ipi.distill.training.data import species_of
 
 from .cpu import CpuStudent
 from .energy import EnergyStudent
 from .files import parse_dtype, read_student
+from .graph import species_of
 from .kernels import NoKernels
 from .network import Student
 from .torch_path import TorchStudent

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.frames import Frame
 from dmts_ipi.distill.student.architecture import StudentArchitecture
-from dmts_ipi.distill.student.graph import Graph, Layout, Rows, build_rows, to_graph
+from dmts_ipi.distill.student.graph import Graph, Layout, Rows, build_rows, species_of, to_graph
 
 
 @dataclass
@@ -24,24 +23,6 @@ class Batch:
     graph: Graph
     layout: Layout  # of the joined frames
     forces: Tensor  # (b n, 3)
-
-
-def species_of(numbers: np.ndarray, elements: Sequence[int]) -> np.ndarray:
-    """Index of each atom's element.
-
-    Raises:
-        InputError: an element that the student does not know.
-    """
-    from ase.data import chemical_symbols
-
-    table = {int(z): k for k, z in enumerate(elements)}
-    missing = sorted({int(z) for z in numbers} - set(table))
-    if missing:
-        known = ", ".join(chemical_symbols[z] for z in elements)
-        raise InputError(
-            "element", chemical_symbols[missing[0]], f"the student knows {known}; train one with it"
-        )
-    return np.array([table[int(z)] for z in numbers], dtype=np.int64)
 
 
 class GraphSet:

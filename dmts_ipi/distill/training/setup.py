@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dmts_ipi.distill.student import basis
+from dmts_ipi.distill.student.energy import EnergyStudent
 from dmts_ipi.distill.student.nets import AtomFeatures, Invariants
 from dmts_ipi.distill.student.network import Student
 
-from .data import Batch
+from .data import Batch, GraphSet
 
 SMALLEST_SPREAD = 1e-6
 # The wall begins below this part of the shortest sampled distance, and is alone at the other.
@@ -161,3 +163,21 @@ def set_wall(student: Student, batches: Iterable[Batch]) -> None:
             d = min(float(shortest[p, q]), student.architecture.near_cutoff_A)
             student.inner[p, q, 0] = WALL_ALONE * d
             student.inner[p, q, 1] = WALL_BEGINS * d
+
+
+@torch.no_grad()
+def fit_atom_energies(student: EnergyStudent, frames: GraphSet, most: int = 32) -> None:
+    """Sets ``atom_energies_eV`` by least squares on frames with energies; zero without any."""
+    chosen = [k for k, f in enumerate(frames.frames) if f.energy_eV is not None][:most]
+    student.atom_energies_eV = [0.0] * len(student.elements)
+    if not chosen:
+        return
+    device = next(student.parameters()).device
+    missing = []
+    for k in chosen:
+        b = frames.batch([k], device=str(device))
+        energy = student(b.positions, b.cell, b.graph, b.layout)[2]
+        missing.append(float(frames.frames[k].energy_eV or 0.0) - float(energy))
+    counts = np.array([frames.rows[k].counts for k in chosen], float)
+    solution = np.linalg.lstsq(counts, np.array(missing), rcond=None)[0]
+    student.atom_energies_eV = [float(e) for e in solution]

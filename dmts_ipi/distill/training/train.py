@@ -18,7 +18,7 @@ from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.frames import Frame
 from dmts_ipi.distill.model_files import pack, write_atomically
 from dmts_ipi.distill.student.architecture import StudentArchitecture
-from dmts_ipi.distill.student.energy import EnergyStudent, fit_atom_energies, new_student
+from dmts_ipi.distill.student.energy import EnergyStudent, new_student
 from dmts_ipi.distill.student.files import save_student
 from dmts_ipi.distill.student.network import Student
 
@@ -27,7 +27,7 @@ from .data import Batch, GraphSet
 from .optim import make_optimizers, optimizer_tensors, rate, restore_optimizers
 from .parallel import Workers
 from .report import Reporter, duration
-from .setup import calibrate, fit_base, set_wall
+from .setup import calibrate, fit_atom_energies, fit_base, set_wall
 from .split import Plan, frames_per_batch, partners, split_frames
 from .validate import Validation, Validator
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.private import is_private, user_folder
+from dmts_ipi.ipi.run_folder.validate import SOCKET_PREFIX
 
 from .client_session import ConnectionLost, Evaluator, ProtocolFault, Session, close_cleanly
 
-SOCKETS_PREFIX = "/tmp/ipi_"  # i-PI's default, <simulation sockets_prefix='...'>
 MAX_UNIX_PATH = 107  # bytes of sockaddr_un.sun_path, less the final zero
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.5
 MAX_PROTOCOL_FAULTS = 3  # in a row, without an evaluation between them
@@ -41,7 +41,7 @@ class Endpoint:
     private: str = ""
 
     @classmethod
-    def unix(cls, name: str, prefix: str = SOCKETS_PREFIX) -> Endpoint:
+    def unix(cls, name: str, prefix: str = SOCKET_PREFIX) -> Endpoint:
         """The unix socket of ``<address>name</address>``.
 
         Raises:
@@ -63,7 +63,7 @@ class Endpoint:
     @classmethod
     def anywhere(cls, name: str) -> Endpoint:
         """The unix socket of ``<address>name</address>`` where i-PI was started by ``dmts-ipi run``
-        or a run's ``start_ipi.sh`` (in ``user_folder``), else by hand (``SOCKETS_PREFIX``).
+        or a run's ``start_ipi.sh`` (in ``user_folder``), else by hand (``SOCKET_PREFIX``).
 
         Raises:
             InputError: the path would be too long for a socket.

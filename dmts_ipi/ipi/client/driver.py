@@ -26,11 +26,12 @@ from dmts_ipi.core.model import ForceModel, check_structure
 from dmts_ipi.core.options import OptionParser
 from dmts_ipi.core.telemetry import Observer, OpenTelemetry
 from dmts_ipi.ipi import units
-from dmts_ipi.ipi.hooks import profile_driver
-from dmts_ipi.ipi.session.network import AnnouncedEndpoint, address_towards
+from dmts_ipi.ipi.run_folder.validate import SOCKET_PREFIX
 
-from .client import SOCKETS_PREFIX, Client, Endpoint
+from .client import Client, Endpoint
 from .driver_model import AtomicUnitsModel
+from .hooks import profile_driver
+from .network import AnnouncedEndpoint, address_towards
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WARM_UP_EVALUATIONS = 3
@@ -70,7 +71,7 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         "--sockets-prefix",
         metavar="PREFIX",
         help="as i-PI's -S (default: the private /tmp/dmts-UID/ of `dmts-ipi run` if i-PI is "
-        f"there, else i-PI's own {SOCKETS_PREFIX})",
+        f"there, else i-PI's own {SOCKET_PREFIX})",
     )
     where.add_argument(
         "--address", metavar="HOST", default=None, help="of a mode='inet' socket (127.0.0.1)"

@@ -14,7 +14,7 @@ from pathlib import Path
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.private import user_folder
 
-SOCKET_PREFIX = "/tmp/ipi_"
+SOCKET_PREFIX = "/tmp/ipi_"  # i-PI's default, <simulation sockets_prefix='...'>
 TEACHER, STUDENT = "teacher", "student"
 ENSEMBLES = ("nvt", "nve", "npt")
 RESPA = "baoab-respa"

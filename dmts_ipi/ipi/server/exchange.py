@@ -371,7 +371,7 @@ def is_direct(field: Any) -> bool:
     return (
         type(field) is FFSocket
         and isinstance(field.socket, DirectInterface)
-        and (field.socket.usable)
+        and field.socket.usable
     )
 
 

@@ -17,6 +17,7 @@ from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.core.files import replace_file, write_json
 from dmts_ipi.core.private import is_loopback
 from dmts_ipi.core.supervision import Guard, NoGuard, Segment, Stop
+from dmts_ipi.ipi.client.network import KEYS, NETWORK, announce, over_tcp
 from dmts_ipi.ipi.run_folder.folder import INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
 from dmts_ipi.ipi.run_folder.render import Template
 from dmts_ipi.ipi.run_folder.resources import driver_script, ipi_command
@@ -27,7 +28,6 @@ from . import resume
 from .foreign import foreign_command, split
 from .launch import Child, Signals
 from .lock import FolderLock
-from .network import KEYS, NETWORK, announce, over_tcp
 from .socket_file import free_socket, placed, prefix_of
 from .supervise import Driver, Hooks, Supervisor
 from .watch import Limits, check_room

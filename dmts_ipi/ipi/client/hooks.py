@@ -10,8 +10,8 @@ from typing import Any
 
 from dmts_ipi.core.recorder import Recorder, recorder
 
-from .client.client_session import Session
-from .client.driver_model import AtomicUnitsModel
+from .client_session import Session
+from .driver_model import AtomicUnitsModel
 
 # Names of spans. A span that lies in another one takes its time from it.
 STEP, THERMOSTAT, OUTPUT = "step", "thermostat", "output"
@@ -80,8 +80,8 @@ def _hook_ipi(found: Recorder) -> None:
     from ipi.engine.simulation import Simulation
     from ipi.utils.softexit import softexit
 
-    from .integrator.respa import RespaNPTIntegrator, RespaNVTIntegrator
-    from .server.exchange import DirectInterface
+    from dmts_ipi.ipi.integrator.respa import RespaNPTIntegrator, RespaNVTIntegrator
+    from dmts_ipi.ipi.server.exchange import DirectInterface
 
     found.wrap(Simulation, "run_step", STEP)
     found.wrap(Simulation, "write_outputs", OUTPUT)

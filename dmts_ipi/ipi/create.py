@@ -14,15 +14,15 @@ from typing import Any
 
 from dmts_ipi.core.config import write_yaml
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi.session.session import driver_command
-from dmts_ipi.ipi.session.socket_file import is_private
 
-from .bond_pairs import bond_pairs
-from .folder import CONFIG, INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
-from .render import render
-from .resources import ipi_command
-from .structure import write_structure
-from .validate import read_input
+from .run_folder.bond_pairs import bond_pairs
+from .run_folder.folder import CONFIG, INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
+from .run_folder.render import render
+from .run_folder.resources import ipi_command
+from .run_folder.structure import write_structure
+from .run_folder.validate import read_input
+from .session.session import driver_command
+from .session.socket_file import is_private
 
 PRIVATE = """# i-PI's sockets are where nobody else can reach them; our drivers look there first.
 sockets=/tmp/dmts-$(id -u)

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.private import make_private_folder, read_private, write_private
-from dmts_ipi.ipi.client.client import Endpoint
 from dmts_ipi.ipi.run_folder.validate import InputFacts, Socket
+
+from .client import Endpoint
 
 NETWORK, IPI, KEYS = "network", "i-pi.json", "keys.json"
 AUTO = "auto"
