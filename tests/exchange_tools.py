@@ -44,6 +44,9 @@ class Evaluator:
     ) -> list[tuple[float, np.ndarray, np.ndarray]]:
         return [self.compute(*one) for one in zip(h, x, strict=True)]
 
+    def answered(self) -> None:
+        """Nobody to tell."""
+
     def parameters(self, fields: dict[str, str]) -> None:
         """Nothing to set."""
 

@@ -75,6 +75,7 @@ def test_a_model_of_one_structure_gets_one_at_a_time() -> None:
             seen.append(positions_bohr.copy())
 
         def begin(self) -> None: ...
+        def end(self) -> None: ...
         def failed(self) -> None: ...
         def connected(self) -> None: ...
 
@@ -84,6 +85,8 @@ def test_a_model_of_one_structure_gets_one_at_a_time() -> None:
     h = np.stack([np.eye(3) * 30] * COPIES)
     got = evaluator.compute_batch(h, x)
     assert evaluator.evaluations == COPIES
+    assert not seen
+    evaluator.answered()
     np.testing.assert_array_equal(np.stack(seen), x)
     for one, y in zip(got, x, strict=True):
         for a, b in zip(one, evaluator.compute(h[0], y), strict=True):

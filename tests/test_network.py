@@ -61,7 +61,7 @@ def teacher(tmp_path: Path, keys: Keys) -> Iterator[Publisher]:
 
 def evaluate(publisher: Publisher) -> None:
     publisher.begin()
-    publisher.evaluated(X, X, np.eye(3), -1.0, X)
+    publisher.evaluated(X, X, np.eye(3), -1.0, X, 0.01)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def listener(at: dict[str, Addresses]) -> Iterator[Listener]:
 
 def evaluate(publisher: Publisher, x: np.ndarray, forces: np.ndarray, energy: float = -1.0) -> None:
     publisher.begin()
-    publisher.evaluated(x, x * 0.5, np.eye(3) * 9, energy, forces)
+    publisher.evaluated(x, x * 0.5, np.eye(3) * 9, energy, forces, 0.01)
 
 
 def test_a_message_comes_back_as_it_was_sent() -> None:
@@ -515,7 +515,12 @@ def test_a_model_tells_its_observer(at: dict[str, Addresses]) -> None:
     model = AtomicUnitsModel(Spring(), NUMBERS, True, observer=publisher)
     h, x = np.eye(3) * 20, RNG.normal(size=(3, 3))
     model.parameters({})
-    model.compute(h, x)
+    sent = x.copy()
+    model.compute(h, sent)
+    assert (publisher.connection, publisher.evaluation) == (1, 0)
+    sent += 1.0  # as i-PI may, in shared memory, once it has its answer
+    model.answered()
+    model.answered()
     assert (publisher.connection, publisher.evaluation) == (1, 1)
     ring = publisher._ring
     assert ring is not None
@@ -536,8 +541,13 @@ def test_nothing_is_unread_during_an_evaluation(together: bool) -> None:
     ours, theirs = socket.socketpair()
     unread: list[bytes] = []
 
+    told: list[int] = []
+
     class Evaluator:
         numbers = NUMBERS
+
+        def answered(self) -> None:
+            told.append(len(unread))
 
         def parameters(self, fields: dict[str, str]) -> None:
             pass
@@ -569,6 +579,7 @@ def test_nothing_is_unread_during_an_evaluation(together: bool) -> None:
     thread.join(LIMIT_S)
     assert not thread.is_alive()
     assert unread == ([b"", b""] if together else [b"S", b"S"])
+    assert told == [1, 2]
     theirs.close()
     ours.close()
     assert TOPIC == b"dmts-ipi.1"

@@ -23,6 +23,9 @@ class Observer(Protocol):
     def failed(self) -> None:
         """It raised."""
 
+    def end(self) -> None:
+        """It is over; ``evaluated`` follows when i-PI has its answer."""
+
     def evaluated(
         self,
         positions_bohr: np.ndarray,
@@ -30,8 +33,9 @@ class Observer(Protocol):
         cell_A: np.ndarray,
         energy_eV: float | None,
         forces_eV_per_A: np.ndarray,
+        seconds: float,
     ) -> None:
-        """It is done: (n, 3), (3, 3) rows, energy or None, (n, 3)."""
+        """What it gave: (n, 3), (3, 3) rows, energy or None, (n, 3), and its time."""
 
     def leave(self) -> None:
         """The process is about to end: nothing is to be left behind."""

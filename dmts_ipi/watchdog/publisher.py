@@ -55,7 +55,7 @@ class Publisher:
     def __init__(self, role: str, addresses: Addresses, n_atoms: int, device: str) -> None:
         self.role, self.device, self.n_atoms = role, device, n_atoms
         self.connection = self.evaluation = self.dropped = 0
-        self.questions = self.bad_questions = 0
+        self.questions = self.bad_questions = self.unasked = 0
         self._with_forces = role == "teacher"
         self._ring = None if self._with_forces else Ring(n_atoms)
         self._rhythm, self._asked_at = Rhythm(), -math.inf
@@ -116,6 +116,10 @@ class Publisher:
         """It raised."""
         self._started = None
 
+    def end(self) -> None:
+        """It is over."""
+        self._started = None
+
     def evaluated(
         self,
         positions_bohr: np.ndarray,
@@ -123,16 +127,17 @@ class Publisher:
         cell_A: np.ndarray,
         energy_eV: float | None,
         forces_eV_per_A: np.ndarray,
+        seconds: float,
     ) -> None:
-        """It is done. Never waits and never raises for want of a listener.
+        """What it gave. Never waits and never raises for want of a listener.
 
         Args:
             positions_bohr: (n, 3) as i-PI sent them, for the digest.
             positions_A: (n, 3). cell_A: (3, 3), rows.
             energy_eV: None where the model has none. forces_eV_per_A: (n, 3).
+            seconds: how long it took.
         """
         now = time.monotonic()
-        seconds, self._started = now - (self._started or now), None
         self.evaluation += 1
         energy = None if energy_eV is None else float(energy_eV)
         name = ""  # only made where it is needed
@@ -142,6 +147,7 @@ class Publisher:
                 name = digest(positions_bohr)
                 self._ring.store(name, energy, forces_eV_per_A, self.evaluation)
                 if known and now - self._asked_at < LISTENER_S:
+                    self.unasked += 1
                     self._send(encode_forces(name, energy, forces_eV_per_A))
             flat = forces_eV_per_A.reshape(-1)
             peak = max(float(flat[flat.argmax()]), -float(flat[flat.argmin()]))

@@ -65,6 +65,10 @@ class Evaluator(Protocol):
         """The same of several structures, (B, 3, 3) and (B, n, 3)."""
         ...
 
+    def answered(self) -> None:
+        """The answer has been sent."""
+        ...
+
     def parameters(self, fields: dict[str, str]) -> None:
         """Takes the parameters of INIT."""
         ...
@@ -233,6 +237,7 @@ class Session:
             raise ProtocolFault("GETFORCE came before POSDATA")
         self._send(self._buffers.reply)
         self._has_data = False
+        self._evaluator.answered()
 
 
 def _structures(cells: np.ndarray, positions: np.ndarray) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,16 @@ from dmts_ipi.core.errors import InputError, ModelFault
 from dmts_ipi.core.model import ForceModel, ForceResult, check_result, compute_batch
 from dmts_ipi.core.telemetry import Observer
 from dmts_ipi.ipi import units
+
+
+class _Evaluation(NamedTuple):
+    """What an observer is told of."""
+
+    positions_bohr: np.ndarray
+    positions_A: np.ndarray
+    cell_A: np.ndarray
+    result: ForceResult
+    seconds: float
 
 
 class AtomicUnitsModel:
@@ -22,7 +33,7 @@ class AtomicUnitsModel:
         need_virial: refuse a model without virial. Where False such a model answers with a
             virial of zeros, because i-PI's protocol has no "absent": right for NVE and NVT,
             wrong for NPT.
-        observer: is told of every evaluation; may be set later.
+        observer: is told of every evaluation, by ``answered``; may be set later.
 
     Attributes:
         evaluations: how many structures were asked for since the start.
@@ -46,6 +57,7 @@ class AtomicUnitsModel:
         self.evaluations = 0
         self.seconds = 0.0
         self.virial_absent = False
+        self._untold: list[_Evaluation] = []
 
     def compute(
         self, h_bohr: np.ndarray, positions_bohr: np.ndarray
@@ -73,6 +85,7 @@ class AtomicUnitsModel:
         Raises:
             As ``compute``; of several structures the number is that of the last.
         """
+        self.answered()  # where nobody has said so of those before
         count = len(positions_bohr)
         self.evaluations += count
         if self.observer is not None:
@@ -99,15 +112,31 @@ class AtomicUnitsModel:
                 self.observer.failed()
             raise ModelFault(f"evaluation {self.evaluations}: {_cause(error)}") from error
         finally:
-            self.seconds += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.seconds += seconds
         if self.observer is not None:
-            for k, result in enumerate(results):
-                forces_eV = np.asarray(result.forces_eV_per_A)
-                energy_eV = result.energy_eV
-                self.observer.evaluated(
-                    positions_bohr[k], positions[k], cells[k], energy_eV, forces_eV
-                )
+            self.observer.end()
+            sent = positions_bohr.copy()  # i-PI may write the next ones into shared memory
+            self._untold = [
+                _Evaluation(sent[k], positions[k], cells[k], result, seconds)
+                for k, result in enumerate(results)
+            ]
         return [self._to_ipi(result) for result in results]
+
+    def answered(self) -> None:
+        """i-PI has what it asked for: the observer is told while i-PI is at work, not before."""
+        if self._untold and self.observer is not None:
+            for e in self._untold:
+                forces_eV = np.asarray(e.result.forces_eV_per_A)
+                self.observer.evaluated(
+                    e.positions_bohr,
+                    e.positions_A,
+                    e.cell_A,
+                    e.result.energy_eV,
+                    forces_eV,
+                    e.seconds,
+                )
+            self._untold = []
 
     def _to_ipi(self, result: ForceResult) -> tuple[float, np.ndarray, np.ndarray]:
         self.virial_absent = result.virial_eV is None

@@ -69,7 +69,7 @@ def hook_evaluator(found: Recorder, evaluator: AtomicUnitsModel) -> None:
         if hasattr(model, name):
             found.wrap(model, name, MODEL)
     if evaluator.observer is not None:
-        for name in ("begin", "evaluated"):
+        for name in ("begin", "end", "evaluated"):
             found.wrap(evaluator.observer, name, TELEMETRY)
     found.wrap(evaluator, "compute_batch", EVALUATION)  # by which ``compute`` goes, too
 
