@@ -10,6 +10,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +255,13 @@ def test_first_connection_has_a_limit(water: Atoms, name: str) -> None:
     Path(f"/tmp/ipi_{name}").touch()
     with pytest.raises(RunFault, match="nobody answers"):
         client.serve()
+
+
+def test_a_socket_left_in_the_private_folder_is_named(tmp_path: Path, name: str) -> None:
+    endpoint = replace(Endpoint.unix(name), private=str(tmp_path / "left"))
+    assert "start i-PI" in endpoint.hint()
+    (tmp_path / "left").touch()
+    assert "if a killed i-PI left it" in endpoint.hint()
 
 
 def test_end_depends_on_how_ipi_went(water: Atoms, name: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from ase.io import write
 
 from dmts_ipi.core.errors import InputError, RunFault
+from dmts_ipi.core.files import replace_file
 from dmts_ipi.core.frames import Frame
 
 STATE_VERSION = 1
@@ -105,15 +106,11 @@ class LabelStore:
             "bytes": self.path.stat().st_size,
         }
         self.arrays = arrays
-        part = self.state_path.with_name(self.state_path.name + ".part")
+        packed = io.BytesIO()
+        np.savez(packed, record=np.array(json.dumps(self.state)), **arrays)  # type: ignore[arg-type]
         try:
-            with open(part, "wb") as stream:
-                np.savez(stream, record=np.array(json.dumps(self.state)), **arrays)  # type: ignore[arg-type]
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(part, self.state_path)
+            replace_file(self.state_path, packed.getvalue(), sync=True)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise self._fault(error) from error
 
     def _fault(self, error: OSError) -> RunFault:

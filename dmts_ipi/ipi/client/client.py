@@ -113,7 +113,7 @@ class Endpoint:
         """What a person should look at when nobody answers."""
         if not self.path:
             return "start i-PI there, or correct --address and --port"
-        if Path(self.path).exists():
+        if any(path and Path(path).exists() for path in (self.path, self.private)):
             return "the file is there but nobody answers; if a killed i-PI left it, remove it"
         return "start i-PI with this <address>, or correct --unix"
 
