@@ -21,6 +21,7 @@ from .network import Student
 from .pair_list import PairLister
 
 BOX_A = 3.0
+CHUNK = 384  # atoms
 
 
 class _System(ctypes.Structure):
@@ -44,7 +45,7 @@ class CpuStudent:
 
     Args:
         student: on the CPU, float32 or float64, ``eval`` and without gradients.
-        species: (n,) index of the element of each atom, ascending.
+        species: (n,) index of the element of each atom.
         threads: over which atoms and pairs are divided.
 
     Raises:
@@ -66,21 +67,20 @@ class CpuStudent:
             raise NoKernels("its system record does not fit the compiled one")
         self._lister = PairLister(self._library, len(species))
         self.architecture = a = student.architecture
-        self._species = np.ascontiguousarray(species, dtype=np.int32)
+        self._given = np.asarray(species, dtype=np.int32)
+        self._species = self._given.copy()  # in the order of the last list
         n, s = len(species), len(student.elements)
         sizes = {
             "density": (n, 9, s * a.radial),
             "hidden": (n, a.hidden),
             "q": (n, a.messages),
-            "message": (n, 9, a.messages),
-            "heads": (n, 9, s * a.radial + a.messages),
             "scalars": (n, s * a.near_hidden),
             "vectors": (n, 3, a.near_channels),
             "tensors": (n, 5, a.near_channels),
             "far": (n, s * a.far_bessel),
         }
-        self._buffers = {k: torch.zeros(v, dtype=self._dtype) for k, v in sizes.items()}
         self._forces, self._virial = np.zeros((n, 3)), np.zeros((3, 3))
+        self._buffers = {k: torch.zeros(v, dtype=self._dtype) for k, v in sizes.items()}
         self._order = np.arange(n)
         self._system = _System(n_atoms=n)
         self._kept: dict[str, np.ndarray | Tensor] = {"species": self._species}
@@ -89,7 +89,8 @@ class CpuStudent:
 
     def set_pairs(self, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray, skin_A: float) -> None:
         """Makes the list of pairs of positions x (n, 3) A, ``skin_A`` beyond the cutoffs."""
-        self._order = order = np.lexsort((_along_curve(x, cell, pbc), self._species))
+        self._order = order = _order(_along_curve(x, cell, pbc), self._given)
+        self._species[:] = self._given[order]
         x = x[order]
         rows, near, far = self.architecture.cutoffs_A
         reach = near + skin_A, rows + skin_A, max(rows, near, far) + skin_A
@@ -144,20 +145,28 @@ class CpuStudent:
         x, cell = np.ascontiguousarray(x[self._order], float), np.ascontiguousarray(cell, float)
         self._system.x, self._system.cell = x.ctypes.data, cell.ctypes.data
         atoms, pairs = self._atom_ranges, self._pair_ranges
-        density, hidden, q, message, heads, *near, far = map(_address, self._buffers.values())
+        density, hidden, q, *near, far = map(_address, self._buffers.values())
         weights = _address(self._atom_parameters)
         self._each("geometry", pairs)
-        self._each("densities", atoms, density)
         self._each("first_stage", atoms, weights, density, hidden, q)
-        self._each("messages", atoms, q, message)
-        self._each("second_stage", atoms, weights, density, message, hidden, heads, *near, far)
-        self._each("gradient_forces", atoms, heads, q)
+        self._each("second_stage", atoms, weights, density, hidden, q, *near, far)
         self._each("pair_forces", pairs, *near, far, int(self.architecture.normalise))
         self._each("sum_forces", atoms, self._forces.ctypes.data)
         self._library.virial(ctypes.addressof(self._system), self._virial.ctypes.data)
         forces = np.empty_like(self._forces)
         forces[self._order] = self._forces
         return forces, 0.5 * (self._virial + self._virial.T)
+
+
+def _order(place: np.ndarray, species: np.ndarray) -> np.ndarray:
+    """Order (n,) of atoms: chunks of CHUNK along the curve, in each one species after the other.
+
+    Pairs of atoms of a chunk fit into the cache; blocks of one species share their weights.
+    """
+    along = np.argsort(place, kind="stable")
+    chunk = np.empty(len(place), np.int64)
+    chunk[along] = np.arange(len(place)) // CHUNK
+    return np.lexsort((place, species, chunk))
 
 
 def _along_curve(x: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

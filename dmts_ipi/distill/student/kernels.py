@@ -29,13 +29,10 @@ COMPILE = ("-std=gnu11", "-O3", "-ffast-math", "-fPIC", "-c")
 LIMIT_S = 300
 FUNCTIONS: dict[str, tuple[int, int]] = {  # pointers and integers that each one takes
     "geometry": (1, 2),
-    "densities": (2, 2),
-    "messages": (3, 2),
-    "gradient_forces": (3, 2),
     "pair_forces": (5, 3),
     "sum_forces": (2, 2),
     "first_stage": (5, 2),
-    "second_stage": (10, 2),
+    "second_stage": (9, 2),
     "virial": (2, 0),
     "list_pairs": (1, 0),
 }

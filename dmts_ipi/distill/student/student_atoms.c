@@ -1,6 +1,7 @@
 /* The networks of the student's atoms, for CPUs: AtomNet of student.py, in its order.
 
-   Atoms are taken in blocks of one species. Matrices are stored (inputs, outputs), outputs padded
+   Atoms are taken in blocks of one species, each with its sums over pairs (student_pairs.c): what
+   they leave is in the cache. Matrices are stored (inputs, outputs), outputs padded
    to a multiple of LANES; A_SIZE values for each species, as kernels.py lays them out. */
 
 #include "student_sizes.h"
@@ -66,7 +67,6 @@ enum {
 
 int64_t atom_parameter_count(void) { return A_SIZE; }
 
-typedef real vector __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real))));
 #ifdef __AVX512F__
 enum { TILE = 12 };
 #else
@@ -83,7 +83,7 @@ static void product(int rows, int k, int cols, const real *a, int lda, const rea
         for (int r = 0; r < TILE; r++)
             row[r] = a + (r0 + (r < some ? r : 0)) * lda;
         for (int c0 = 0; c0 < cols; c0 += LANES) {
-            vector sum[TILE];
+            ON_LINES vector sum[TILE];
             const vector start = bias ? *(const vector *)(bias + c0) : (vector){0};
             for (int r = 0; r < TILE; r++)
                 sum[r] = start;
@@ -138,12 +138,12 @@ static void invariants(int atoms, int features, const real *a1, const real *a2, 
                        const real *mix2, const real *mean, const real *scale, real *out, int ld)
 {
     enum { W = PAD(2 * I) };
-    real pq[ATOMS * 3 * W], st[ATOMS * 5 * W];
+    ON_LINES real pq[ATOMS * 3 * W], st[ATOMS * 5 * W];
     product(3 * atoms, features, W, a1, ALL, mix1, 0, pq, W);
     product(5 * atoms, features, W, a2, ALL, mix2, 0, st, W);
     for (int b = 0; b < atoms; b++) {
         const real *p = pq + b * 3 * W, *s = st + b * 5 * W;
-        real z[INV];
+        ON_LINES real z[INV];
         for (int k = 0; k < I; k++) {
             real v = 0, t = 0;
             for (int a = 0; a < 3; a++)
@@ -172,7 +172,7 @@ static void two_layers(int atoms, int k, const real *seen, const real *w1, const
                        const real *w2, const real *b2, const real *x0, real *x)
 {
     enum { W = PAD(HIDDEN) };
-    real h[ATOMS * W], n[ATOMS * HIDDEN];
+    ON_LINES real h[ATOMS * W], n[ATOMS * HIDDEN];
     product(atoms, k, W, seen, k, w1, b1, h, W);
     for (int b = 0; b < atoms; b++) {
         for (int c = 0; c < HIDDEN; c++)
@@ -214,15 +214,18 @@ static int block(const system_t *s, int64_t i, int64_t a1)
     return count;
 }
 
-/* Hidden features x (n, HIDDEN) and messages q (n, MESSAGES) from densities (n, 9, FIXED). */
-void first_stage(const system_t *s, const real *parameters, const real *density, real *x, real *q,
+/* Densities (n, 9, FIXED), and from them hidden features x (n, HIDDEN) and messages q (n, MESSAGES).
+
+   Sums over pairs are taken block by block, too: what one leaves is in the cache for the next. */
+void first_stage(const system_t *s, const real *parameters, real *density, real *x, real *q,
                  int64_t i0, int64_t i1)
 {
     for (int64_t i = i0; i < i1;) {
         const int atoms = block(s, i, i1);
         const real *p = parameters + (int64_t)s->species[i] * A_SIZE;
-        const real *d = density + i * 9 * FIXED;
-        real a1[ATOMS * 3 * ALL], a2[ATOMS * 5 * ALL], seen[ATOMS * LIFT1];
+        real *d = density + i * 9 * FIXED;
+        densities(s, d, i, i + atoms);
+        ON_LINES real a1[ATOMS * 3 * ALL], a2[ATOMS * 5 * ALL], seen[ATOMS * LIFT1];
         equivariants(atoms, p, d, 0, a1, a2);
         for (int b = 0; b < atoms; b++)
             for (int n = 0; n < FIXED; n++) {
@@ -234,7 +237,7 @@ void first_stage(const system_t *s, const real *parameters, const real *density,
         two_layers(atoms, LIFT1, seen, p + A_LIFT1, p + A_LIFT1_BIAS, p + A_DENSE1,
                    p + A_DENSE1_BIAS, 0, x + i * HIDDEN);
 #if MESSAGES
-        real sent[ATOMS * PAD(MESSAGES)];
+        ON_LINES real sent[ATOMS * PAD(MESSAGES)];
         product(atoms, HIDDEN, PAD(MESSAGES), x + i * HIDDEN, HIDDEN, p + A_SEND, p + A_SEND_BIAS,
                 sent, PAD(MESSAGES));
         for (int b = 0; b < atoms; b++)
@@ -246,24 +249,27 @@ void first_stage(const system_t *s, const real *parameters, const real *density,
     }
 }
 
-/* Heads of atoms: G (n, 9, ALL); near scalars (n, NEAR_SCALARS), vectors (n, 3, NEAR_CHANNELS),
-   tensors (n, 5, NEAR_CHANNELS); far scalars (n, FAR_SCALARS). */
+/* Gradient-shaped forces along the edges, and what pair_forces needs of atoms: near scalars
+   (n, NEAR_SCALARS), vectors (n, 3, NEAR_CHANNELS), tensors (n, 5, NEAR_CHANNELS); far scalars
+   (n, FAR_SCALARS). */
 void second_stage(const system_t *s, const real *parameters, const real *density,
-                  const real *message, const real *hidden, real *heads, real *scalars,
-                  real *vectors, real *tensors, real *far, int64_t i0, int64_t i1)
+                  const real *hidden, const real *q, real *scalars, real *vectors, real *tensors,
+                  real *far, int64_t i0, int64_t i1)
 {
     for (int64_t i = i0; i < i1;) {
         const int atoms = block(s, i, i1);
         const real *p = parameters + (int64_t)s->species[i] * A_SIZE;
-        real a1[ATOMS * 3 * ALL], a2[ATOMS * 5 * ALL], x[ATOMS * HIDDEN], small[ATOMS * HIDDEN];
-        equivariants(atoms, p, density + i * 9 * FIXED,
-                     MESSAGES ? message + i * 9 * MESSAGES : 0, a1, a2);
+        ON_LINES real a1[ATOMS * 3 * ALL], a2[ATOMS * 5 * ALL];
+        ON_LINES real x[ATOMS * HIDDEN], small[ATOMS * HIDDEN];
+        ON_LINES real heads[ATOMS * 9 * ALL], message[ATOMS * 9 * MESSAGES + 1];
+        messages(s, q, message, i, i + atoms);
+        equivariants(atoms, p, density + i * 9 * FIXED, MESSAGES ? message : 0, a1, a2);
 #if MESSAGES
-        real seen[ATOMS * LIFT2];
+        ON_LINES real seen[ATOMS * LIFT2];
         for (int b = 0; b < atoms; b++) {
             memcpy(seen + b * LIFT2, hidden + (i + b) * HIDDEN, HIDDEN * sizeof(real));
             for (int n = 0; n < MESSAGES; n++) {
-                real z = message[(i + b) * 9 * MESSAGES + n] * p[A_MESSAGE_SCALE];
+                real z = message[b * 9 * MESSAGES + n] * p[A_MESSAGE_SCALE];
                 seen[b * LIFT2 + HIDDEN + n] = NORMALISE ? bound(z) : z;
             }
         }
@@ -278,8 +284,8 @@ void second_stage(const system_t *s, const real *parameters, const real *density
             small[k] = NORMALISE ? x[k] * (real)HEAD_SCALE : x[k];
 
         enum { WG = PAD(GATES), WC = PAD(C), WA = PAD(ALL), IN = C + T };
-        real gates[ATOMS * WG], v[ATOMS * 3 * WC], w[ATOMS * 5 * WC];
-        real v_out[ATOMS * 3 * IN], w_out[ATOMS * 5 * IN], g[ATOMS * 5 * WA];
+        ON_LINES real gates[ATOMS * WG], v[ATOMS * 3 * WC], w[ATOMS * 5 * WC];
+        ON_LINES real v_out[ATOMS * 3 * IN], w_out[ATOMS * 5 * IN], g[ATOMS * 5 * WA];
         product(atoms, HIDDEN, WG, small, HIDDEN, p + A_GATES, p + A_GATES_BIAS, gates, WG);
         product(3 * atoms, ALL, WC, a1, ALL, p + A_MIX1, 0, v, WC);
         product(5 * atoms, ALL, WC, a2, ALL, p + A_MIX2, 0, w, WC);
@@ -308,21 +314,22 @@ void second_stage(const system_t *s, const real *parameters, const real *density
         product(atoms, HIDDEN, WA, small, HIDDEN, p + A_G0, p + A_G0_BIAS, g, WA);
         for (int b = 0; b < atoms; b++)
             for (int n = 0; n < ALL; n++)
-                heads[(i + b) * 9 * ALL + n] = g[b * WA + n] + p[A_BASE + n];
+                heads[b * 9 * ALL + n] = g[b * WA + n] + p[A_BASE + n];
         product(3 * atoms, IN, WA, v_out, IN, p + A_OUT1, 0, g, WA);
         for (int b = 0; b < atoms; b++)
             for (int a = 0; a < 3; a++)
-                memcpy(heads + ((i + b) * 9 + 1 + a) * ALL, g + (b * 3 + a) * WA,
+                memcpy(heads + (b * 9 + 1 + a) * ALL, g + (b * 3 + a) * WA,
                        ALL * sizeof(real));
         product(5 * atoms, IN, WA, w_out, IN, p + A_OUT2, 0, g, WA);
         for (int b = 0; b < atoms; b++)
             for (int a = 0; a < 5; a++)
-                memcpy(heads + ((i + b) * 9 + 4 + a) * ALL, g + (b * 5 + a) * WA,
+                memcpy(heads + (b * 9 + 4 + a) * ALL, g + (b * 5 + a) * WA,
                        ALL * sizeof(real));
+        gradient_forces(s, heads, q, i, i + atoms);
 #if NEAR_HIDDEN
         enum { WN = PAD(NEAR_SCALARS), WV = PAD(NEAR_CHANNELS), WT = PAD(NEAR_GATES) };
-        real near[ATOMS * WN], near_v[ATOMS * 3 * WV], near_t[ATOMS * 5 * WV];
-        real near_gates[ATOMS * WT];
+        ON_LINES real near[ATOMS * WN], near_v[ATOMS * 3 * WV], near_t[ATOMS * 5 * WV];
+        ON_LINES real near_gates[ATOMS * WT];
         product(atoms, HIDDEN, WN, x, HIDDEN, p + A_NEAR, p + A_NEAR_BIAS, near, WN);
         product(3 * atoms, ALL, WV, a1, ALL, p + A_NEAR_MIX1, 0, near_v, WV);
         product(5 * atoms, ALL, WV, a2, ALL, p + A_NEAR_MIX2, 0, near_t, WV);
@@ -345,7 +352,7 @@ void second_stage(const system_t *s, const real *parameters, const real *density
 #endif
 #if FAR_BESSEL
         enum { WF = PAD(FAR_SCALARS) };
-        real tail[ATOMS * WF];
+        ON_LINES real tail[ATOMS * WF];
         product(atoms, HIDDEN, WF, small, HIDDEN, p + A_FAR, p + A_FAR_BIAS, tail, WF);
         for (int b = 0; b < atoms; b++)
             memcpy(far + (i + b) * FAR_SCALARS, tail + b * WF, FAR_SCALARS * sizeof(real));

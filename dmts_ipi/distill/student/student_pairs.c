@@ -10,7 +10,7 @@
 
 #include "student_sizes.h"
 
-#define AHEAD 3 /* edges between asking for a record and using it */
+#define AHEAD 8 /* edges between asking for a record and using it */
 
 int64_t parameter_count(void) { return P_END; }
 int64_t system_size(void) { return (int64_t)sizeof(system_t); }
@@ -68,8 +68,8 @@ void geometry(const system_t *s, int64_t h0, int64_t h1)
         h1 = s->n_rows;
     for (int64_t start = h0; start < h1; start += LANES) {
         const int lanes = h1 - start < LANES ? (int)(h1 - start) : LANES;
-        real r[LANES], fc[LANES], slope[LANES], s1[LANES], c1[LANES], inverse[LANES];
-        real value[RADIAL][LANES], rate[RADIAL][LANES];
+        ON_LINES real r[LANES], fc[LANES], slope[LANES], s1[LANES], c1[LANES], inverse[LANES];
+        ON_LINES real value[RADIAL][LANES], rate[RADIAL][LANES];
         for (int k = 0; k < LANES; k++)
             r[k] = s->distance[start + (k < lanes ? k : 0)];
         for (int k = 0; k < LANES; k++) {
@@ -79,7 +79,7 @@ void geometry(const system_t *s, int64_t h0, int64_t h1)
         }
         for (int k = 0; k < LANES; k++)
             c1[k] = REAL_COS(r[k] / scale);
-        real sine[LANES], cosine[LANES];
+        ON_LINES real sine[LANES], cosine[LANES];
         for (int k = 0; k < LANES; k++) {
             sine[k] = s1[k];
             cosine[k] = c1[k];
@@ -109,7 +109,7 @@ void geometry(const system_t *s, int64_t h0, int64_t h1)
         }
 #if MESSAGES
         for (int k = 0; k < lanes; k++) {
-            real v[MESSAGES] = {0}, w[MESSAGES] = {0};
+            ON_LINES real v[MESSAGES] = {0}, w[MESSAGES] = {0};
             for (int n = 0; n < RADIAL; n++) {
                 const real *rho = p + P_RHO + n * MESSAGES;
                 for (int m = 0; m < MESSAGES; m++) {
@@ -131,6 +131,18 @@ static inline void fetch(const real *table, int64_t h, int width)
         __builtin_prefetch(table + h * width + k);
 }
 
+static inline void fetch_geometry(const system_t *s, int64_t h)
+{
+    __builtin_prefetch(s->distance + h);
+    __builtin_prefetch(s->unit + 3 * h);
+}
+
+/* The half pair of a later edge, of this atom or of the next ones. */
+static inline int32_t ahead(const system_t *s, int64_t e)
+{
+    return s->edges[e + AHEAD < 2 * s->n_pairs ? e + AHEAD : e] >> 1;
+}
+
 /* Harmonics along a directed edge: odd ones change sign with the direction. */
 static inline void edge_harmonics(const system_t *s, int32_t edge, real *u, real *y)
 {
@@ -141,15 +153,20 @@ static inline void edge_harmonics(const system_t *s, int32_t edge, real *u, real
     harmonics(u, y);
 }
 
-/* A (n_atoms, 9, FIXED) of a range of atoms. */
+/* A (atoms, 9, FIXED) of a range of atoms. */
 void densities(const system_t *s, real *out, int64_t a0, int64_t a1)
 {
     const real rc = s->parameters[P_CUTOFFS];
     for (int64_t i = a0; i < a1; i++) {
-        real sum[SPECIES][9][RADIAL];
+        ON_LINES real sum[SPECIES][9][RADIAL];
         memset(sum, 0, sizeof sum);
         for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
             const int32_t edge = s->edges[e], h = edge >> 1;
+            const int32_t later = ahead(s, e);
+            if (later < s->n_rows) {
+                fetch(s->value, later, RADIAL);
+                fetch_geometry(s, later);
+            }
             if (h >= s->n_rows || s->distance[h] >= rc)
                 continue;
             const int32_t j = edge & 1 ? s->first[h] : s->second[h];
@@ -163,25 +180,33 @@ void densities(const system_t *s, real *out, int64_t a0, int64_t a1)
         }
         for (int m = 0; m < 9; m++)
             for (int k = 0; k < SPECIES; k++)
-                memcpy(out + (i * 9 + m) * FIXED + k * RADIAL, sum[k][m], sizeof sum[k][m]);
+                memcpy(out + ((i - a0) * 9 + m) * FIXED + k * RADIAL, sum[k][m], sizeof sum[k][m]);
     }
 }
 
-/* B (n_atoms, 9, MESSAGES) from q (n_atoms, MESSAGES). */
+/* B (atoms, 9, MESSAGES) of a range of atoms, from q (n_atoms, MESSAGES). */
 void messages(const system_t *s, const real *q, real *out, int64_t a0, int64_t a1)
 {
 #if MESSAGES
     const real rc = s->parameters[P_CUTOFFS];
     for (int64_t i = a0; i < a1; i++) {
-        real sum[9][MESSAGES];
+        ON_LINES real sum[9][MESSAGES];
         memset(sum, 0, sizeof sum);
         for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
             const int32_t edge = s->edges[e], h = edge >> 1;
+            const int32_t later = ahead(s, e);
+            if (later < s->n_rows) {
+                fetch(s->sent, later, MESSAGES);
+                fetch_geometry(s, later);
+                fetch(s->value, later, RADIAL); /* gradient_forces comes next */
+                fetch(s->slope, later, RADIAL);
+                fetch(s->sent_slope, later, MESSAGES);
+            }
             if (h >= s->n_rows || s->distance[h] >= rc)
                 continue;
             const int32_t j = edge & 1 ? s->first[h] : s->second[h];
             const real *v = s->sent + (int64_t)h * MESSAGES, *qj = q + (int64_t)j * MESSAGES;
-            real u[3], y[9], w[MESSAGES];
+            ON_LINES real u[3], y[9], w[MESSAGES];
             edge_harmonics(s, edge, u, y);
             for (int m = 0; m < MESSAGES; m++)
                 w[m] = v[m] * qj[m];
@@ -189,28 +214,48 @@ void messages(const system_t *s, const real *q, real *out, int64_t a0, int64_t a
                 for (int m = 0; m < MESSAGES; m++)
                     sum[l][m] += y[l] * w[m];
         }
-        memcpy(out + i * 9 * MESSAGES, sum, sizeof sum);
+        memcpy(out + (i - a0) * 9 * MESSAGES, sum, sizeof sum);
     }
 #else
     (void)s, (void)q, (void)out, (void)a0, (void)a1;
 #endif
 }
 
-/* Gradient-shaped forces along the directed edges of a range of atoms, from G (n_atoms, 9, ALL). */
+/* Adds sum over n of g[n] a[n] and g[n] b[n]. Two sums each: one would wait for its last addition. */
+static inline void add_products(const vector *g, const real *a, const real *b, int count,
+                                vector *along, vector *across)
+{
+    vector a0 = *along, b0 = *across, a1 = {0}, b1 = {0};
+    for (int n = 0; n + 1 < count; n += 2) {
+        a0 += g[n] * a[n];
+        b0 += g[n] * b[n];
+        a1 += g[n + 1] * a[n + 1];
+        b1 += g[n + 1] * b[n + 1];
+    }
+    if (count & 1) {
+        a0 += g[count - 1] * a[count - 1];
+        b0 += g[count - 1] * b[count - 1];
+    }
+    *along = a0 + a1;
+    *across = b0 + b1;
+}
+
+/* Gradient-shaped forces along the directed edges of a range of atoms, from their G (atoms, 9, ALL). */
 void gradient_forces(const system_t *s, const real *heads, const real *q, int64_t a0, int64_t a1)
 {
     const real *p = s->parameters, rc = p[P_CUTOFFS];
     for (int64_t i = a0; i < a1; i++) {
-        real g[ALL][LANES]; /* components beside each other, so that sums over n need no shuffles */
+        /* Components beside each other, so that sums over n need no shuffles. */
+        ON_LINES vector g[ALL];
         memset(g, 0, sizeof g);
         for (int m = 0; m < 9; m++)
             for (int n = 0; n < ALL; n++)
-                g[n][m] = heads[(i * 9 + m) * ALL + n];
-        const int64_t last = s->row_start[i + 1];
+                g[n][m] = heads[((i - a0) * 9 + m) * ALL + n];
         for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
             const int32_t edge = s->edges[e], h = edge >> 1;
-            const int32_t later = s->edges[e + AHEAD < last ? e + AHEAD : e] >> 1;
+            const int32_t later = ahead(s, e);
             if (later < s->n_rows) {
+                fetch_geometry(s, later);
                 fetch(s->value, later, RADIAL);
                 fetch(s->slope, later, RADIAL);
                 fetch(s->sent, later, MESSAGES);
@@ -225,26 +270,19 @@ void gradient_forces(const system_t *s, const real *heads, const real *q, int64_
                 continue;
             }
             const int32_t j = edge & 1 ? s->first[h] : s->second[h], kind = s->species[j];
-            const real *v = s->value + (int64_t)h * RADIAL, *w = s->slope + (int64_t)h * RADIAL;
-            real along[LANES] = {0}, across[LANES] = {0};
-            for (int n = 0; n < RADIAL; n++) {
-                const real *row = g[kind * RADIAL + n], a = w[n], b = v[n];
-                for (int m = 0; m < LANES; m++) {
-                    along[m] += row[m] * a;
-                    across[m] += row[m] * b;
-                }
-            }
+            vector along = {0}, across = {0};
+            add_products(g + kind * RADIAL, s->slope + (int64_t)h * RADIAL,
+                         s->value + (int64_t)h * RADIAL, RADIAL, &along, &across);
 #if MESSAGES
             const real *qj = q + (int64_t)j * MESSAGES;
             const real *vs = s->sent + (int64_t)h * MESSAGES;
             const real *ws = s->sent_slope + (int64_t)h * MESSAGES;
+            ON_LINES real vq[MESSAGES], wq[MESSAGES];
             for (int n = 0; n < MESSAGES; n++) {
-                const real *row = g[FIXED + n], a = ws[n] * qj[n], b = vs[n] * qj[n];
-                for (int m = 0; m < LANES; m++) {
-                    along[m] += row[m] * a;
-                    across[m] += row[m] * b;
-                }
+                vq[n] = vs[n] * qj[n];
+                wq[n] = ws[n] * qj[n];
             }
+            add_products(g + FIXED, wq, vq, MESSAGES, &along, &across);
 #endif
             real u[3], y[9], bent[3], radial = 0;
             edge_harmonics(s, edge, u, y);
@@ -257,7 +295,8 @@ void gradient_forces(const system_t *s, const real *heads, const real *q, int64_
                 radial -= across[1 + a] * u[a];
             for (int m = 4; m < 9; m++)
                 radial -= 2 * across[m] * y[m];
-            tensor_times_vector(across + 4, u, bent);
+            const real square[5] = {across[4], across[5], across[6], across[7], across[8]};
+            tensor_times_vector(square, u, bent);
             const real *inner = p + P_INNER + 2 * (s->species[i] * SPECIES + kind);
             const real learned = smooth_step(r, inner[0], inner[1]);
             for (int a = 0; a < 3; a++)
@@ -298,7 +337,7 @@ static void near_force(const system_t *s, int64_t h, const real *scalars, const 
     const int zi = s->species[i], zj = s->species[j];
     const real *vi = vectors + i * 3 * C, *vj = vectors + j * 3 * C;
     const real *ti = tensors + i * 5 * C, *tj = tensors + j * 5 * C;
-    real y[9], seen[6 * C];
+    ON_LINES real y[9], seen[6 * C];
     harmonics(u, y);
     for (int c = 0; c < C; c++) {
         real ai = 0, aj = 0, vv = 0, qi = 0, qj = 0, tt = 0;
@@ -324,7 +363,7 @@ static void near_force(const system_t *s, int64_t h, const real *scalars, const 
             real z = seen[k] * (real)(1.0 / FEATURE_BOUND);
             seen[k] /= REAL_SQRT(1 + z * z);
         }
-    real hidden[H], dense[H], out[1 + 2 * C];
+    ON_LINES real hidden[H], dense[H], out[1 + 2 * C];
     const real *pi = scalars + (i * SPECIES + zj) * H, *pj = scalars + (j * SPECIES + zi) * H;
     for (int k = 0; k < H; k++)
         hidden[k] = pi[k] + pj[k];
@@ -408,8 +447,8 @@ void pair_forces(const system_t *s, const real *scalars, const real *vectors, co
     const real rc = p[P_CUTOFFS + 2], scale = rc / (real)PI;
     for (int64_t start = h0; start < h1; start += LANES) {
         const int lanes = h1 - start < LANES ? (int)(h1 - start) : LANES;
-        real r[LANES], s1[LANES], c1[LANES], sine[LANES], cosine[LANES], size[LANES];
-        real both[FAR_BESSEL][LANES];
+        ON_LINES real r[LANES], s1[LANES], c1[LANES], sine[LANES], cosine[LANES], size[LANES];
+        ON_LINES real both[FAR_BESSEL][LANES];
         for (int k = 0; k < LANES; k++) {
             const int64_t h = start + (k < lanes ? k : 0), i = s->first[h], j = s->second[h];
             const int zi = s->species[i], zj = s->species[j];
@@ -452,21 +491,31 @@ void pair_forces(const system_t *s, const real *scalars, const real *vectors, co
 #endif
 }
 
-/* Forces (n_atoms, 3) of a range of atoms from all directed and pair forces. */
+/* Force on the first atom of a half pair by the other one. */
+static inline void total_force(const system_t *s, int64_t h, double *f)
+{
+    for (int a = 0; a < 3; a++) {
+        f[a] = s->pair[3 * h + a];
+        if (h < s->n_rows)
+            f[a] += (double)s->directed[6 * h + a] - s->directed[6 * h + 3 + a];
+    }
+}
+
+/* Forces (n_atoms, 3) of a range of atoms. All pairs are read, in their order: that is faster than
+   to look for those of each atom, and gives the same sums whatever the range. */
 void sum_forces(const system_t *s, double *out, int64_t a0, int64_t a1)
 {
-    for (int64_t i = a0; i < a1; i++) {
-        double f[3] = {0, 0, 0};
-        for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
-            const int64_t edge = s->edges[e], h = edge >> 1;
-            const double sign = edge & 1 ? -1 : 1;
-            for (int a = 0; a < 3; a++) {
-                if (h < s->n_rows)
-                    f[a] += (double)s->directed[3 * edge + a] - s->directed[3 * (edge ^ 1) + a];
-                f[a] += sign * s->pair[3 * h + a];
-            }
-        }
-        memcpy(out + 3 * i, f, sizeof f);
+    memset(out + 3 * a0, 0, (size_t)(a1 - a0) * 3 * sizeof *out);
+    for (int64_t h = 0; h < s->n_pairs; h++) {
+        const int64_t i = s->first[h], j = s->second[h];
+        double f[3];
+        total_force(s, h, f);
+        if (i >= a0 && i < a1)
+            for (int a = 0; a < 3; a++)
+                out[3 * i + a] += f[a];
+        if (j >= a0 && j < a1)
+            for (int a = 0; a < 3; a++)
+                out[3 * j + a] -= f[a];
     }
 }
 
@@ -476,11 +525,7 @@ void virial(const system_t *s, double *out)
     double w[9] = {0};
     for (int64_t h = 0; h < s->n_pairs; h++) {
         double f[3], r = s->distance[h];
-        for (int a = 0; a < 3; a++) {
-            f[a] = s->pair[3 * h + a];
-            if (h < s->n_rows)
-                f[a] += (double)s->directed[6 * h + a] - s->directed[6 * h + 3 + a];
-        }
+        total_force(s, h, f);
         for (int a = 0; a < 3; a++)
             for (int b = 0; b < 3; b++)
                 w[3 * a + b] -= s->unit[3 * h + a] * r * f[b];

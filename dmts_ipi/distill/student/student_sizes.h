@@ -8,10 +8,13 @@
 #define FIXED (SPECIES * RADIAL)
 #define ALL (FIXED + MESSAGES)
 #define LANES 16
+/* For local arrays: gcc 12 was seen to take one for aligned to 32 bytes that was not. */
+#define ON_LINES __attribute__((aligned(64)))
 #define PI 3.14159265358979323846
 #define SILU_END 60
 
 typedef REAL real;
+typedef real vector __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real))));
 
 typedef struct {
     int64_t n_atoms, n_near, n_rows, n_pairs;
@@ -45,6 +48,11 @@ enum {
     P_NEAR_OUT_BIAS = P_NEAR_OUT + (1 + 2 * NEAR_CHANNELS) * NEAR_HIDDEN,
     P_END = P_NEAR_OUT_BIAS + 1 + 2 * NEAR_CHANNELS
 };
+
+/* Of a range of atoms; student_pairs.c. */
+void densities(const system_t *s, real *out, int64_t a0, int64_t a1);
+void messages(const system_t *s, const real *q, real *out, int64_t a0, int64_t a1);
+void gradient_forces(const system_t *s, const real *heads, const real *q, int64_t a0, int64_t a1);
 
 /* M u of the l = 2 components t: basis.tensor_times_vector. */
 static inline void tensor_times_vector(const real *t, const real *u, real *out)
