@@ -38,7 +38,7 @@ def narrow_labels(args: argparse.Namespace, out: Path) -> None:
     if out.exists():
         return
     few = ("--rattle-every", 0, "--stretch-every", 0)
-    few += ("--bursts", 2, "--burst-frames", 16, "--burst-gap-fs", 50)
+    few += ("--bursts", args.label_bursts, "--burst-frames", 16, "--burst-gap-fs", 50)
     command(
         *("label", "--teacher", args.teacher, "--structure", args.structure, "--out", out),
         *("--temperatures-K", args.low_K, "--burst-temperature-K", args.low_K),
@@ -52,16 +52,8 @@ def more_labels(args: argparse.Namespace, kept: Path, out: Path) -> None:
         return
     command(
         *("label", "--teacher", args.teacher, "--structure", f"{kept}@:", "--out", out),
-        *(
-            "--time-ps",
-            0,
-            "--equilibrate-ps",
-            0,
-            "--bursts",
-            1,
-            "--burst-frames",
-            args.burst_frames,
-        ),
+        *("--time-ps", 0, "--equilibrate-ps", 0),
+        *("--bursts", 1, "--burst-frames", args.burst_frames),
         *("--burst-temperature-K", args.high_K, "--seed", args.seed, "--rattle-every", 0),
         *("--stretch-every", 0, "--temperatures-K", args.high_K),
         *("--force-limit-eV-per-A", 100, "--shortest-A", 0.3),
@@ -136,6 +128,7 @@ def main() -> int:
     p.add_argument("--low-K", type=float, default=300.0, help="of the labels, K")
     p.add_argument("--high-K", type=float, default=450.0, help="of the run, K")
     p.add_argument("--label-ps", type=float, default=0.2)
+    p.add_argument("--label-bursts", type=int, default=2)
     p.add_argument("--every-fs", type=float, default=20.0)
     p.add_argument("--steps", type=int, default=600, help="of each training")
     p.add_argument("--burst-frames", type=int, default=16, help="from each frame that was kept")
