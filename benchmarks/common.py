@@ -57,11 +57,11 @@ def dmts(*words: object, check: bool = True) -> int:
     return subprocess.run(command, check=check).returncode
 
 
-def go_on(target: Path, *options: object) -> None:
-    """Runs a folder to its end; it is made by `init` with these options if it is not there."""
+def go_on(target: Path, *options: object, time_ps: float) -> None:
+    """Runs a folder to that time; it is made by `init` with these options if it is not there."""
     if not (target / "run.yaml").exists():
-        dmts("init", target, *options)
-    dmts("run", target, check=False)
+        dmts("init", target, "--time-ps", time_ps, *options)
+    dmts("run", target, "--time-ps", time_ps, check=False)
 
 
 def runs_parser(doc: str | None, folder: Path) -> argparse.ArgumentParser:

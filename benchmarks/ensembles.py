@@ -42,12 +42,12 @@ def run(names: list[str], folder: Path, threads: int) -> None:
     for name in names:
         ensemble, kelvin, bar, ps, options = RUNS[name]
         target = folder / name
-        fixed = f"--ensemble {ensemble} --temperature-K {kelvin} --inner-fs 1 --time-ps {ps}"
+        fixed = f"--ensemble {ensemble} --temperature-K {kelvin} --inner-fs 1"
         seed = 1000 + list(RUNS).index(name)
         words = [*fixed.split(), "--seed", seed, "--threads", threads, *options]
         words += ["--pressure-bar", bar] if ensemble == "npt" else []
         words += ["--structure", REPOSITORY / "ipi_inputs/water64.extxyz"]
-        go_on(target, *words)
+        go_on(target, *words, time_ps=ps)
 
 
 def physical(measured: object, bar: float, kelvin: float) -> object:

@@ -56,8 +56,8 @@ def run(wanted: list[str], folder: Path, threads: int, replica: int, ps: float) 
     for name in wanted:
         target = folder / (name if replica == 1 else f"{name}-r{replica}")
         seed = 1000 * replica + list(runs).index(name)
-        options = ["--time-ps", ps, "--seed", seed, "--threads", threads, "--inner-fs", 1]
-        go_on(target, *options, *runs[name])
+        options = ["--seed", seed, "--threads", threads, "--inner-fs", 1]
+        go_on(target, *options, *runs[name], time_ps=ps)
 
 
 def record(name: str, folder: Path) -> dict | None:

@@ -23,16 +23,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # name: structure, mode, n_inner, ps; those in -baoab by i-PI's own splitting, others by init's
 RUNS: dict[str, tuple[str, str, int, float]] = {
     "sts-64": ("water64", "sts", 1, 80),
-    "1-5fs-64": ("water64", "dmts", 5, 80),
-    "1-6fs-64": ("water64", "dmts", 6, 80),
+    "1-5fs-64": ("water64", "dmts", 5, 104),
+    "1-6fs-64": ("water64", "dmts", 6, 120),
     "1-7fs-64": ("water64", "dmts", 7, 80),
     "1-8fs-64": ("water64", "dmts", 8, 80),
     "1-5fs-64-baoab": ("water64", "dmts", 5, 80),
     "1-6fs-64-baoab": ("water64", "dmts", 6, 80),
     "nve-sts-64": ("water64", "sts", 1, 5),
     "nve-1-3fs-64": ("water64", "dmts", 3, 10),
-    "sts-216": ("water216", "sts", 1, 24),
-    "1-5fs-216": ("water216", "dmts", 5, 30),
+    "sts-216": ("water216", "sts", 1, 34),
+    "1-5fs-216": ("water216", "dmts", 5, 34),
     "1-6fs-216": ("water216", "dmts", 6, 30),
 }
 
@@ -47,12 +47,12 @@ def run(names: list[str], folder: Path, threads: int, replica: int) -> None:
         target = folder / (name if replica == 1 else f"{name}-r{replica}")
         ensemble = "nve" if name.startswith("nve") else "nvt"
         seed = 1000 * replica + list(RUNS).index(name)
-        options = f"--ensemble {ensemble} --mode {mode} --inner-fs 1 --time-ps {ps}".split()
+        options = f"--ensemble {ensemble} --mode {mode} --inner-fs 1".split()
         options += f"--seed {seed} --threads {threads}".split()
         options += ["--structure", str(REPOSITORY / f"ipi_inputs/{structure}.extxyz")]
         options += ["--n-inner", str(n_inner)] if mode == "dmts" else []
         options += ["--splitting", "baoab"] if name.endswith("-baoab") else []
-        go_on(target, *options)
+        go_on(target, *options, time_ps=ps)
 
 
 def record(name: str, folder: Path) -> dict[str, object]:
