@@ -9,6 +9,7 @@ import pytest
 import torch
 from student_tools import make_student, water_box
 
+from dmts_ipi.distill.student import cpu as student_cpu
 from dmts_ipi.distill.student import kernels as student_kernels
 from dmts_ipi.distill.student import pair_list as student_list
 from dmts_ipi.distill.student.cpu import CpuStudent
@@ -81,6 +82,19 @@ def test_equals_torch_along_a_path_with_a_skin_and_a_moving_cell():
         x = x + rng.normal(scale=0.02, size=x.shape)
         assert_equal(kernels, plain, numbers, x, cell * (1 + 1e-4 * k), PBC)
     assert 1 < kernels.rebuilds < 10
+
+
+def test_odd_sizes_fully_optimised_and_several_chunks_of_atoms(monkeypatch):
+    """-O3 relies on alignments that odd sizes would break; species come by turns."""
+    monkeypatch.setattr(student_kernels, "COMPILE", FULLY_OPTIMISED)
+    monkeypatch.setattr(student_cpu, "CHUNK", 7)
+    numbers, x, cell = water_box(5)
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
+        kernels, plain = both(make_student(**PARTS[-1]))
+        assert_equal(kernels, plain, numbers, x, cell, PBC)
+        turns = np.diff(kernels.evaluator._species) < 0
+        assert turns.sum() == (len(numbers) - 1) // 7
 
 
 def test_float32_is_as_close_to_float64_as_torch_is():
