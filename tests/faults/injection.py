@@ -201,8 +201,8 @@ def kill_run(run: Run) -> None:
 
 
 def full_disk(run: Run) -> None:
-    number = len(list(run.folder.glob("md.checkpoint_*")))
-    for k in range(number, number + 3):
+    written = [int(p.name.rpartition("_")[2]) for p in run.folder.glob("md.checkpoint_*")]
+    for k in range(max(written) + 1, max(written) + 4):
         target = run.folder / f"md.checkpoint_{k}"
         if not target.exists():
             target.symlink_to("/dev/full")
