@@ -98,8 +98,10 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "dmts_ipi.cli", *[str(w) for w in words]]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+def environment(*path: Path) -> dict[str, str]:
+    """Of a process; ``path``: folders of further modules."""
+    folders = ":".join(str(x) for x in (TESTS, *path))
+    return {**os.environ, "PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
 
 
 @dataclass
@@ -236,14 +238,14 @@ def alive(pid: int) -> bool:
         return False
 
 
-def start(folder: Path, *options: object) -> subprocess.Popen[str]:
-    """``dmts-ipi run`` in the background."""
+def start(folder: Path, *options: object, path: Path | None = None) -> subprocess.Popen[str]:
+    """``dmts-ipi run`` in the background; ``path``: of further modules."""
     return subprocess.Popen(
         command("run", folder, "--report-every-s", 1, *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment(),
+        env=environment(*([path] if path else [])),
     )
 
 

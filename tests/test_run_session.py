@@ -200,10 +200,22 @@ def test_a_stall_ends_the_run(fresh: Path) -> None:
     assert "stalled at step" in done.stderr.splitlines()[-1]
 
 
+# in the folder of a `sitecustomize`: i-PI does not end by itself after an error
+HANGS = """
+import sys, threading, time
+if "i-pi" in sys.orig_argv:
+    threading.Thread(target=time.sleep, args=(500,), daemon=False).start()
+"""
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_ends_the_run_with_a_good_checkpoint(fresh: Path, unbroken: Path) -> None:
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_full_disk_ends_the_run_with_a_good_checkpoint(
+    fresh: Path, unbroken: Path, tmp_path: Path, hangs: bool
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGS if hangs else "")
     hold = held(fresh, at=5)
-    process = start(fresh)
+    process = start(fresh, path=tmp_path)
     until(lambda: lines(fresh) > 1)
     (fresh / "md.checkpoint_2").symlink_to("/dev/full")
     hold.unlink()

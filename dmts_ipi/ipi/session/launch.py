@@ -140,9 +140,9 @@ class Child:
             return []
         return [line for line in text.splitlines() if line.strip()][-lines:]
 
-    def logged(self, words: str) -> bool:
-        """Whether the end of its log since this start contains some words."""
-        return any(words in line for line in self.tail(60))
+    def logged(self, *words: str) -> bool:
+        """Whether the end of its log since this start contains any of some words."""
+        return any(w in line for line in self.tail(60) for w in words)
 
 
 def stop(children: Sequence[Child], limit_s: float) -> None:

@@ -192,7 +192,7 @@ class Supervisor:
             raise
         finally:
             if not self._leave:
-                broken = any(ipi.logged(words) for words in BROKEN)
+                broken = ipi.logged(*BROKEN, *DISK)
                 alive = ipi.status is None
                 # before its drivers, while they still answer: it then leaves a RESTART
                 stop([ipi], 0.0 if not alive else BROKEN_LIMIT_S if broken else STOP_LIMIT_S)
@@ -226,6 +226,7 @@ class Supervisor:
         if progress.step > step:
             self._stalls = 0
         self.hooks.progress(progress)
+        self._full_disk(ipi)
         # forces first: they say most, and earliest
         _raise(self.guard.beat(_heartbeat(progress, ipi)))
         for at, columns in self.watch.fresh():
@@ -269,15 +270,20 @@ class Supervisor:
         if well and states and states[0].step >= segment.until_step:
             return
         step = self.watch.progress.step
-        if any(ipi.logged(words) for words in DISK):
-            text = f"disk full at step {step}; the last checkpoint is good: make room and run again"
-            raise Event(Verdict("disk", text, step, step, "fault"))
+        self._full_disk(ipi)
         if well and (self.folder.path / EXIT).exists():
             raise Stop(f"stopped by the file EXIT at step {step}; run again to go on")
         text = f"i-PI ended ({how(ipi)}) at step {step} of {self.facts.total_steps}: {reason(ipi)}"
         if ipi.logged(": error: evaluation "):  # of a model within i-PI
             raise Event(Verdict("model", text, step, step, "physics"))
         raise process_event("ipi", text, step)
+
+    def _full_disk(self, ipi: Child) -> None:
+        """Raises an event where i-PI could not write; it then may hang instead of ending."""
+        if ipi.logged(*DISK):
+            step = self.watch.progress.step
+            text = f"disk full at step {step}; the last checkpoint is good: make room and run again"
+            raise Event(Verdict("disk", text, step, step, "fault"))
 
     def _prune(self) -> None:
         resume.prune(self.folder.path, self.facts, self.folder.config.keep_checkpoints)
