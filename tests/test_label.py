@@ -205,6 +205,20 @@ def test_run_that_leaves_its_temperature_band(tmp_path: Path) -> None:
     assert "the run at 50 K is at" in progress.stopped[0]
 
 
+def test_one_structure_with_a_lone_hydrogen_is_left_out(tmp_path: Path) -> None:
+    """As a watchdog may keep one; alone it is an error."""
+    good, torn = Frame.from_atoms(toy_box()), Frame.from_atoms(toy_box())
+    torn.positions[1] = torn.positions[0] + 1.55  # amid eight oxygens
+    config = LabelConfig(**{**SHORT, "time_ps": 0.0, "bursts": 1, "cell_scales": []})
+    model = load_model(TOY)
+    with pytest.raises(InputError, match="has no heavy neighbour"):
+        Labeller(config, model, [torn], [], tmp_path / "torn.extxyz")
+    progress = Labeller(config, model, [torn, good], [], tmp_path / "both.extxyz").run()
+    assert len(progress.stopped) == 1
+    assert "has no heavy neighbour" in progress.stopped[0]
+    assert len(read_frames(tmp_path / "both.extxyz")) == 16
+
+
 def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "labels.extxyz"
     fsync, calls = label_store.os.fsync, 0

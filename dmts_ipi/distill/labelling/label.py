@@ -124,6 +124,8 @@ class Labeller:
         if any(s != 1 for s in config.cell_scales):
             for f in self.structures:
                 scale_cell(f, 1.0)
+        if len(self.structures) == 1:  # one of several that has no such masses is left out
+            hmr_masses(self.structures[0], config.hmr_amu)
         self.first_burst = max([f.burst for f in frames], default=-1) + 1
         tasks = plan(config, len(self.structures), len(self.groups))
         k, n = shard
@@ -155,7 +157,7 @@ class Labeller:
                     self._relabel(task)
                 else:
                     self._sample(task, place)
-            except ModelFault as error:
+            except (ModelFault, InputError) as error:
                 self._stop(task, str(error))
             self._save(place + 1, {}, {})
             self.progress.tasks_done += 1
