@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,12 +43,19 @@ def difference(teacher: np.ndarray, student: np.ndarray, numbers: np.ndarray) ->
         return Difference(math.inf, int(bad[0]), math.inf, {})
     worst = int(square.argmax())
     elements = {
-        chemical_symbols[z]: float(math.sqrt(square[numbers == z].mean() / 3))
-        for z in sorted({int(z) for z in numbers})
+        symbol: math.sqrt(float(square[members].mean()) / 3)
+        for symbol, members in _members(np.asarray(numbers, np.int64).tobytes())
     }
     return Difference(
         math.sqrt(square[worst]), worst, float(math.sqrt(square.mean() / 3)), elements
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _members(numbers: bytes) -> list[tuple[str, np.ndarray]]:
+    """Symbol and atoms of each element of int64 atomic numbers, by atomic number."""
+    z = np.frombuffer(numbers, np.int64)
+    return [(chemical_symbols[int(k)], np.flatnonzero(z == k)) for k in np.unique(z)]
 
 
 @dataclass
