@@ -6,9 +6,9 @@
 Runs as `dmts-ipi init` makes them, with the real drivers, telemetry, a watchdog that hears them,
 and outputs; only the models are replaced by one that returns zeros, at once, or the teacher's after
 --teacher-ms of work, which are subtracted: what is done meanwhile then takes no time, but caches
-get cold and processors fall asleep. Ways of exchange take turns, each in fresh processes; "step" is the
-step alone, "with output" is from one step to the next. Medians over rounds of the means over
-steps, and the median of the rounds' differences to the first way.
+get cold and processors fall asleep. Ways of exchange take turns, each in fresh processes; "step"
+is the step alone, "with output" is from one step to the next. Medians over rounds of the means
+over steps, and the median of the rounds' differences to the first way.
 
 CPU times are the least of all blocks of steps, which holds on a busy machine, too (Linux): the main
 threads of i-PI and of the drivers, which work by turns and so make up the wall time, apart
