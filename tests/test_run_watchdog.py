@@ -139,8 +139,13 @@ def test_drivers_may_die_hang_and_hallucinate(tmp_path: Path) -> None:
     teacher_spec = 'ase:run_tools.Pair {"strength": 1.0, "delay_s": 0.05}'
     models = ("--teacher", teacher_spec, "--student", student)
     folder = make(tmp_path / "run", "--no-model-check", *models, "--time-ps", 0.8)
-    others = ("potential_jump_sigma", "conserved_jump_sigma", "temperature_tolerance")
-    settings(folder, difference_max_eV_per_A=1.0, **dict.fromkeys(others, 1e9))
+    # the student's force is heard of before the teacher's: whichever is judged first would count
+    others = ("force_spike_eV_per_A", "potential_jump_sigma", "conserved_jump_sigma")
+    settings(
+        folder,
+        difference_max_eV_per_A=1.0,
+        **dict.fromkeys((*others, "temperature_tolerance"), 1e9),
+    )
     process = start(folder, "--stall-limit-s", 12)
 
     def teacher() -> int:
