@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,17 +12,13 @@ import numpy as np
 import pytest
 import zmq
 
-from dmts_ipi.core.errors import InputError, ModelFault
-from dmts_ipi.core.model import ForceResult
-from dmts_ipi.ipi.client.client_session import Session, header
-from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
+from dmts_ipi.core.errors import InputError
 from dmts_ipi.watchdog import endpoints
 from dmts_ipi.watchdog.difference import Distribution, difference
 from dmts_ipi.watchdog.endpoints import Addresses, addresses
 from dmts_ipi.watchdog.listener import Listener, Pair
 from dmts_ipi.watchdog.messages import (
     SCHEMA,
-    TOPIC,
     BadMessage,
     decode,
     digest,
@@ -495,91 +489,3 @@ def test_a_driver_that_ends_leaves_no_files(at: dict[str, Addresses]) -> None:
     assert not any(p.exists() for p in files)
     for publisher in (first, second):
         publisher.close()
-
-
-class Spring:
-    """A force model that can fail."""
-
-    name, elements, cutoff_A = "spring", None, 5.0
-
-    def compute(
-        self, numbers: np.ndarray, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray
-    ) -> ForceResult:
-        if x[0, 0] > 50:
-            raise ValueError("too far")
-        return ForceResult(1.0, -x, None)
-
-
-def test_a_model_tells_its_observer(at: dict[str, Addresses]) -> None:
-    publisher = Publisher("student", at["student"], 3, "cpu")
-    model = AtomicUnitsModel(Spring(), NUMBERS, True, observer=publisher)
-    h, x = np.eye(3) * 20, RNG.normal(size=(3, 3))
-    model.parameters({})
-    sent = x.copy()
-    model.compute(h, sent)
-    assert (publisher.connection, publisher.evaluation) == (1, 0)
-    sent += 1.0  # as i-PI may, in shared memory, once it has its answer
-    model.answered()
-    model.answered()
-    assert (publisher.connection, publisher.evaluation) == (1, 1)
-    ring = publisher._ring
-    assert ring is not None
-    found = ring.find(digest(x))
-    assert found is not None
-    np.testing.assert_allclose(found.forces, -x * 0.529177, rtol=1e-5)
-    with pytest.raises(ModelFault, match="evaluation 2: ValueError: too far"):
-        model.compute(h, x + 1000)
-    assert publisher._started is None
-    model.parameters({})
-    assert (publisher.connection, publisher.evaluation) == (2, 0)
-    publisher.close()
-
-
-@pytest.mark.parametrize("together", [True, False])
-def test_nothing_is_unread_during_an_evaluation(together: bool) -> None:
-    """So the kernel ends the connection of a killed driver with an end of file, not a reset."""
-    ours, theirs = socket.socketpair()
-    unread: list[bytes] = []
-
-    told: list[int] = []
-
-    class Evaluator:
-        numbers = NUMBERS
-
-        def answered(self) -> None:
-            told.append(len(unread))
-
-        def parameters(self, fields: dict[str, str]) -> None:
-            pass
-
-        def compute(self, h: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-            try:
-                unread.append(ours.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                unread.append(b"")
-            return 2.0, x, np.zeros((3, 3))
-
-    thread = threading.Thread(target=Session(ours, Evaluator()).run)
-    thread.start()
-    theirs.settimeout(LIMIT_S)
-    theirs.sendall(header("INIT") + b"\0\0\0\0\0\0\0\0")
-    x = RNG.normal(size=(3, 3))
-    for _ in range(2):
-        data = header("POSDATA") + bytes(144) + np.int32(3).tobytes() + x.tobytes()
-        theirs.sendall(data + header("GETFORCE") if together else data)
-        if not together:
-            theirs.sendall(header("STATUS"))
-            assert theirs.recv(12, socket.MSG_WAITALL) == header("HAVEDATA")
-            theirs.sendall(header("GETFORCE"))
-        reply = theirs.recv(12 + 8 + 4 + 72 + 72 + 4, socket.MSG_WAITALL)
-        np.testing.assert_array_equal(np.frombuffer(reply, float, 9, 24), x.ravel())
-        theirs.sendall(header("STATUS"))
-        assert theirs.recv(12, socket.MSG_WAITALL) == header("READY")
-    theirs.sendall(header("EXIT"))
-    thread.join(LIMIT_S)
-    assert not thread.is_alive()
-    assert unread == ([b"", b""] if together else [b"S", b"S"])
-    assert told == [1, 2]
-    theirs.close()
-    ours.close()
-    assert TOPIC == b"dmts-ipi.1"

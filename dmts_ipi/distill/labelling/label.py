@@ -157,7 +157,7 @@ class Labeller:
                     self._relabel(task)
                 else:
                     self._sample(task, place)
-            except (ModelFault, InputError) as error:
+            except ModelFault as error:
                 self._stop(task, str(error))
             self._save(place + 1, {}, {})
             self.progress.tasks_done += 1
@@ -183,7 +183,11 @@ class Labeller:
         frame = bare(self.structures[task.structure], "")
         if task.cell_scale != 1.0:
             frame = scale_cell(frame, task.cell_scale)
-        masses = hmr_masses(self.structures[task.structure], c.hmr_amu)
+        try:
+            masses = hmr_masses(self.structures[task.structure], c.hmr_amu)
+        except InputError as error:  # of one structure among several: see __init__
+            self._stop(task, str(error))
+            return
         stored = self.store.state.get("inside") if self.store.state.get("task") == place else None
         if stored:
             first = int(stored["step"])

@@ -79,8 +79,8 @@ class CpuStudent:
             "tensors": (n, 5, a.near_channels),
             "far": (n, s * a.far_bessel),
         }
-        self._forces, self._virial = np.zeros((n, 3)), np.zeros((3, 3))
         self._buffers = {k: torch.zeros(v, dtype=self._dtype) for k, v in sizes.items()}
+        self._forces, self._virial = np.zeros((n, 3)), np.zeros((3, 3))
         self._order = np.arange(n)
         self._system = _System(n_atoms=n)
         self._kept: dict[str, np.ndarray | Tensor] = {"species": self._species}

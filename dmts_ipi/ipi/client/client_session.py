@@ -66,7 +66,7 @@ class Evaluator(Protocol):
         ...
 
     def answered(self) -> None:
-        """The answer has been sent."""
+        """The answer has been sent, or never will be."""
         ...
 
     def parameters(self, fields: dict[str, str]) -> None:
@@ -155,6 +155,8 @@ class Session:
                 else:
                     raise ProtocolFault(f"unknown header {head!r} from the server; is it i-PI?")
         finally:
+            if self._has_data:  # no answer went out; the next connection counts anew
+                self._evaluator.answered()
             if self._buffers is not None:
                 self._buffers.close()
 

@@ -124,7 +124,7 @@ class AtomicUnitsModel:
         return [self._to_ipi(result) for result in results]
 
     def answered(self) -> None:
-        """i-PI has what it asked for: the observer is told while i-PI is at work, not before."""
+        """i-PI has what it asked for, or is gone: the observer is told now, while i-PI works."""
         if self._untold and self.observer is not None:
             for e in self._untold:
                 forces_eV = np.asarray(e.result.forces_eV_per_A)

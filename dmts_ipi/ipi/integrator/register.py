@@ -65,6 +65,9 @@ EXPECTED: dict[str, dict[str, tuple[str, ...] | None]] = {
     "ipi.utils.inputvalue": {
         "Input.extend": ("self", "name", "xml"),
         "InputValue.store": ("self", "value", "units"),
+        "Input.write": ("self", "name", "indent", "text"),
+        "InputArray.write": ("self", "name", "indent"),
+        "ELPERLINE": None,
     },
     "ipi.utils.depend": {"dstrip": ("da",)},
     "ipi.inputs.forcefields": {"InterfaceSocket": None, "InputFFSocket.fetch": ("self",)},
