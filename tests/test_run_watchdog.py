@@ -108,7 +108,7 @@ def test_a_killed_ipi_is_started_again(number: int, fresh: Path, unbroken: Path)
     until(lambda: lines(fresh) > 15)
     (victim,) = descendants(process.pid)
     os.kill(victim, number)
-    until(lambda: not alive(victim))  # i-PI looks for a SIGTERM once a second
+    until(lambda: not alive(victim))
     hold.unlink()
     output, _ = process.communicate(timeout=250)
     assert process.returncode == 0, output

@@ -138,6 +138,41 @@ def test_digests_tell_structures_apart() -> None:
     assert len({digest(x), digest(y), digest(-x), digest(x[:49].copy())}) == 4
 
 
+def test_pairs_count_again_once_the_student_moves_atoms_again(
+    publishers: dict[str, Publisher], listener: Listener
+) -> None:
+    """After a rewind: single steps, where it is not asked, then a new connection to i-PI."""
+    student, teacher = publishers["student"], publishers["teacher"]
+    x, f = RNG.normal(size=(3, 3)), np.zeros((3, 3))
+
+    def heard() -> bool:  # subscriptions take a moment: the first messages may be lost
+        student.connected()
+        evaluate(student, x, f)
+        return listener.health["student"].connection > 0
+
+    until(heard)
+    last = student.connection
+    until(lambda: listener.health["student"].connection == last)
+    listener.pairing = False
+    listener.forget()
+    before = listener.counts.pairs
+    evaluate(student, x, 100 * np.ones((3, 3)))  # a spike: on its way when i-PI was stopped
+    until(lambda: listener.health["student"].evaluation == 2)
+
+    def paired() -> bool:
+        evaluate(teacher, x, f)  # the student knows this structure from before
+        return listener.counts.pairs > before
+
+    until(paired)
+    until(lambda: listener.health["teacher"].evaluation == teacher.evaluation)
+    until(lambda: not listener._waiting)
+    assert not listener.pairing
+    student.connected()
+    evaluate(student, 3 * x, f)
+    until(lambda: listener.pairing)
+    assert listener.take() == []
+
+
 def test_the_ring_keeps_the_last_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dmts_ipi.watchdog.ring.RING_BYTES", 5 * 36)
     ring = Ring(3)

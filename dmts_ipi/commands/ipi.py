@@ -32,6 +32,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-S", "--sockets-prefix", default=None, metavar="PREFIX", help="instead of the input's"
     )
     parser.add_argument(
+        "--single-steps-until",
+        type=int,
+        default=0,
+        metavar="STEP",
+        help="up to this step the forcefield 'teacher' alone acts, in the innermost MTS level; "
+        "then the weights of the input hold",
+    )
+    parser.add_argument(
         "--poll-thread", action="store_true", help="exchange forces as i-PI does, by a thread"
     )
 
@@ -45,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if not Path(args.input).is_file():
         raise InputError("input", args.input, "does not exist")
     register()
-    from dmts_ipi.ipi.integrator import together
-    from dmts_ipi.ipi.server import output_sync, quick_outputs
+    from dmts_ipi.ipi.integrator import single_steps, together
+    from dmts_ipi.ipi.server import output_sync, quick_outputs, quick_stop
 
     together.register()
 
@@ -56,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
         exchange.register()
     output_sync.register()
     quick_outputs.register()
+    quick_stop.register()
+    if args.single_steps_until > 0:
+        single_steps.SingleSteps(args.single_steps_until).register()
     profile_ipi()
     script = str(ipi_script())
     options = ["-V", args.verbosity] if args.verbosity else []

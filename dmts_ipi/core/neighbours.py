@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from vesin import NeighborList as _VesinList
 
 from .errors import InputError
 
@@ -37,6 +36,8 @@ def neighbour_pairs(
     Raises:
         InputError: a position is NaN or infinite, or a periodic cell has no volume.
     """
+    from vesin import NeighborList  # here: it loads torch, a second that i-PI does without
+
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
     if not np.isfinite(positions).all():
@@ -49,6 +50,6 @@ def neighbour_pairs(
         )
     if not periodic.any():
         box = np.eye(3)
-    search = _VesinList(cutoff=float(cutoff_A), full_list=full, sorted=True, n_threads=1)
+    search = NeighborList(cutoff=float(cutoff_A), full_list=full, sorted=True, n_threads=1)
     i, j, shifts = search.compute(positions, box, periodic.tolist(), quantities="ijS")
     return Pairs(i.astype(np.int64), j.astype(np.int64), shifts.astype(np.int64))

@@ -118,7 +118,7 @@ class Watchdog:
         if self.listener is None:
             return None
         for pair in self.listener.take():
-            if self._segment.single_steps:
+            if not self.listener.pairing:
                 continue  # the student moves nothing now: that it is wrong here is known
             found = self.judge.forces(pair, self._step_of(pair))
             if found is not None:
@@ -133,7 +133,7 @@ class Watchdog:
         peaks = self.listener.take_peaks()
         if "teacher" in peaks:
             self.judge.usual(peaks["teacher"][0])
-        if "student" not in peaks or self._segment.single_steps:
+        if "student" not in peaks or not self.listener.pairing:
             return None
         return self.judge.spike(*peaks["student"], self._line_step)
 
@@ -227,9 +227,9 @@ class Watchdog:
         it was seen is the nearest one that both models know.
         """
         pair, self._offending = self._offending, None
-        moved = not self._segment.single_steps and self.physics.multiple_steps
-        if pair is None and moved and verdict.cause == "physics" and self.listener is not None:
-            pair = self.listener.latest
+        listener = self.listener if self.physics.multiple_steps else None
+        if pair is None and verdict.cause == "physics" and listener and listener.pairing:
+            pair = listener.latest
         if pair is None or pair.positions_A is None or pair.cell_A is None:
             return
         teacher = pair.teacher_eV_per_A

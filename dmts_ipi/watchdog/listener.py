@@ -102,7 +102,9 @@ class Listener:
         self.health = {role: Health() for role in addresses}
         self.counts = Counts()
         self.latest: Pair | None = None  # with its arrays, whatever the difference
-        self.pairing = True  # off: only figures are wanted (single time steps)
+        # off in single time steps, until the student is heard of on another connection to i-PI
+        self.pairing = True
+        self._student_before = (0, 0)  # its process and connection when ``forget`` was called
         self._numbers, self._keep_above = numbers, keep_above_eV_per_A
         self._pairs: deque[Pair] = deque(maxlen=100_000)
         self._peaks: dict[str, tuple[float, int]] = {}
@@ -174,7 +176,9 @@ class Listener:
 
     def forget(self) -> None:
         """Drops peaks, pairs and questions under way: i-PI was restarted from an earlier state."""
+        student = self.health.get("student", Health())
         with self._lock:
+            self._student_before = student.pid, student.connection
             self._peaks.clear()
             self._pairs.clear()
             self.latest = None
@@ -247,6 +251,8 @@ class Listener:
         for name in HEALTH:
             setattr(health, name, fields[name])
         health.last_news = now
+        if not self.pairing and fields["role"] == "student":
+            self._moves_again((health.pid, health.connection))
         with self._lock:
             peak, before = fields["force_max_eV_per_A"], self._peaks.get(fields["role"])
             if before is None or not peak <= before[0]:
@@ -266,6 +272,14 @@ class Listener:
             self._ask_forces(fields["digest"])
         else:
             self._add_pair(message, student)
+
+    def _moves_again(self, student: tuple[int, int]) -> None:
+        """The student is asked for forces: the single time steps are over."""
+        with self._lock:
+            if student != self._student_before:
+                self._pairs.clear()
+                self._waiting.clear()
+                self.pairing = True
 
     def _shapes(self) -> dict[str, int]:
         n = len(self._numbers)

@@ -106,6 +106,7 @@ class Publisher:
         """i-PI has begun a connection: evaluations count from one again."""
         self.connection += 1
         self.evaluation, self._largest = 0, 0.0
+        self._last_sent = -math.inf  # its first evaluation is told of at once
         self._rhythm.forget()
 
     def begin(self) -> None:

@@ -24,7 +24,7 @@ from dmts_ipi.ipi.run_folder.validate import SOCKET_PREFIX
 from .client_session import ConnectionLost, Evaluator, ProtocolFault, Session, close_cleanly
 
 MAX_UNIX_PATH = 107  # bytes of sockaddr_un.sun_path, less the final zero
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.5
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.1
 MAX_PROTOCOL_FAULTS = 3  # in a row, without an evaluation between them
 
 

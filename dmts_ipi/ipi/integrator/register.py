@@ -111,7 +111,10 @@ EXPECTED: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "ipi.utils.mathtools": {"h2abc_deg": ("h",)},
     "ipi.interfaces.utils": {"parse_extra": ("mxtra",)},
-    "ipi.utils.softexit": {"softexit.register_function": ("func", "args", "kwargs")},
+    "ipi.utils.softexit": {
+        "SOFTEXITLATENCY": None,
+        "softexit.register_function": ("func", "args", "kwargs"),
+    },
     "ipi.utils.prng": {"Random.gvec_serial": ("self", "shape"), "Random.u": None},
 }
 

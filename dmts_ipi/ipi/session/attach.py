@@ -195,7 +195,7 @@ class _Attached(Session):
         goes_on = f"; i-PI (process {pid}) goes on" if pid else ""
         return f"unwatched since {signal.Signals(number).name}{goes_on}"
 
-    def _ipi(self, file: str) -> External:
+    def _ipi(self, file: str, single_until: int = 0) -> External:
         command = self.others.commands.get(IPI)
         script = self.folder.path / "start_ipi.sh"
         words = ["./start_ipi.sh"] if script.is_file() else ipi_command(self.facts.ours)

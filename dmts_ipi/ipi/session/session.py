@@ -263,9 +263,10 @@ class Session:
         with contextlib.suppress(OSError):
             write_json(self.folder.path / SESSIONS, sessions)
 
-    def _ipi(self, file: str) -> Child:
+    def _ipi(self, file: str, single_until: int = 0) -> Child:
         prefix = prefix_of(placed(self.facts.sockets, self.folder.config))
         options = ["-S", prefix] if prefix else []
+        options += ["--single-steps-until", str(single_until)] if single_until else []
         child = Child(
             "i-pi",
             [*ipi_command(ours=True), *options, file],  # ours for all: docs/performance.md

@@ -1,7 +1,8 @@
 """The processes of a run: i-PI again and again as the guard wants it, drivers that stay alive.
 
-A run is a sequence of segments: one start of i-PI each, in multiple or in single time steps, from
-a checkpoint. What goes wrong is an ``Event``; the guard decides how the run goes on.
+A run is a sequence of segments, in multiple or in single time steps. i-PI goes from single to
+multiple ones by itself where it is ours; else each segment is a start of i-PI, from a checkpoint.
+What goes wrong is an ``Event``; the guard decides how the run goes on.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Supervisor:
         limits: see ``Limits``.
         hooks: see ``Hooks``.
         guard: see ``core.supervision.Guard``.
-        ipi: makes the process of i-PI for an input file's name.
+        ipi: makes the process of i-PI for an input file's name, and the step up to which it takes
+            single steps (0: none; not 0 only where not ``lasting``).
         drivers: their processes, not started yet.
     """
 
@@ -53,7 +55,7 @@ class Supervisor:
     limits: Limits
     hooks: Hooks
     guard: Guard
-    ipi: Callable[[str], Child]
+    ipi: Callable[[str, int], Child]
     drivers: Sequence[Driver]
     lasting: bool = False  # others started them: nothing is ended that may go on without us
     first: int = 0
@@ -142,17 +144,16 @@ class Supervisor:
         if self._child is not None and self._child.started and self._child.status is None:
             raise NeedsPerson(f"i-PI (process {self._child.pid}) cannot be ended; end it")
         segment = self.guard.segment(step, self.facts.total_steps)
-        weights = self._weights
-        if segment.single_steps:
+        until, weights, single_until = self._end_of(segment), self._weights, 0
+        if segment.single_steps and self.lasting:
             weights = resume.single_step_weights(weights)
+        elif segment.single_steps:
+            single_until = segment.until_step
         try:
             if state is None:
-                until = segment.until_step
                 file = resume.prepare_begin(path, self.facts, until, weights, plan.seed)
             else:
-                file = resume.prepare_resume(
-                    path, self.facts, state, segment.until_step, weights, plan.seed
-                )
+                file = resume.prepare_resume(path, self.facts, state, until, weights, plan.seed)
         except OSError as error:
             raise InputError("folder", error.filename, f"{error.strerror}") from error
         (path / EXIT).unlink(missing_ok=True)  # i-PI would stop at once
@@ -163,7 +164,22 @@ class Supervisor:
             before = self.watch.progress
             p.steady_steps, p.steady_s = before.steady_steps, before.steady_s
         self._follow_lines(p)
-        self._child, self.begun, self.sound_step = self.ipi(file.name), True, None
+        self._child = self.ipi(file.name, single_until)
+        self.begun, self.sound_step = True, None
+        return segment
+
+    def _end_of(self, segment: Segment) -> int:
+        """The step at which i-PI ends. That of others knows nothing of single steps."""
+        return segment.until_step if self.lasting else self.facts.total_steps
+
+    def _next(self, segment: Segment) -> Segment:
+        """What i-PI does now: after single steps multiple ones, where it goes on by itself."""
+        until, total = segment.until_step, self.facts.total_steps
+        over = segment.single_steps and until <= self.watch.progress.step and until < total
+        if self.lasting or not over:
+            return segment
+        segment = self.guard.segment(until, total)
+        self.guard.started(segment, until, found=True)
         return segment
 
     def _segment(self, segment: Segment, signals: Signals) -> int | None:
@@ -205,8 +221,11 @@ class Supervisor:
                 self.hooks.say(f"stops on {signal.Signals(signals.number).name}")
                 return signals.number
             self._look(ipi)
+            segment = self._next(segment)
             if ipi.status is not None:
-                self._ended(ipi, segment)
+                if segment.single_steps:
+                    self.watch.read()  # it may have gone on with multiple ones since the look
+                self._ended(ipi, self._next(segment))
                 return None
             self._drivers.tend_all(ipi)
             if time.monotonic() - pruned > PRUNE_EVERY_S:
@@ -267,7 +286,7 @@ class Supervisor:
         """
         states = resume.checkpoints(self.folder.path, self.facts)
         well = ipi.status in (0, UNKNOWN)
-        if well and states and states[0].step >= segment.until_step:
+        if well and states and states[0].step >= self._end_of(segment):
             return
         step = self.watch.progress.step
         self._full_disk(ipi)
