@@ -79,7 +79,7 @@ def tuned(folder: Path, args: argparse.Namespace) -> tuple[dict, float]:
     if not (run / "run.yaml").is_file():
         dmts("init", run, "--structure", STRUCTURE, "--threads", args.threads)
     words = ["--tolerance-K", str(args.tolerance_K), "--dry-run", "--json"]
-    words += ["--n-inner", *(f"{o:g}" for o in args.outer_fs)]
+    words += ["--thermostats", "own", "--n-inner", *(f"{o:g}" for o in args.outer_fs)]
     words += ["--trial-ps", str(args.trial_ps), "--confirm-ps", str(args.confirm_ps)]
     start = time.monotonic()
     done = subprocess.run(

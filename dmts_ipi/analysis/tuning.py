@@ -1,10 +1,10 @@
-"""The largest outer step whose heating a thermostat holds: prediction, trials, bracketing.
+"""The fastest steps and friction whose heating a thermostat holds: prediction, trials, bracketing.
 
 What multiple time stepping adds to a system is measured by the slope of the conserved quantity,
 which counts the thermostat's heat: a few picoseconds give it to a fraction of a kelvin per
 picosecond, when the mean temperature is still uncertain by ten kelvin. Langevin friction g takes
 2 g (K - K0) out, so heating by P (as the temperature rise of 3N kB) settles at dT = P / g: a
-tolerance in kelvin is a limit of P.
+tolerance in kelvin is a limit of P. Where frictions differ the heat of stretches leaves by theirs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SKIP = 0.2  # of a trial, from start velocities that know nothing of the positions
+COLORS = ("#e8590c", "#1c7ed6", "#9c36b5", "#2f9e44")
+CLEARLY = 1.05  # speeds of short trials are no better
 
 
 @dataclass(frozen=True)
@@ -35,22 +38,86 @@ class Trial:
     n_inner: int
     outer_fs: float
     heating_K_per_ps: Estimate
+    limit_K_per_ps: float
     temperature_K: Estimate
     ns_per_day: float
     note: str = ""
+    confirmed: bool = False
 
-    def holds(self, limit_K_per_ps: float) -> bool:
+    @property
+    def holds(self) -> bool:
         """Whether the heating is below the limit, by one standard error at least."""
-        e = self.heating_K_per_ps
-        return math.isfinite(e.mean) and e.mean + (e.stderr if e.known else 0.0) <= limit_K_per_ps
+        e, limit = self.heating_K_per_ps, self.limit_K_per_ps
+        return math.isfinite(e.mean) and e.mean + (e.stderr if e.known else 0.0) <= limit
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The result: the chosen trial (None: none held), and all of them in the order of the step."""
+    """Of one setting: the chosen trial (None: none held), all of them in the order of the step."""
 
     chosen: Trial | None
     trials: list[Trial]
+
+    def confirmed(self, longer: Trial) -> Choice:
+        """With a longer run in the place of a trial; the next smaller that held if it does not."""
+        trials = [t for t in self.trials if t.n_inner != longer.n_inner] + [longer]
+        below = [t for t in trials if t.n_inner < longer.n_inner and t.holds]
+        chosen = longer if longer.holds else max(below, key=lambda t: t.n_inner, default=None)
+        return Choice(chosen, sorted(trials, key=lambda t: t.n_inner))
+
+
+@dataclass(frozen=True)
+class Frictions:
+    """What takes heat out, 1/ps: of stretches, and the mean of atoms."""
+
+    stretch_per_ps: float
+    atoms_per_ps: float
+
+    def limit(self, tolerance_K: float, stretch_part: float) -> float:
+        """Heating in K/ps of 3N kB that settles at a tolerance.
+
+        Args:
+            tolerance_K: mean excess of all atoms.
+            stretch_part: of the heating, 0 to 1.
+        """
+        part = min(max(stretch_part, 0.0), 1.0)
+        return tolerance_K / (part / self.stretch_per_ps + (1 - part) / self.atoms_per_ps)
+
+
+def frictions(
+    atom_per_ps: np.ndarray, masses_amu: np.ndarray, bonds: np.ndarray, bond_per_ps: float
+) -> Frictions:
+    """Frictions of a thermostat.
+
+    A stretch moves the atoms i, j of a bond by m_j : m_i, so that it is damped by
+    (g_i m_j + g_j m_i) / (m_i + m_j), and by the friction along bonds.
+
+    Args:
+        atom_per_ps: friction of each atom, (n,).
+        masses_amu: (n,).
+        bonds: (b, 2) atoms; none: stretches are not told apart.
+        bond_per_ps: friction along bonds.
+    """
+    atoms = float(atom_per_ps.mean())
+    if not len(bonds):
+        return Frictions(atoms, atoms)
+    i, j = bonds[:, 0], bonds[:, 1]
+    m, g = masses_amu, atom_per_ps
+    stretch = (g[i] * m[j] + g[j] * m[i]) / (m[i] + m[j])
+    return Frictions(float(stretch.mean()) + bond_per_ps, atoms)
+
+
+def fastest(choices: dict[str, Choice]) -> str | None:
+    """Name of the setting to take: the first, unless another is faster by more than ``CLEARLY``."""
+    speeds = {
+        name: 0.0 if math.isnan(c.chosen.ns_per_day) else c.chosen.ns_per_day
+        for name, c in choices.items()
+        if c.chosen is not None
+    }
+    if not speeds:
+        return None
+    first, best = next(iter(speeds)), max(speeds, key=lambda name: speeds[name])
+    return best if speeds[best] > CLEARLY * speeds[first] else first
 
 
 def heating(time_ps: np.ndarray, conserved_eV: np.ndarray, n_atoms: int) -> Estimate:
@@ -62,36 +129,33 @@ def heating(time_ps: np.ndarray, conserved_eV: np.ndarray, n_atoms: int) -> Esti
     return slope_stderr(time_ps[kept], conserved_eV[kept] * to_K)
 
 
-def first_guess(predicted: dict[int, float], limit_K_per_ps: float) -> int:
-    """The largest n_inner whose predicted heating, and that of all below, is within the limit."""
+def first_guess(predicted: dict[int, float], limits: dict[int, float]) -> int:
+    """The largest n_inner whose predicted heating, and that of all below, is within its limit."""
     best = min(predicted)
     for n in sorted(predicted):
-        if predicted[n] > limit_K_per_ps:
+        if predicted[n] > limits[n]:
             break
         best = n
     return best
 
 
-def bracket(
-    candidates: Sequence[int], guess: int, limit_K_per_ps: float, run: Callable[[int], Trial]
-) -> Choice:
+def bracket(candidates: Sequence[int], guess: int, run: Callable[[int], Trial]) -> Choice:
     """Walks up from the guess while trials hold, or down until one does.
 
     Args:
         candidates: n_inner, in any order.
         guess: where to begin, one of them.
-        limit_K_per_ps: largest heating.
         run: makes a trial.
     """
     order = sorted(candidates)
     at = order.index(guess)
     trials = [run(order[at])]
-    chosen = trials[0] if trials[0].holds(limit_K_per_ps) else None
+    chosen = trials[0] if trials[0].holds else None
     step = 1 if chosen else -1
     while 0 <= at + step < len(order):
         at += step
         trials.append(run(order[at]))
-        held = trials[-1].holds(limit_K_per_ps)
+        held = trials[-1].holds
         if step > 0 and not held:
             break
         if held:
@@ -103,9 +167,9 @@ def bracket(
 
 def plot(
     path: Path,
-    choice: Choice,
+    choices: dict[str, Choice],
+    best: str | None,
     predicted: dict[float, tuple[float, float]],
-    limit_K_per_ps: float,
     temperature_K: float,
 ) -> None:
     """Heating, temperature and speed against the outer step, as PNG.
@@ -119,27 +183,28 @@ def plot(
         figure = Figure(figsize=(5.5, 7), layout="constrained")
         top, middle, below = figure.subplots(3, 1, sharex=True)
         _bars(top, [(d, *predicted[d]) for d in sorted(predicted)], "#868e96", "s--", "predicted")
-        good = [t for t in choice.trials if math.isfinite(t.heating_K_per_ps.mean)]
-        measured = [(t.outer_fs, t.heating_K_per_ps.mean, t.heating_K_per_ps.stderr) for t in good]
-        _bars(top, measured, "#e8590c", "o", "measured")
-        for t in choice.trials:
-            if t not in good:
-                top.axvline(t.outer_fs, color="#c2255c", linestyle=":", label="blew up")
-        top.axhline(limit_K_per_ps, color="#2f9e44", lw=1, label="limit")
+        for (name, choice), color in zip(choices.items(), cycle(COLORS), strict=False):
+            good = [t for t in choice.trials if math.isfinite(t.heating_K_per_ps.mean)]
+            heat = [(t.outer_fs, t.heating_K_per_ps.mean, t.heating_K_per_ps.stderr) for t in good]
+            _bars(top, heat, color, "o", name)
+            for t in choice.trials:
+                limit = (t.outer_fs - 0.25, t.outer_fs + 0.25)
+                top.plot(limit, [t.limit_K_per_ps] * 2, color=color, lw=2, alpha=0.5)
+                if t not in good:
+                    top.axvline(t.outer_fs, color=color, linestyle=":", label=f"{name}: blew up")
+            known = [t for t in good if math.isfinite(t.temperature_K.mean)]
+            kelvin = [(t.outer_fs, t.temperature_K.mean, t.temperature_K.stderr) for t in known]
+            _bars(middle, kelvin, color, "o", name)
+            below.plot([t.outer_fs for t in good], [t.ns_per_day for t in good], "o-", color=color)
         _heating_axis(top)
-        top.legend(frameon=False)
-        known = [t for t in good if math.isfinite(t.temperature_K.mean)]
-        kelvin = [(t.outer_fs, t.temperature_K.mean, t.temperature_K.stderr) for t in known]
-        _bars(middle, kelvin, "#1c7ed6", "o", "measured")
+        top.legend(frameon=False, title="bars: limit of the heating")
         middle.axhline(temperature_K, color="#010203", lw=0.8)
         middle.set_ylabel("temperature, K\n(bars: one standard error)")
-        below.plot([t.outer_fs for t in good], [t.ns_per_day for t in good], "o-", color="#9c36b5")
-        if choice.chosen is not None:
-            for axes in (top, middle, below):
-                axes.axvspan(
-                    choice.chosen.outer_fs - 0.1, choice.chosen.outer_fs + 0.1,
-                    color="#2f9e44", alpha=0.2,
-                )  # fmt: skip
+        chosen = choices[best].chosen if best is not None else None
+        for axes in (top, middle, below) if chosen is not None else ():
+            assert chosen is not None
+            at = chosen.outer_fs
+            axes.axvspan(at - 0.1, at + 0.1, color="#2f9e44", alpha=0.2)
         below.set_ylim(0, None)
         below.set_ylabel("ns/day")
         below.set_xlabel("outer step, fs")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from ase.data import atomic_numbers
 from pydantic import Field, model_validator
 
 from dmts_ipi.core.config import StrictModel, read_yaml, write_yaml
@@ -95,6 +96,13 @@ class RunConfig(StrictModel):
     def outer_step_fs(self) -> float:
         """The time step of i-PI: ``n_inner`` inner steps."""
         return self.inner_step_fs * self.n_inner
+
+    def atom_frictions_per_ps(self, numbers: np.ndarray) -> np.ndarray:
+        """Friction of each atom, (n,), for atomic numbers (n,)."""
+        found = np.full(len(numbers), self.friction_per_ps)
+        for name, friction in self.friction_by_element_per_ps.items():
+            found[np.asarray(numbers) == atomic_numbers[name]] = friction
+        return found
 
     @property
     def total_steps(self) -> int:
