@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from integrator_tools import BAROSTAT, HHF, LANGEVIN, Run, simulation_xml, thermostat
+from run_tools import call
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.integrator.single_steps import SingleSteps
@@ -52,6 +55,14 @@ def test_one_run_is_two(inside: str, options: dict) -> None:
     assert run.conserved == pytest.approx(second.conserved, abs=1e-10)
     plain = Run(text).step(11)
     assert np.abs(plain.q - run.q).max() > 1e-6  # the weights do something
+
+
+def test_a_negative_step_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "input.xml").write_text(simulation_xml(LANGEVIN))
+    done = call("i-pi", tmp_path / "input.xml", "--single-steps-until", "-1")
+    assert done.returncode == 2
+    line = "dmts-ipi i-pi: error: single-steps-until = -1: must not be negative\n"
+    assert done.stderr == line
 
 
 def test_single_steps_need_a_teacher() -> None:

@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not Path(args.input).is_file():
         raise InputError("input", args.input, "does not exist")
+    if args.single_steps_until < 0:
+        raise InputError("single-steps-until", args.single_steps_until, "must not be negative")
     register()
     from dmts_ipi.ipi.integrator import single_steps, together
     from dmts_ipi.ipi.server import output_sync, quick_outputs, quick_stop

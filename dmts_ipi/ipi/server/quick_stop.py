@@ -1,4 +1,4 @@
-"""i-PI notices its end 20 times a second, not once: SIGTERM, the file EXIT, the last step.
+"""i-PI notices its end 10 times a second, not once: SIGTERM, the file EXIT, the last step.
 
 The thread that looks is waited for at the end of every run, and so at every rewind.
 """
@@ -9,7 +9,7 @@ import sys
 
 import ipi.utils.softexit  # noqa: F401  # the name `softexit` in the package is an object
 
-LOOKS_EVERY_S = 0.05
+LOOKS_EVERY_S = 0.1
 
 
 def register() -> None:
