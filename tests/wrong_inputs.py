@@ -17,7 +17,7 @@ from pathlib import Path
 
 from run_tools import TESTS, Done
 from wrong_commands import LABELS, MODELS, OPTIONS, STRUCTURES
-from wrong_runs import BENCHMARKS, FAULTS, FOLDERS, NODES, WATCHDOG
+from wrong_runs import BENCHMARKS, FAULTS, FOLDERS, NODES, TUNING, WATCHDOG
 from wrong_tools import Case
 
 PAGE = TESTS.parent / "docs" / "wrong_input.md"
@@ -29,6 +29,7 @@ PARTS = {
     "Models": MODELS,
     "Labels and training": LABELS,
     "Run folders": FOLDERS,
+    "Tuning": TUNING,
     "Benchmarks": BENCHMARKS,
     "The watchdog": WATCHDOG,
     "Several nodes, several runs": NODES,

@@ -271,3 +271,25 @@ BENCHMARKS = [
     Case("a teacher that knows none of the systems", benchmark(ONE + STS)),
     Case("a structure that does not exist", benchmark(ONE.replace("argon", "b") + STS)),
 ]
+
+
+def tuning(*options: object) -> Callable[[], Words]:
+    """``tune`` of a good folder."""
+    return folder(intact, ["tune", "run", *options])
+
+
+def single_steps() -> Words:
+    """``tune`` of single time stepping."""
+    make(Path("run"), "--no-model-check", "--mode", "sts", "--n-inner", 1)
+    return ["tune", "run"]
+
+
+TUNING = [
+    Case("a run to tune that is not there", words("tune", "run")),
+    Case("a negative step", folder(intact, ["i-pi", "run/input.xml", "--single-steps-until", -1])),
+    Case("a run without an outer step", single_steps),
+    Case("no tolerance", tuning("--tolerance-K", 0)),
+    Case("no inner step", tuning("--inner-fs", 0)),
+    Case("a thermostat for hydrogen where there is none", tuning("--thermostats", "hhf")),
+    Case("no candidates", tuning("--n-inner", 0)),
+]
