@@ -5,11 +5,12 @@
     python benchmarks/rewind_cost.py --sts-ps 1 --guard-fs 100 --checkpoints-fs 1000
 
 Rewinds are made frequent by a low limit of the difference between the models (--limit-eV-per-A).
-The time that is lost, per rewind, is split into three: steps that are done again, single steps
-where there would have been multiple ones, and the rest, which is what the watchdog can help:
-noticing, stopping i-PI, cutting outputs, two starts of i-PI. Percent are of the wall time of 10 ps,
-so of the speed that a rewind every 10 ps costs. The steps' own times are medians between lines of
-the run without rewinds, and of a short run of single steps.
+The time that is lost is split into three: steps that are done again, single steps where there would
+have been multiple ones, and the rest, which is what the watchdog can help: stopping i-PI, cutting
+outputs, a start of i-PI. The last line has them per rewind, over all rounds; percent are of the
+wall time of 10 ps, so of the speed that a rewind every 10 ps costs. The steps' own times are those
+of the run without rewinds and of a short run of single steps. A round without rewinds says how much
+two runs differ anyway.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
 import tempfile
 from pathlib import Path
 
@@ -81,45 +81,51 @@ def main() -> None:
     box += ["--threads", args.threads, "--checkpoints-every-fs", args.checkpoints_fs]
     box += ["--keep-checkpoints", max(4, math.ceil(args.guard_fs / args.checkpoints_fs) + 3)]
     steps = ["--n-inner", args.n_inner, "--time-ps", args.time_ps]
+    guard = {"guard_fs": args.guard_fs}
     low = {"difference_max_eV_per_A": args.limit_eV_per_A, "sts_ps": args.sts_ps}
-    low |= {"guard_fs": args.guard_fs, "rewinds_max": 1000, "rewinds_window_max": 1000}
+    low |= {**guard, "rewinds_max": 1000, "rewinds_window_max": 1000}
     low |= {"rewinds_here_max": 100}
     rows = [
         f"{args.waters} waters, 1-{args.n_inner} fs, {args.time_ps:g} ps, {args.threads} threads "
         f"per driver; single steps for {1000 * args.sts_ps:g} fs, guard {args.guard_fs:g} fs, "
         f"checkpoints every {args.checkpoints_fs:g} fs",
-        "s per rewind; in brackets % of the wall time of 10 ps",
-        "round  rewinds  s of 10 ps  lost          done again    single steps  the rest",
+        "round  rewinds  s of 10 ps  lost, s  done again  single steps  the rest",
     ]
-    shares: dict[str, list[float]] = {}
+    total: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for k in range(args.rounds):
             here = Path(scratch)
             options = [*box, "--seed", k + 1]
             sts = ["--mode", "sts", "--time-ps", 0.06]
-            run(here / f"sts{k}", {}, *options, *sts)
-            plain = run(here / f"off{k}", {}, *options, *steps)
+            run(here / f"sts{k}", guard, *options, *sts)
+            plain = run(here / f"off{k}", guard, *options, *steps)
             watched = run(here / f"on{k}", low, *options, *steps)
-            rewinds, again, single = count(watched)
+            rewinds, repeated, singles = count(watched)
             outer_s, inner_s = step_s(here / f"off{k}"), step_s(here / f"sts{k}")
             # i-PI starts once in both
             lost = wall_s(watched) - wall_s(plain)
             parts = {
                 "lost": lost,
-                "again": again * outer_s,
-                "single": single * (args.n_inner * inner_s - outer_s),
+                "again": repeated * outer_s,
+                "single": singles * (args.n_inner * inner_s - outer_s),
             }
             parts["rest"] = lost - parts["again"] - parts["single"]
             ten_ps = outer_s * 1e4 / args.n_inner
-            cells = []
-            for name, seconds in parts.items():
-                each = seconds / rewinds if rewinds else math.nan
-                shares.setdefault(name, []).append(100 * each / ten_ps)
-                cells.append(f"{each:5.2f} ({100 * each / ten_ps:5.2f})")
-            rows.append(f"{k + 1:5d}  {rewinds:7d}  {ten_ps:10.1f}  " + "  ".join(cells))
+            for name, seconds in {**parts, "rewinds": rewinds, "ten_ps": ten_ps}.items():
+                total[name] = total.get(name, 0.0) + seconds
+            lost, again, single, rest = parts.values()
+            rows.append(
+                f"{k + 1:5d}  {rewinds:7d}  {ten_ps:10.1f}  {lost:7.2f}  {again:10.2f}  "
+                f"{single:12.2f}  {rest:8.2f}"
+            )
             print(rows[-1], flush=True)
-    found = (f"{name} {statistics.median(x):.2f} %" for name, x in shares.items())
-    rows.append("median: " + ", ".join(found))
+    if total["rewinds"]:
+        each = {
+            name: total[name] / total["rewinds"] for name in ("lost", "again", "single", "rest")
+        }
+        ten_ps = total["ten_ps"] / args.rounds
+        words = (f"{name} {x:.2f} s, {100 * x / ten_ps:.2f} %" for name, x in each.items())
+        rows.append("a rewind: " + "; ".join(words))
     save(f"rewind_cost_{args.waters}", "\n".join(rows))
 
 

@@ -5,8 +5,9 @@
 
 Four processes, as in a run: this one sends positions over a socket as i-PI does, and thinks for
 --think-ms between two of them (i-PI takes longer); the student's driver answers; every sixth
-position goes to a teacher's driver, too, which answers after --teacher-ms; a watchdog hears both,
-asks for their status once a second, and wants the student's forces of every sixth position.
+position goes to the teacher's driver, too, which evaluates it (or sleeps for --teacher-ms: caches
+then stay warm as they never do beside a large model); a watchdog hears both, asks for their status
+once a second, and wants the student's forces of every sixth position.
 Blocks of outer steps with telemetry and without alternate; the cost is the median of the
 differences of neighbouring blocks, its error the median absolute deviation over the square root of
 their number. ``wall``: from the positions to the forces, which is what i-PI waits for. ``cpu``: of
@@ -108,17 +109,32 @@ def study(
     publisher.close()
 
 
-def teach(at: Addresses, h: np.ndarray, n_atoms: int, seconds: float, pipe: Connection) -> None:
-    """The teacher's driver: a position and whether to publish, until None."""
-    publisher = Publisher("teacher", at, n_atoms, "cpu")
+def teach(
+    teacher: str, path: str, at: Addresses, threads: int, sleep_s: float, pipe: Connection
+) -> None:
+    """The teacher's driver: a position (bohr) and whether to publish, until None."""
+    import torch
+
+    from dmts_ipi.distill.models import load_model
+
+    frame = read_frames(path)[0]
+    publisher = Publisher("teacher", at, len(frame.numbers), "cpu")
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    model = None if sleep_s else load_model(teacher)
+    forces = np.zeros_like(frame.positions)
     while (asked := pipe.recv()) is not None:
-        x, told = asked
+        sent, told = asked
+        x, begin = units.positions_from_ipi(sent), time.perf_counter()
         publisher.begin()
-        time.sleep(seconds)
+        if model is None:
+            time.sleep(sleep_s)
+        else:
+            forces = model.compute(frame.numbers, x, frame.cell, frame.pbc).forces_eV_per_A
         publisher.end()
         pipe.send(None)
         if told:
-            publisher.evaluated(x, x, h, 0.0, x, seconds)
+            publisher.evaluated(sent, x, frame.cell, 0.0, forces, time.perf_counter() - begin)
     publisher.close()
 
 
@@ -180,7 +196,10 @@ def measure(path: str, folder: str, args: argparse.Namespace) -> str:
     others = [
         context.Process(target=study, args=(other, *by)),
         context.Process(target=listen, args=(at, frame.numbers, shared)),
-        context.Process(target=teach, args=(at["teacher"], h, n, args.teacher_ms / 1e3, end)),
+        context.Process(
+            target=teach,
+            args=(args.teacher, path, at["teacher"], args.threads, args.teacher_ms / 1e3, end),
+        ),
     ]
     for process in others:
         process.start()
@@ -218,13 +237,15 @@ def main() -> None:
     p.add_argument("--student", default="water-student")
     p.add_argument("--structure", nargs="+", required=True)
     p.add_argument("--evaluations", type=int, default=3000)
-    p.add_argument("--teacher-ms", type=float, default=10.0)
+    p.add_argument("--teacher", default="water-teacher")
+    p.add_argument("--teacher-ms", type=float, default=0.0, help="it sleeps instead of working")
     p.add_argument("--think-ms", type=float, default=0.1)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--name", default="telemetry_cost")
     args = p.parse_args()
     rows = [
-        f"threads {args.threads}, load {os.getloadavg()[0]:.1f}",
+        f"threads {args.threads}, load {os.getloadavg()[0]:.1f}, "
+        + (f"teacher sleeps {args.teacher_ms:g} ms" if args.teacher_ms else args.teacher),
         " atoms   cpu_ms     cost_us       cost_percent    "
         "wall_ms     cost_us       cost_percent   pairs    sent",
     ]

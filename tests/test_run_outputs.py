@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,59 @@ def test_half_a_frame_is_left_out_and_cut(tmp_path: Path, shape: str, lost: int)
     outputs.cut(path, -1)
     assert path.stat().st_size == 0
     assert outputs.last_step(path) is None
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_file_that_grows_is_read_on_not_again(
+    tmp_path: Path, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, whole = tmp_path / f"t.{shape}", tmp_path / f"w.{shape}"
+    trajectory(path, range(0, 16, 4))
+    trajectory(whole, range(0, 40, 4))
+    begun: list[int] = []
+    real = outputs.records
+
+    def counted(file: Path, offset: int = 0) -> Iterator[tuple[int, int, int]]:
+        begun.append(offset)
+        return real(file, offset)
+
+    monkeypatch.setattr(outputs, "records", counted)
+    assert outputs.last_step(path) == 12
+    end = path.stat().st_size
+    path.write_bytes(whole.read_bytes())  # the same file, longer
+    assert outputs.last_step(path) == 36
+    assert begun == [0, end]
+    outputs.cut(path, 21)
+    assert outputs.last_step(path) == 20
+    assert 0 not in begun[1:]
+    path.write_bytes(whole.read_bytes()[:-1])  # what was cut off has been written anew
+    assert outputs.last_step(path) == 32
+    path.unlink()
+    trajectory(path, range(8, 64, 8))  # another file
+    assert outputs.last_step(path) == 56
+    outputs.cut(path, 8)
+    assert [f.step for f in outputs.iter_trajectory(path)] == [8]
+
+
+def test_lines_that_grow_are_read_on(tmp_path: Path) -> None:
+    path = tmp_path / "md.properties"
+    head = "# column   1     --> step : s\n# column   2     --> time{picosecond} : t\n"
+    text = head + "".join(f"  {k}.0e+00  0.5\n" for k in range(0, 10, 2))
+    path.write_text(text)
+    assert outputs.last_step(path) == 8
+    with open(path, "a") as stream:
+        stream.write("  1.0e+01  0.5\n  1.2e+01  0")  # half a line at the end
+    assert outputs.last_step(path) == 10
+    outputs.cut(path, 5)
+    assert path.read_text() == head + "  0.0e+00  0.5\n  2.0e+00  0.5\n  4.0e+00  0.5\n"
+    outputs.cut(path, -1)
+    assert path.read_text() == head
+    with open(path, "a") as stream:
+        stream.write("  7.0e+00  0.5\nno numbers\n")
+    with pytest.raises(InputError, match="is not a line of i-PI properties"):
+        outputs.last_step(path)
+    outputs.cut(path, 3)  # what is damaged lies behind
+    assert path.read_text() == head
 
 
 def extras(path: Path, steps: range, lines: int = 2) -> Path:

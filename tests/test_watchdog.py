@@ -206,7 +206,7 @@ def test_a_spike_is_seen_from_the_first_step_on() -> None:
 
 def test_the_watchdog_judges_the_largest_forces_that_it_hears(tmp_path: Path) -> None:
     class Heard:
-        pairing, health, counts = True, {}, Counts()
+        pairing, health, counts, alarm = True, {}, Counts(), None
         latest = pair(0.3)  # of the last outer step: a spike between two has no frame of its own
 
         def __init__(self) -> None:

@@ -205,7 +205,7 @@ def plot(
             assert chosen is not None
             at = chosen.outer_fs
             axes.axvspan(at - 0.1, at + 0.1, color="#2f9e44", alpha=0.2)
-        below.set_ylim(0, None)
+        below.set_ylim(0, 1.1 * below.get_ylim()[1])
         below.set_ylabel("ns/day")
         below.set_xlabel("outer step, fs")
         figure.savefig(path, dpi=130)

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("folder", help="run folder made by `dmts-ipi init`, mode dmts")
     add("--tolerance-K", type=float, default=3.0, help="heating that may remain, K")
-    add("--n-inner", type=int, nargs="+", help="candidates; None: outer steps of 2 to 12 fs")
+    add("--n-inner", type=int, nargs="+", help="candidates; None: outer steps of 2 to 16 fs")
     add("--inner-fs", type=float, nargs="+", help="inner steps, fs; None: the folder's")
     add(
         "--thermostats",
@@ -98,7 +98,7 @@ def _check(args: argparse.Namespace, config: Any) -> None:
 
 
 def _candidates(args: argparse.Namespace, inner_fs: float) -> list[int]:
-    every = range(max(2, math.ceil(2 / inner_fs)), int(12 / inner_fs + 1e-9) + 1)
+    every = range(max(2, math.ceil(2 / inner_fs)), int(16 / inner_fs + 1e-9) + 1)
     found = sorted(set(args.n_inner or every))
     if not found or found[0] < 1 or found[-1] > 100:
         raise InputError("n_inner", args.n_inner or "", "give whole numbers from 1 to 100")

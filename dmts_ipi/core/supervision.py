@@ -86,6 +86,10 @@ class Stop(RunFault):
 class Guard(Protocol):
     """Judges a run. Every method returns quickly; none raises but as it says."""
 
+    @property
+    def alarm(self) -> int | None:
+        """A file descriptor that can be read when there is something to judge at once."""
+
     def segment(self, step: int, total_steps: int) -> Segment:
         """How i-PI is to be started at a step."""
 
@@ -130,6 +134,8 @@ class Guard(Protocol):
 
 class NoGuard:
     """Judges nothing: the first thing that goes wrong ends the run."""
+
+    alarm: int | None = None
 
     def segment(self, step: int, total_steps: int) -> Segment:
         return Segment(False, total_steps)

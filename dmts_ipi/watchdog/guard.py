@@ -82,6 +82,11 @@ class Watchdog:
         self._live_at = self._saved_at = -math.inf
         self._state = "starting"
 
+    @property
+    def alarm(self) -> int | None:
+        """See ``Guard``: a pair of forces that differ by too much has been heard."""
+        return None if self.listener is None else self.listener.alarm
+
     def segment(self, step: int, total_steps: int) -> Segment:
         """See ``Guard``."""
         return self.policy.segment(step, total_steps)

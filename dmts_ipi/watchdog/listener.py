@@ -8,6 +8,8 @@ What is malformed is dropped and counted.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -29,6 +31,7 @@ MAX_PENDING, MAX_AHEAD = 64, 16  # of the teacher and of the student, without th
 QUEUE = 64
 MIN_FRAME_BYTES = 1 << 20
 HEALTH = ("pid", "connection", "evaluation", "evaluation_s", "memory_MB", "dropped", "device")
+NICER = 10
 RECONNECT_MS, RECONNECT_MAX_MS = 20, 100  # a driver is heard from its first evaluations on
 
 
@@ -90,7 +93,8 @@ class Listener:
     Args:
         addresses: by role, or where they will be announced; absent roles are not heard.
         numbers: atomic numbers, (n,).
-        keep_above_eV_per_A: pairs with a largest difference above keep their arrays.
+        keep_above_eV_per_A: pairs with a largest difference above keep their arrays, and make
+            ``alarm`` readable.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class Listener:
         self._peaks: dict[str, tuple[float, int]] = {}
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._ahead: OrderedDict[str, np.ndarray] = OrderedDict()  # forces that came unasked
+        self.alarm, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._context = zmq.Context()
         self._events: dict[str, zmq.Socket[bytes]] = {}
@@ -187,10 +192,16 @@ class Listener:
 
     def close(self) -> None:
         """Ends the thread."""
+        if self._stop.is_set():
+            return
         self._stop.set()
         self._thread.join(10.0)
+        if not self._thread.is_alive():
+            os.close(self.alarm)
+            os.close(self._bell)
 
     def _run(self) -> None:
+        _give_way()
         poller = zmq.Poller()
         for sock in (*self._events.values(), *self._services.values()):
             poller.register(sock, zmq.POLLIN)
@@ -319,6 +330,9 @@ class Listener:
         with self._lock:
             self.counts.pairs += 1
             self._pairs.append(pair)
+        if self.pairing and not pair.difference.largest <= self._keep_above:
+            with contextlib.suppress(BlockingIOError):  # it rings already
+                os.write(self._bell, b"!")
 
     def _pair(self, teacher: Message, student: np.ndarray) -> Pair:
         fields, arrays = teacher.fields, teacher.arrays
@@ -341,6 +355,14 @@ class Listener:
         return replace(
             pair, positions_A=None, cell_A=None, teacher_eV_per_A=None, student_eV_per_A=None
         )
+
+
+def _give_way() -> None:
+    """Lets drivers go first where cores are few: this thread is woken while a student works."""
+    if sys.platform.startswith("linux"):  # elsewhere priorities are of whole processes
+        with contextlib.suppress(OSError):
+            own = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICER)
 
 
 def _ask(sock: zmq.Socket[bytes], frames: list[bytes]) -> None:

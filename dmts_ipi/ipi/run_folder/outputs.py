@@ -7,6 +7,9 @@ file that is cut ends after its last whole record.
 from __future__ import annotations
 
 import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +33,7 @@ PROPERTIES: dict[str, tuple[str, str, str]] = {
     "volume": ("volume_A3", "volume", "angstrom3"),
     "density": ("density_g_cm3", "density", "g/cm3"),
 }
+TAIL_BYTES = 256  # by which a file is known again
 _HEADER = re.compile(r"#\s*(?:column|cols\.)\s+(\d+)(?:-(\d+))?\s+-->\s+(\S+)")
 
 
@@ -78,15 +82,15 @@ class PropertyReader:
                 rows.append(self._row(line))
         return self._arrays(rows)
 
-    def take(self, line: str, step: int) -> bool:
-        """Reads one line; returns whether it is a record after ``step``."""
+    def step_of(self, line: str) -> int | None:
+        """Reads one line; its step, None where it is no record or has none."""
         if line.startswith("#"):
             self._header(line)
-            return False
+            return None
         if not line.strip():
-            return False
+            return None
         row = self._row(line)
-        return any(c.key == "step" and round(row[c.first]) > step for c in self._columns)
+        return next((round(row[c.first]) for c in self._columns if c.key == "step"), None)
 
     def _header(self, line: str) -> None:
         match = _HEADER.match(line)
@@ -136,14 +140,133 @@ def read_properties(path: Path) -> dict[str, np.ndarray]:
     return columns
 
 
+class _Index:
+    """Where the records of a file end, and their steps; read on from where the last look ended.
+
+    A run of a week writes gigabytes: a rewind must not read them all again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.inode = path.stat().st_ino
+        self.end = 0  # of what has been read: whole records and headers
+        self.damage: InputError | None = None
+        self._tail = b""  # the last bytes before ``end``
+        self._steps, self._ends = array("q"), array("q")
+        self._reader = PropertyReader(path)
+
+    def still_of(self, path: Path) -> bool:
+        """Whether the file is the one that was read, perhaps longer."""
+        about = path.stat()
+        if about.st_ino != self.inode or about.st_size < self.end:
+            return False
+        with open(path, "rb") as stream:
+            stream.seek(self.end - len(self._tail))
+            return stream.read(len(self._tail)) == self._tail
+
+    def read(self) -> None:
+        """Takes what is new; what is damaged ends it."""
+        self.damage = None
+        try:
+            for end, step in self._records() if self._in_frames() else self._lines():
+                self._set_end(end, step)
+        except InputError as error:
+            self.damage = error
+        self._see_tail()
+
+    def cut(self, step: int) -> None:
+        """Drops what comes after a step, in the file too.
+
+        Raises:
+            InputError: the file is damaged before that.
+        """
+        self.end = self.end_of(step)
+        k = bisect_right(self._steps, step)
+        del self._steps[k:], self._ends[k:]
+        if self.end < self.path.stat().st_size:
+            with open(self.path, "r+b") as stream:
+                stream.truncate(self.end)
+        self._see_tail()
+
+    def _see_tail(self) -> None:
+        with open(self.path, "rb") as stream:
+            stream.seek(max(self.end - TAIL_BYTES, 0))
+            self._tail = stream.read(self.end - stream.tell())
+
+    def _set_end(self, end: int, step: int | None) -> None:
+        self.end = end
+        if step is not None:
+            self._steps.append(step)
+            self._ends.append(end)
+
+    def _in_frames(self) -> bool:
+        return self.path.suffix in FORMATS
+
+    def _records(self) -> Iterator[tuple[int, int]]:
+        for _, end, step in records(self.path, self.end):
+            yield end, step
+
+    def _lines(self) -> Iterator[tuple[int, int | None]]:
+        with open(self.path, "rb") as stream:
+            stream.seek(self.end)
+            end = self.end
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                end += len(line)
+                yield end, self._reader.step_of(line.decode("utf-8", "replace"))
+
+    @property
+    def last(self) -> int | None:
+        """Step of the last record."""
+        return self._steps[-1] if self._steps else None
+
+    def end_of(self, step: int) -> int:
+        """Where the last record at or before a step ends; headers of lines are kept in any case.
+
+        Raises:
+            InputError: the file is damaged before that.
+        """
+        k = bisect_right(self._steps, step)
+        if k == len(self._steps):
+            if self.damage is not None:
+                raise self.damage
+            return self.end
+        if k:
+            return self._ends[k - 1]
+        return 0 if self._in_frames() else self._first_line()
+
+    def _first_line(self) -> int:
+        with open(self.path, "rb") as stream:
+            return self._ends[0] - len(stream.read(self._ends[0]).splitlines(True)[-1])
+
+
+_indexes: dict[Path, _Index] = {}
+
+
+def _index(path: Path) -> _Index:
+    at = path.resolve()
+    known = _indexes.get(at)
+    if known is None or not known.still_of(at):
+        known = _indexes[at] = _Index(at)
+    known.read()
+    return known
+
+
 def last_step(path: Path) -> int | None:
-    """Step of the last whole record of a properties file or a trajectory; None: there is none."""
+    """Step of the last whole record of a properties file or a trajectory; None: there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     if not path.is_file():
         return None
-    if path.suffix in FORMATS or is_extras(path):
+    if _is_texts(path):
         return max((step for _, _, step in records(path)), default=None)
-    columns = PropertyReader(path).read()
-    return int(columns["step"][-1]) if len(columns.get("step", ())) else None
+    index = _index(path)
+    if index.damage is not None:
+        raise index.damage
+    return index.last
 
 
 def cut(path: Path, step: int) -> None:
@@ -152,30 +275,29 @@ def cut(path: Path, step: int) -> None:
     Args:
         path: properties file or trajectory; an absent one is left alone.
         step: last step that is kept.
+
+    Raises:
+        InputError: the file is damaged before that.
     """
     if not path.is_file():
         return
-    trajectory = path.suffix in FORMATS or is_extras(path)
-    end = 0
-    if trajectory:
-        for _, after, at in records(path):
-            if at > step:
-                break
-            end = after
-    else:
-        end = _end_of_lines(path, step)
+    if not _is_texts(path):
+        _index(path).cut(step)
+        return
+    end = _end_of_texts(path, step)
     if end < path.stat().st_size:
         with open(path, "r+b") as stream:
             stream.truncate(end)
 
 
-def _end_of_lines(path: Path, step: int) -> int:
-    reader, end = PropertyReader(path), 0
-    with open(path, "rb") as stream:
-        for line in stream:
-            if not line.endswith(b"\n"):
-                break
-            if reader.take(line.decode("utf-8", "replace"), step):
-                break
-            end += len(line)
+def _is_texts(path: Path) -> bool:
+    return path.suffix not in FORMATS and is_extras(path)
+
+
+def _end_of_texts(path: Path, step: int) -> int:
+    end = 0
+    for _, after, at in records(path):
+        if at > step:
+            break
+        end = after
     return end

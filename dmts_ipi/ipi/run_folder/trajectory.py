@@ -81,8 +81,12 @@ def iter_trajectory(path: Path, skip_values: bool = False) -> Iterator[Trajector
             yield found
 
 
-def records(path: Path) -> Iterator[tuple[int, int, int]]:
+def records(path: Path, offset: int = 0) -> Iterator[tuple[int, int, int]]:
     """Start, end and step of every whole record of a trajectory, or of a file of extras.
+
+    Args:
+        path: the file.
+        offset: where a record begins; of extras 0 only.
 
     Raises:
         InputError: the file is damaged.
@@ -91,6 +95,7 @@ def records(path: Path) -> Iterator[tuple[int, int, int]]:
         if path.suffix not in FORMATS:
             yield from _extras(stream)
             return
+        stream.seek(offset)
         while (found := FORMATS[path.suffix](stream, path, True)) is not None:
             yield found.start, stream.tell(), found.step
 

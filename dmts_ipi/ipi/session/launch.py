@@ -183,16 +183,20 @@ class Signals:
         os.close(self._write)
 
 
-def wait_any(children: Sequence[Child], signals: Signals, limit_s: float) -> None:
-    """Returns when a child ends, a signal comes, or the limit is over."""
+def wait_any(
+    children: Sequence[Child], signals: Signals, limit_s: float, alarm: int | None = None
+) -> None:
+    """Returns when a child ends, a signal comes, an alarm can be read, or the limit is over."""
     poll = select.poll()
     poll.register(signals.read, select.POLLIN)
+    if alarm is not None:
+        poll.register(alarm, select.POLLIN)
     for child in children:
         if child._pidfd is not None:
             poll.register(child._pidfd, select.POLLIN)
         else:  # no pidfd (macOS, old kernels): look more often
             limit_s = min(limit_s, 0.2)
     for descriptor, _ in poll.poll(max(limit_s, 0.0) * 1000):
-        if descriptor == signals.read:
+        if descriptor in (signals.read, alarm):
             with contextlib.suppress(BlockingIOError):
-                os.read(signals.read, 64)
+                os.read(descriptor, 64)

@@ -216,7 +216,7 @@ class Supervisor:
     def _follow(self, ipi: Child, segment: Segment, signals: Signals) -> int | None:
         pruned = time.monotonic()
         while True:
-            wait_any([ipi, *self._drivers.children], signals, TICK_S)
+            wait_any([ipi, *self._drivers.children], signals, TICK_S, self.guard.alarm)
             if signals.number is not None:
                 self.hooks.say(f"stops on {signal.Signals(signals.number).name}")
                 return signals.number
