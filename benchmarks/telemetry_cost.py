@@ -7,7 +7,9 @@ Four processes, as in a run: this one sends positions over a socket as i-PI does
 --think-ms between two of them (i-PI takes longer); the student's driver answers; every sixth
 position goes to the teacher's driver, too, which evaluates it (or sleeps for --teacher-ms: caches
 then stay warm as they never do beside a large model); a watchdog hears both, asks for their status
-once a second, and wants the student's forces of every sixth position.
+once a second, and wants the student's forces of every sixth position. Twice: all processes go
+where the system puts them (core ``any``), and the student has a core that no other may use
+(``own``), as on a machine with more cores than processes.
 Blocks of outer steps with telemetry and without alternate; the cost is the median of the
 differences of neighbouring blocks, its error the median absolute deviation over the square root of
 their number. ``wall``: from the positions to the forces, which is what i-PI waits for. ``cpu``: of
@@ -92,7 +94,13 @@ class Alternating:
 
 
 def study(
-    sock: socket.socket, student: str, path: str, at: Addresses, threads: int, shared: Shared
+    sock: socket.socket,
+    student: str,
+    path: str,
+    at: Addresses,
+    threads: int,
+    shared: Shared,
+    own_core: bool,
 ) -> None:
     """The student's driver."""
     import torch
@@ -100,6 +108,8 @@ def study(
     from dmts_ipi.distill.models import load_model
 
     torch.set_num_threads(threads)
+    if own_core:
+        os.sched_setaffinity(0, {0})
     keep_freed_memory()
     frame = read_frames(path)[0]
     publisher = Publisher("student", at, len(frame.numbers), "cpu")
@@ -171,13 +181,13 @@ def outer_steps(
     return wall / len(track)
 
 
-def measure(path: str, folder: str, args: argparse.Namespace) -> str:
+def measure(path: str, folder: str, args: argparse.Namespace, own_core: bool) -> str:
     """A row of the table."""
     frame = read_frames(path)[0]
     n = len(frame.numbers)
     at: dict[str, Addresses] = {}
     for role in ("teacher", "student"):
-        where = addresses(f"ipc://{folder}/{role}-{n}", "")
+        where = addresses(f"ipc://{folder}/{role}-{n}-{own_core:d}", "")
         assert where is not None
         at[role] = where
     h = units.cell_to_ipi(frame.cell)
@@ -192,7 +202,7 @@ def measure(path: str, folder: str, args: argparse.Namespace) -> str:
     shared = Shared(values[0], context.Event(), *values[1:], cpu)
     teacher, end = context.Pipe()
     sock, other = socket.socketpair()
-    by = (args.student, path, at["student"], args.threads, shared)
+    by = (args.student, path, at["student"], args.threads, shared, own_core)
     others = [
         context.Process(target=study, args=(other, *by)),
         context.Process(target=listen, args=(at, frame.numbers, shared)),
@@ -201,6 +211,9 @@ def measure(path: str, folder: str, args: argparse.Namespace) -> str:
             args=(args.teacher, path, at["teacher"], args.threads, args.teacher_ms / 1e3, end),
         ),
     ]
+    everywhere = os.sched_getaffinity(0)
+    if own_core:
+        os.sched_setaffinity(0, everywhere - {0})
     for process in others:
         process.start()
     other.close()
@@ -221,7 +234,8 @@ def measure(path: str, folder: str, args: argparse.Namespace) -> str:
     sock.sendall(header("EXIT"))
     for process in others:
         process.join()
-    row = [f"{n:6}"]
+    os.sched_setaffinity(0, everywhere)
+    row = [f"{n:6} {'own' if own_core else 'any':>5}"]
     for seconds in (np.diff(np.array(cpu[:])) / BLOCK, np.array(wall)):
         on = seconds[[k for k in range(blocks) if watched(k)]]
         off = seconds[[k for k in range(blocks) if not watched(k)]]
@@ -246,11 +260,11 @@ def main() -> None:
     rows = [
         f"threads {args.threads}, load {os.getloadavg()[0]:.1f}, "
         + (f"teacher sleeps {args.teacher_ms:g} ms" if args.teacher_ms else args.teacher),
-        " atoms   cpu_ms     cost_us       cost_percent    "
+        " atoms  core   cpu_ms     cost_us       cost_percent    "
         "wall_ms     cost_us       cost_percent   pairs    sent",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        rows += [measure(path, folder, args) for path in args.structure]
+        rows += [measure(path, folder, args, own) for path in args.structure for own in (0, 1)]
     save(args.name, "\n".join(rows))
 
 

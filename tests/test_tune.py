@@ -58,16 +58,19 @@ def test_limits_follow_the_friction_where_the_heat_goes_in() -> None:
     pairs = np.array([[0, 1], [0, 2]])
     plain = tuning.frictions(np.ones(3), masses, pairs, 0.0)
     assert (plain.stretch_per_ps, plain.atoms_per_ps) == (pytest.approx(1), pytest.approx(1))
-    assert plain.limit(3.0, 0.7) == pytest.approx(3.0)
+    assert plain.limit(3.0, 99.0, 0.7) == pytest.approx(3.0)
+    # two stretches of nine degrees of freedom: the heat of all in them makes 4.5 times the mean
+    assert plain.limit(3.0, 9.0, 1.0) == pytest.approx(2.0)
+    assert plain.bonds(0.5) == pytest.approx(2.25)
     hhf = tuning.frictions(np.array([1.0, 10.0, 10.0]), masses, pairs, 50.0)
     assert hhf.atoms_per_ps == pytest.approx(7.0)
     # the hydrogen moves 10 parts of 14 of a stretch, the oxygen 4
     assert hhf.stretch_per_ps == pytest.approx((10 * 10 + 1 * 4) / 14 + 50)
-    assert hhf.limit(3.0, 0.0) == pytest.approx(21.0)
-    assert hhf.limit(3.0, 1.0) == pytest.approx(3.0 * hhf.stretch_per_ps)
-    assert hhf.limit(3.0, 2.0) == hhf.limit(3.0, 1.0)  # parts by motion may cancel
+    assert hhf.limit(3.0, 99.0, 0.0) == pytest.approx(21.0)
+    assert hhf.limit(3.0, 99.0, 1.0) == pytest.approx(3.0 * hhf.stretch_per_ps)
+    assert hhf.limit(3.0, 99.0, 2.0) == hhf.limit(3.0, 99.0, 1.0)  # parts by motion may cancel
     none = tuning.frictions(np.array([1.0, 3.0]), np.ones(2), np.zeros((0, 2), int), 50.0)
-    assert none.limit(2.0, 0.5) == pytest.approx(4.0)
+    assert none.limit(2.0, 0.1, 0.5) == pytest.approx(4.0)
 
 
 def test_the_fastest_setting_is_taken_and_the_first_one_where_it_is_as_fast() -> None:

@@ -68,20 +68,33 @@ class Choice:
 
 @dataclass(frozen=True)
 class Frictions:
-    """What takes heat out, 1/ps: of stretches, and the mean of atoms."""
+    """What takes heat out, 1/ps: of stretches, and the mean of atoms.
+
+    ``stretches`` are their part of all degrees of freedom; 0: there are none.
+    """
 
     stretch_per_ps: float
     atoms_per_ps: float
+    stretches: float
 
-    def limit(self, tolerance_K: float, stretch_part: float) -> float:
-        """Heating in K/ps of 3N kB that settles at a tolerance.
+    def limit(self, tolerance_K: float, bonds_K: float, stretch_part: float) -> float:
+        """Heating in K/ps of 3N kB that settles within both tolerances.
 
         Args:
             tolerance_K: mean excess of all atoms.
+            bonds_K: that of stretches, if they pass nothing on.
             stretch_part: of the heating, 0 to 1.
         """
         part = min(max(stretch_part, 0.0), 1.0)
-        return tolerance_K / (part / self.stretch_per_ps + (1 - part) / self.atoms_per_ps)
+        atoms = tolerance_K / (part / self.stretch_per_ps + (1 - part) / self.atoms_per_ps)
+        excess = self.bonds(part)
+        return atoms if excess <= 0 else min(atoms, bonds_K / excess)
+
+    def bonds(self, stretch_part: float) -> float:
+        """Excess of stretches, K, for each K/ps of heating, if they pass nothing on."""
+        if not self.stretches:
+            return 0.0
+        return stretch_part / (self.stretches * self.stretch_per_ps)
 
 
 def frictions(
@@ -100,11 +113,11 @@ def frictions(
     """
     atoms = float(atom_per_ps.mean())
     if not len(bonds):
-        return Frictions(atoms, atoms)
+        return Frictions(atoms, atoms, 0.0)
     i, j = bonds[:, 0], bonds[:, 1]
     m, g = masses_amu, atom_per_ps
     stretch = (g[i] * m[j] + g[j] * m[i]) / (m[i] + m[j])
-    return Frictions(float(stretch.mean()) + bond_per_ps, atoms)
+    return Frictions(float(stretch.mean()) + bond_per_ps, atoms, len(bonds) / (3 * len(m)))
 
 
 def fastest(choices: dict[str, Choice]) -> str | None:

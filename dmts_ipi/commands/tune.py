@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("folder", help="run folder made by `dmts-ipi init`, mode dmts")
     add("--tolerance-K", type=float, default=3.0, help="heating that may remain, K")
+    add("--bonds-tolerance-K", type=float, default=10.0, help="that of bonds alone, K")
     add("--n-inner", type=int, nargs="+", help="candidates; None: outer steps of 2 to 16 fs")
     add("--inner-fs", type=float, nargs="+", help="inner steps, fs; None: the folder's")
     add(
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     tuning.plot(picture, choices, best, lines, config.temperature_K)
     record = _record(args, choices, best, predicted)
     if best is not None and chosen is not None:
-        record["bonds_K"] = _bonds_K(folder, settings[best], chosen, predicted)
+        record["bonds_K"] = _bonds_K(settings[best], chosen, predicted)
     write_json(folder.path / "tune" / "tune.json", record)
     record["written"] = False
     if best is not None and chosen is not None and not args.dry_run:
@@ -89,7 +90,7 @@ def _check(args: argparse.Namespace, config: Any) -> None:
         raise InputError("mode", config.mode, "only dmts has an outer step to tune")
     if config.ensemble == "nve":
         raise InputError("ensemble", "nve", "has no thermostat to hold a heating; tune in nvt")
-    for name in ("tolerance_K", "trial_ps", "confirm_ps"):
+    for name in ("tolerance_K", "bonds_tolerance_K", "trial_ps", "confirm_ps"):
         if not getattr(args, name) > 0:
             raise InputError(name, getattr(args, name), "must be positive")
     for inner in args.inner_fs or ():
@@ -167,7 +168,8 @@ def _limit(
     args: argparse.Namespace, setting: Setting, outer_fs: float, predicted: dict[float, Predicted]
 ) -> float:
     p = predicted.get(outer_fs)
-    return setting.frictions.limit(args.tolerance_K, p.stretch_part if p else 0.0)
+    part = p.stretch_part if p else 0.0
+    return setting.frictions.limit(args.tolerance_K, args.bonds_tolerance_K, part)
 
 
 def _search(
@@ -220,27 +222,13 @@ def _confirm(
 
 
 def _bonds_K(
-    folder: Any,
-    setting: Setting,
-    chosen: tuning.Trial,
-    predicted: dict[float, Predicted],
+    setting: Setting, chosen: tuning.Trial, predicted: dict[float, Predicted]
 ) -> float | None:
-    """How much hotter the bonds may be than all atoms are on average, K; None: not known.
-
-    Heat that goes into n_b of 3N degrees of freedom and leaves by the friction g alone settles
-    there at P 3N / (n_b g); what bonds pass on to other motions makes it less.
-    """
-    from dmts_ipi.core.molecules import bonds
-
-    if chosen.outer_fs not in predicted:
+    """How much hotter bonds may be than all atoms are on average, K; None: not known."""
+    p = predicted.get(chosen.outer_fs)
+    if p is None or not setting.frictions.stretches:
         return None
-    p = predicted[chosen.outer_fs]
-    numbers, _, positions, cell, pbc = folder.structure()
-    pairs, _ = bonds(numbers, positions, cell, pbc)
-    if not len(pairs) or not p.K_per_ps > 0:
-        return None
-    heating = max(chosen.heating_K_per_ps.mean, 0.0) * p.stretch_part
-    return float(heating * 3 * len(numbers) / len(pairs) / setting.frictions.stretch_per_ps)
+    return max(chosen.heating_K_per_ps.mean, 0.0) * setting.frictions.bonds(p.stretch_part)
 
 
 def _record(
@@ -252,6 +240,7 @@ def _record(
     chosen = choices[best].chosen if best is not None else None
     return {
         "tolerance_K": args.tolerance_K,
+        "bonds_tolerance_K": args.bonds_tolerance_K,
         "setting": best,
         "limit_K_per_ps": chosen.limit_K_per_ps if chosen else None,
         "chosen_n_inner": chosen.n_inner if chosen else None,
