@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
+from telemetry_tools import EVALUATION, wrong_messages
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.watchdog import endpoints
@@ -19,37 +20,15 @@ from dmts_ipi.watchdog.difference import Distribution, difference
 from dmts_ipi.watchdog.endpoints import Addresses, addresses
 from dmts_ipi.watchdog.listener import Listener, Pair
 from dmts_ipi.watchdog.messages import (
-    SCHEMA,
-    BadMessage,
     decode,
     digest,
     encode,
-    encode_forces,
 )
 from dmts_ipi.watchdog.publisher import QUEUE, Publisher, opener
-from dmts_ipi.watchdog.ring import Kept, Rhythm, Ring
 
 NUMBERS = np.array([8, 1, 1])
 RNG = np.random.default_rng(4)
 LIMIT_S = 60.0
-EVALUATION = {
-    "role": "teacher",
-    "pid": 1,
-    "host": "h",
-    "connection": 1,
-    "evaluation": 2,
-    "digest": "ab",
-    "n_atoms": 3,
-    "energy_eV": -1.5,
-    "force_max_eV_per_A": 2.0,
-    "force_max_atom": 1,
-    "force_rms_eV_per_A": 1.0,
-    "evaluation_s": 0.1,
-    "memory_MB": 10.0,
-    "device": "cpu",
-    "dropped": 0,
-    "time_unix_s": 1.0,
-}
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -90,60 +69,6 @@ def evaluate(publisher: Publisher, x: np.ndarray, forces: np.ndarray, energy: fl
     publisher.evaluated(x, x * 0.5, np.eye(3) * 9, energy, forces, 0.01)
 
 
-def test_a_message_comes_back_as_it_was_sent() -> None:
-    arrays = {"positions_A": RNG.normal(size=(3, 3)), "forces_eV_per_A": np.ones((3, 3))}
-    message = decode(encode("evaluation", {**EVALUATION, "energy_eV": float("nan")}, arrays))
-    assert message.kind == "evaluation"
-    assert np.isnan(message.fields.pop("energy_eV"))
-    assert message.fields == {k: v for k, v in EVALUATION.items() if k != "energy_eV"}
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(message.arrays[name], array)
-
-
-def _bad() -> dict[str, list[bytes]]:
-    arrays = {"positions_A": np.zeros((3, 3))}
-    topic, head, data = encode("evaluation", EVALUATION, arrays)
-
-    def edited(**changes: object) -> list[bytes]:
-        fields = {k: v for k, v in {**json.loads(head), **changes}.items() if v is not None}
-        return [topic, json.dumps(fields).encode(), data]
-
-    return {
-        "empty": [],
-        "topic": [b"dmts-ipi.2", head, data],
-        "no JSON": [topic, b"\x80\x04pickle", data],
-        "not an object": [topic, b"[1]", data],
-        "too long": [topic, b" " * 70_000 + head, data],
-        "nested": [topic, b"[" * 60_000, data],
-        "schema": edited(schema=SCHEMA + 1),
-        "kind": edited(kind="pickle"),
-        "kind type": edited(kind=["evaluation"]),
-        "type": edited(pid="1"),
-        "flag for a number": edited(pid=True),
-        "absent": edited(digest=None),
-        "array missing": [topic, head],
-        "array short": [topic, head, data[:-8]],
-        "array unknown": edited(arrays=[["x", 3]]),
-        "array rows": edited(arrays=[["positions_A", -1]]),
-        "array text": edited(arrays="positions_A"),
-        "two arrays": [topic, head, data, data],
-    }
-
-
-@pytest.mark.parametrize("case", _bad())
-def test_a_wrong_message_is_refused(case: str) -> None:
-    with pytest.raises(BadMessage):
-        decode(_bad()[case])
-
-
-def test_digests_tell_structures_apart() -> None:
-    x = RNG.normal(size=(50, 3))
-    y = x.copy()
-    y[7, 2] = np.nextafter(y[7, 2], 9)
-    assert digest(x) == digest(x.copy())
-    assert len({digest(x), digest(y), digest(-x), digest(x[:49].copy())}) == 4
-
-
 def test_pairs_count_again_once_the_student_moves_atoms_again(
     publishers: dict[str, Publisher], listener: Listener
 ) -> None:
@@ -177,59 +102,6 @@ def test_pairs_count_again_once_the_student_moves_atoms_again(
     evaluate(student, 3 * x, f)
     until(lambda: listener.pairing)
     assert listener.take() == []
-
-
-def test_the_ring_keeps_the_last_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmts_ipi.watchdog.ring.RING_BYTES", 5 * 36)
-    ring = Ring(3)
-    for k in range(12):
-        ring.store(f"{k % 10}", float(k), np.full((3, 3), k), 100 + k)
-    assert [n for n in range(12) if ring.find(str(n))] == [0, 1, 7, 8, 9]
-    found = ring.find("1")
-    assert found == Kept(111, 11.0, found.forces)
-    assert (found.forces == 11).all()
-
-
-def test_the_rhythm_of_questions_is_learnt_and_forgotten() -> None:
-    rhythm = Rhythm()
-    for asked in (1, 1, 7, 7, 13):
-        rhythm.asked(asked)
-    assert not any(map(rhythm.due, range(100)))  # two distances may be chance
-    rhythm.asked(19)
-    assert [n for n in range(20, 44) if rhythm.due(n)] == [25, 31, 37, 43]
-    rhythm.asked(31)  # what was sent did not arrive
-    assert rhythm.due(37)
-    rhythm.asked(33)
-    assert not any(map(rhythm.due, range(100)))
-    for asked in (36, 39, 42):
-        rhythm.asked(asked)
-    assert [n for n in range(43, 50) if rhythm.due(n)] == [45, 48]
-    rhythm.forget()
-    assert not any(map(rhythm.due, range(100)))
-
-
-def test_a_rhythm_is_learnt_anew_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It might be of every third evaluation where every sixth is wanted."""
-    monkeypatch.setattr("dmts_ipi.watchdog.ring.RENEW", 5)
-    rhythm, sent = Rhythm(), []
-    for wanted in (1, 4, 7, 10):
-        rhythm.asked(wanted)
-    for n in range(11, 101):
-        took = rhythm.take(n)
-        sent += [n] * took
-        if n % 6 == 4 and not took:
-            rhythm.asked(n)
-    assert sent[:5] == [13, 16, 19, 22, 25]
-    assert all(n % 6 == 4 for n in sent[5:])
-    assert len(sent) > 8
-
-
-@pytest.mark.parametrize("energy", [None, -1.25, float("nan"), float("inf")])
-def test_forces_are_encoded_in_two_ways_alike(energy: float | None) -> None:
-    forces = RNG.normal(size=(3, 3)).astype(np.float32)
-    name, arrays = digest(RNG.normal(size=(3, 3))), {"forces_eV_per_A": forces}
-    slow = encode("forces", {"digest": name, "found": True, "energy_eV": energy}, arrays)
-    assert encode_forces(name, energy, forces) == slow
 
 
 def test_a_student_that_knows_the_rhythm_is_not_asked(
@@ -445,7 +317,7 @@ def test_malformed_questions_are_counted_and_change_nothing(
     context = zmq.Context()
     sock: zmq.Socket[bytes] = context.socket(zmq.DEALER)
     sock.connect(at["student"].service)
-    bad = [*_bad().values(), encode("evaluation", EVALUATION), encode("forces", {})]
+    bad = [*wrong_messages().values(), encode("evaluation", EVALUATION), encode("forces", {})]
     for frames in bad[1:]:
         sock.send_multipart(frames)
     sock.send_multipart(encode("ask_forces", {"digest": digest(x)}))

@@ -88,7 +88,8 @@ class Guard(Protocol):
 
     @property
     def alarm(self) -> int | None:
-        """A file descriptor that can be read when there is something to judge at once."""
+        """A file descriptor that can be read when there is something to judge at once; None:
+        looking now and then must do."""
 
     def segment(self, step: int, total_steps: int) -> Segment:
         """How i-PI is to be started at a step."""

@@ -12,8 +12,7 @@ import numpy as np
 from ipi.engine.simulation import Simulation
 
 from dmts_ipi.core.errors import InputError
-
-TEACHER = "teacher"
+from dmts_ipi.ipi.run_folder.validate import TEACHER, single_step
 
 
 class SingleSteps:
@@ -55,7 +54,8 @@ class SingleSteps:
                 raise InputError("single-steps-until", self.until_step, text)
             self._saved = [(f.mts_weights, f.mts_weights.copy()) for f in everything]
             for force in everything:
-                _alone(force)
+                weights = force.mts_weights
+                weights[:] = single_step(weights, _is_teacher(force))
             _tell(simulation, first=True)
         elif not single and self._saved is not None:
             for weights, saved in self._saved:
@@ -66,14 +66,6 @@ class SingleSteps:
 
 def _is_teacher(force: Any) -> bool:
     return str(force.ffield) == TEACHER
-
-
-def _alone(force: Any) -> None:
-    """The weights of ``resume.single_step_weights``; a force without levels keeps its own."""
-    weights = force.mts_weights
-    if len(weights) > 1:
-        total = float(weights.sum()) if _is_teacher(force) else 0.0
-        weights[:-1], weights[-1] = 0.0, total
 
 
 def _tell(simulation: Any, first: bool = False) -> None:

@@ -234,9 +234,9 @@ class _Index:
             return self.end
         if k:
             return self._ends[k - 1]
-        return 0 if self._in_frames() else self._first_line()
+        return 0 if self._in_frames() else self._end_of_headers()
 
-    def _first_line(self) -> int:
+    def _end_of_headers(self) -> int:
         with open(self.path, "rb") as stream:
             return self._ends[0] - len(stream.read(self._ends[0]).splitlines(True)[-1])
 

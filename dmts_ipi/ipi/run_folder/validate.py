@@ -7,7 +7,7 @@ import io
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -267,6 +267,16 @@ def _thermostat(
             if tag.find("pairs") is None:
                 labels |= set(re.findall(r"[^\s,\[\]]+", tag.get("names", "")))
     return splitting, splitting == RESPA or special, frozenset(labels)
+
+
+def single_step(weights: Sequence[float], of_teacher: bool) -> tuple[float, ...]:
+    """MTS weights of a force in single time steps: the teacher alone, in the innermost level.
+
+    A force without levels keeps its own.
+    """
+    if len(weights) < 2:
+        return tuple(weights)
+    return (*[0.0] * (len(weights) - 1), float(sum(weights)) if of_teacher else 0.0)
 
 
 def sampled(totals: dict[str, float]) -> str:

@@ -11,7 +11,13 @@ from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.client.transport import with_sockets
 from dmts_ipi.ipi.run_folder import outputs
 from dmts_ipi.ipi.run_folder.folder import INPUT
-from dmts_ipi.ipi.run_folder.validate import TEACHER, InputFacts, parse_xml, read_checkpoint
+from dmts_ipi.ipi.run_folder.validate import (
+    TEACHER,
+    InputFacts,
+    parse_xml,
+    read_checkpoint,
+    single_step,
+)
 
 RESTART, RESUME, BEGIN = "RESTART", "resume.xml", "begin.xml"
 Weights = tuple[str, tuple[float, ...]]  # forcefield, weight of each MTS level
@@ -167,13 +173,7 @@ def weights_of(file: Path) -> list[Weights]:
 
 def single_step_weights(weights: Sequence[Weights]) -> list[Weights]:
     """The same forces with the teacher alone, in the innermost level: single time steps."""
-    return [
-        (
-            name,
-            tuple([0.0] * (len(w) - 1) + [sum(w) if name == TEACHER else 0.0]) if len(w) > 1 else w,
-        )
-        for name, w in weights
-    ]
+    return [(name, single_step(w, name == TEACHER)) for name, w in weights]
 
 
 def edited(raw: bytes, total_steps: int, weights: Sequence[Weights], seed: int | None) -> bytes:
