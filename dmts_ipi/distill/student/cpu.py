@@ -18,10 +18,10 @@ from torch import Tensor
 
 from .kernels import NoKernels, atom_parameters_of, build, parameters_of, sizes_of
 from .network import Student
-from .pair_list import PairLister
+from .pair_list import ROOM, PairLister
 
 BOX_A = 3.0
-CHUNK = 384  # atoms
+CHUNK = 144  # atoms
 
 
 class _System(ctypes.Structure):
@@ -33,8 +33,7 @@ class _System(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in (
                 *("species", "first", "second", "shifts", "row_start", "edges", "x", "cell"),
-                *("unit", "distance", "value", "slope", "sent", "sent_slope"),
-                *("directed", "pair", "parameters"),
+                *("unit", "distance", "rows", "directed", "pair", "parameters"),
             )
         ),
     ]
@@ -96,21 +95,19 @@ class CpuStudent:
         reach = near + skin_A, rows + skin_A, max(rows, near, far) + skin_A
         pairs = self._lister.pairs(x, cell, pbc, reach)
         n_pairs, n_rows = len(pairs.first), pairs.n_rows
-        a, dtype = self.architecture, self._dtype
-        kept = self._kept
+        kept, dtype = self._kept, self._dtype
         for name in ("first", "second", "shifts", "edges", "row_start"):
             kept[name] = getattr(pairs, name)
-        for name, shape in (
-            ("unit", (n_pairs, 3)),
-            ("distance", (n_pairs,)),
-            ("value", (n_rows, a.radial)),
-            ("slope", (n_rows, a.radial)),
-            ("sent", (n_rows, a.messages)),
-            ("sent_slope", (n_rows, a.messages)),
-            ("directed", (n_rows, 2, 3)),
-            ("pair", (n_pairs, 3)),
+        for name, count, width in (
+            ("unit", n_pairs, 3),
+            ("distance", n_pairs, 1),
+            ("rows", n_rows, self._library.record_size()),
+            ("directed", n_rows, 6),
+            ("pair", n_pairs, 3),
         ):
-            kept[name] = torch.empty(shape, dtype=dtype)
+            if name not in kept or len(kept[name]) < count:
+                kept.pop(name, None)  # first: it may be most of the memory
+                kept[name] = torch.empty((int(ROOM * count) + 64, width), dtype=dtype)
         kept["parameters"] = self._parameters
         system = self._system
         system.n_near, system.n_rows, system.n_pairs = pairs.n_near, n_rows, n_pairs

@@ -36,6 +36,7 @@ FUNCTIONS: dict[str, tuple[int, int]] = {  # pointers and integers that each one
     "virial": (2, 0),
     "list_pairs": (1, 0),
 }
+COUNTS = ("parameter_count", "atom_parameter_count", "system_size", "record_size", "list_size")
 
 
 class NoKernels(Exception):
@@ -213,7 +214,7 @@ def build(sizes: dict[str, str]) -> ctypes.CDLL:
         function.argtypes = [ctypes.c_void_p] * pointers
         function.argtypes += [ctypes.c_int] * (integers - 2) + [ctypes.c_int64] * min(integers, 2)
         function.restype = None
-    for name in ("parameter_count", "atom_parameter_count", "system_size", "list_size"):
+    for name in COUNTS:
         getattr(loaded, name).restype = ctypes.c_int64
     return loaded
 

@@ -16,12 +16,12 @@ ROOM = 1.1  # of what a list needs, so that the next one fits as well
 
 
 class HalfPairs(NamedTuple):
-    """Pairs in the order of student_pairs.c, and the directed edges of each atom."""
+    """Pairs in the order of student_pairs.c; of those in rows the directed edges of each atom."""
 
     first: np.ndarray  # (pairs,) int32
     second: np.ndarray  # (pairs,) int32
     shifts: np.ndarray  # (pairs, 3) float64, whole cells
-    edges: np.ndarray  # (2 pairs,) int32: 2 h of the first atom, 2 h + 1 of the second
+    edges: np.ndarray  # (2 rows, 2) int32: 2 h of the first atom, 2 h + 1 of the second; neighbour
     row_start: np.ndarray  # (atoms + 1,) int64, into edges
     n_near: int
     n_rows: int
@@ -99,7 +99,7 @@ class PairLister:
                 "found": self._found,
                 "first": np.empty(room, np.int32),
                 "second": np.empty(room, np.int32),
-                "edges": np.empty(2 * room, np.int32),
+                "edges": np.empty((2 * room, 2), np.int32),
                 "shifts": np.empty((room, 3)),
             }
             for name, buffer in kept.items():
@@ -110,14 +110,15 @@ class PairLister:
             if m <= room:
                 break
             self._found = np.empty((int(ROOM * m) + 64, 3), np.int32)
+        n_rows = int(record.n_rows)
         return HalfPairs(
             kept["first"][:m],
             kept["second"][:m],
             kept["shifts"][:m],
-            kept["edges"][: 2 * m],
+            kept["edges"][: 2 * n_rows],
             row_start,
             int(record.n_near),
-            int(record.n_rows),
+            n_rows,
         )
 
 
@@ -153,13 +154,15 @@ def _by_vesin(
     reach = (r >= near).astype(np.int8) + (r >= rows)
     order = np.lexsort((i, reach))
     i, j, s, reach = i[order], j[order], s[order], reach[order]
-    owners = np.stack([i, j], axis=1).reshape(-1)
+    n_rows = int(np.searchsorted(reach, 2))
+    owners, others = np.c_[i, j][:n_rows].ravel(), np.c_[j, i][:n_rows].ravel()
+    edges = np.argsort(owners, kind="stable")
     return HalfPairs(
         i.astype(np.int32),
         j.astype(np.int32),
         np.ascontiguousarray(s, dtype=float),
-        np.argsort(owners, kind="stable").astype(np.int32),
+        np.c_[edges, others[edges]].astype(np.int32),
         np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(x)))]),
         int(np.searchsorted(reach, 1)),
-        int(np.searchsorted(reach, 2)),
+        n_rows,
     )

@@ -136,7 +136,7 @@ static void find(list_t *l)
     l->n_pairs = count;
 }
 
-/* Pairs by reach, and the directed edges of each atom, ascending. */
+/* Pairs by reach, and of those in rows the directed edges of each atom, ascending. */
 static void sort_pairs(list_t *l)
 {
     const int64_t n = l->n_pairs;
@@ -156,18 +156,23 @@ static void sort_pairs(list_t *l)
         l->second[h] = f[1];
         for (int d = 0; d < 3; d++)
             l->shifts[3 * h + d] = (double)(int8_t)(word >> (8 * (d + 1)) & 255);
-        l->row_start[f[0] + 1]++;
-        l->row_start[f[1] + 1]++;
+        if ((word & 255) < 2) {
+            l->row_start[f[0] + 1]++;
+            l->row_start[f[1] + 1]++;
+        }
     }
     for (int64_t i = 0; i < l->n_atoms; i++)
         l->row_start[i + 1] += l->row_start[i];
-    for (int64_t h = n - 1; h >= 0; h--) { /* downwards: edges ascend */
-        l->edges[--l->row_start[l->second[h] + 1]] = (int32_t)(2 * h + 1);
-        l->edges[--l->row_start[l->first[h] + 1]] = (int32_t)(2 * h);
+    for (int64_t h = l->n_rows - 1; h >= 0; h--) { /* downwards: edges ascend */
+        const int32_t i = l->first[h], j = l->second[h];
+        int32_t *there = l->edges + 2 * --l->row_start[j + 1];
+        int32_t *back = l->edges + 2 * --l->row_start[i + 1];
+        there[0] = (int32_t)(2 * h + 1), there[1] = i;
+        back[0] = (int32_t)(2 * h), back[1] = j;
     }
     for (int64_t i = 0; i < l->n_atoms; i++)
         l->row_start[i] = l->row_start[i + 1];
-    l->row_start[l->n_atoms] = 2 * n;
+    l->row_start[l->n_atoms] = 2 * l->n_rows;
 }
 
 /* Sets n_pairs; nothing else is valid where that is more than the capacity. */

@@ -10,10 +10,11 @@
 
 #include "student_sizes.h"
 
-#define AHEAD 8 /* edges between asking for a record and using it */
+#define AHEAD 16 /* edges between asking for a record and using it */
 
 int64_t parameter_count(void) { return P_END; }
 int64_t system_size(void) { return (int64_t)sizeof(system_t); }
+int64_t record_size(void) { return RECORD; }
 
 static inline void harmonics(const real *u, real *y)
 {
@@ -101,14 +102,17 @@ void geometry(const system_t *s, int64_t h0, int64_t h1)
                 rate[BESSEL + n][k] = g * slope[k] - g * fc[k] * d / width;
             }
         for (int k = 0; k < lanes; k++) {
-            real *v = s->value + (start + k) * RADIAL, *w = s->slope + (start + k) * RADIAL;
+            real *row = s->rows + (start + k) * RECORD;
+            row[R_UNIT] = OUTSIDE;
+            if (r[k] >= rc)
+                continue;
+            memcpy(row + R_UNIT, s->unit + 3 * (start + k), 3 * sizeof *row);
+            row[R_DISTANCE] = r[k];
             for (int n = 0; n < RADIAL; n++) {
-                v[n] = value[n][k];
-                w[n] = rate[n][k];
+                row[R_VALUE + n] = value[n][k];
+                row[R_SLOPE + n] = rate[n][k];
             }
-        }
 #if MESSAGES
-        for (int k = 0; k < lanes; k++) {
             ON_LINES real v[MESSAGES] = {0}, w[MESSAGES] = {0};
             for (int n = 0; n < RADIAL; n++) {
                 const real *rho = p + P_RHO + n * MESSAGES;
@@ -117,62 +121,54 @@ void geometry(const system_t *s, int64_t h0, int64_t h1)
                     w[m] += rho[m] * rate[n][k];
                 }
             }
-            memcpy(s->sent + (start + k) * MESSAGES, v, sizeof v);
-            memcpy(s->sent_slope + (start + k) * MESSAGES, w, sizeof w);
-        }
+            memcpy(row + R_SENT, v, sizeof v);
+            memcpy(row + R_SENT_SLOPE, w, sizeof w);
 #endif
+        }
     }
 }
 
-/* Asks for a record of a later edge: pairs of one atom lie all over memory in a large system. */
-static inline void fetch(const real *table, int64_t h, int width)
+/* Asks for what a later edge reads: pairs of one atom lie all over memory in a large system. As a
+   call of a function gcc takes it for without effect, and drops it. */
+static inline __attribute__((always_inline)) void fetch(const real *from, int width)
 {
     for (int k = 0; k < width; k += 64 / (int)sizeof(real))
-        __builtin_prefetch(table + h * width + k);
+        __builtin_prefetch(from + k);
 }
 
-static inline void fetch_geometry(const system_t *s, int64_t h)
+/* A later edge, of this atom or of the next ones, and its neighbour. */
+static inline const int32_t *ahead(const system_t *s, int64_t e)
 {
-    __builtin_prefetch(s->distance + h);
-    __builtin_prefetch(s->unit + 3 * h);
+    return s->edges + 2 * (e + AHEAD < 2 * s->n_rows ? e + AHEAD : e);
 }
 
-/* The half pair of a later edge, of this atom or of the next ones. */
-static inline int32_t ahead(const system_t *s, int64_t e)
+/* The row of a directed edge, and harmonics along it: odd ones change sign with the direction.
+   0: beyond the cutoff. */
+static inline const real *row_of(const system_t *s, int32_t edge, real *u, real *y)
 {
-    return s->edges[e + AHEAD < 2 * s->n_pairs ? e + AHEAD : e] >> 1;
-}
-
-/* Harmonics along a directed edge: odd ones change sign with the direction. */
-static inline void edge_harmonics(const system_t *s, int32_t edge, real *u, real *y)
-{
-    const real sign = edge & 1 ? -1 : 1;
-    const real *w = s->unit + 3 * (edge >> 1);
+    const real *row = s->rows + (int64_t)(edge >> 1) * RECORD, sign = edge & 1 ? -1 : 1;
+    if (row[R_UNIT] == OUTSIDE)
+        return 0;
     for (int a = 0; a < 3; a++)
-        u[a] = sign * w[a];
+        u[a] = sign * row[R_UNIT + a];
     harmonics(u, y);
+    return row;
 }
 
 /* A (atoms, 9, FIXED) of a range of atoms. */
 void densities(const system_t *s, real *out, int64_t a0, int64_t a1)
 {
-    const real rc = s->parameters[P_CUTOFFS];
     for (int64_t i = a0; i < a1; i++) {
         ON_LINES real sum[SPECIES][9][RADIAL];
         memset(sum, 0, sizeof sum);
         for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
-            const int32_t edge = s->edges[e], h = edge >> 1;
-            const int32_t later = ahead(s, e);
-            if (later < s->n_rows) {
-                fetch(s->value, later, RADIAL);
-                fetch_geometry(s, later);
-            }
-            if (h >= s->n_rows || s->distance[h] >= rc)
-                continue;
-            const int32_t j = edge & 1 ? s->first[h] : s->second[h];
-            const real *v = s->value + (int64_t)h * RADIAL;
+            const int32_t edge = s->edges[2 * e], j = s->edges[2 * e + 1];
+            fetch(s->rows + (int64_t)(*ahead(s, e) >> 1) * RECORD, R_SENT);
             real u[3], y[9];
-            edge_harmonics(s, edge, u, y);
+            const real *row = row_of(s, edge, u, y);
+            if (!row)
+                continue;
+            const real *v = row + R_VALUE;
             real(*to)[RADIAL] = sum[s->species[j]];
             for (int m = 0; m < 9; m++)
                 for (int n = 0; n < RADIAL; n++)
@@ -188,26 +184,19 @@ void densities(const system_t *s, real *out, int64_t a0, int64_t a1)
 void messages(const system_t *s, const real *q, real *out, int64_t a0, int64_t a1)
 {
 #if MESSAGES
-    const real rc = s->parameters[P_CUTOFFS];
     for (int64_t i = a0; i < a1; i++) {
         ON_LINES real sum[9][MESSAGES];
         memset(sum, 0, sizeof sum);
         for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
-            const int32_t edge = s->edges[e], h = edge >> 1;
-            const int32_t later = ahead(s, e);
-            if (later < s->n_rows) {
-                fetch(s->sent, later, MESSAGES);
-                fetch_geometry(s, later);
-                fetch(s->value, later, RADIAL); /* gradient_forces comes next */
-                fetch(s->slope, later, RADIAL);
-                fetch(s->sent_slope, later, MESSAGES);
-            }
-            if (h >= s->n_rows || s->distance[h] >= rc)
-                continue;
-            const int32_t j = edge & 1 ? s->first[h] : s->second[h];
-            const real *v = s->sent + (int64_t)h * MESSAGES, *qj = q + (int64_t)j * MESSAGES;
+            const int32_t edge = s->edges[2 * e], j = s->edges[2 * e + 1];
+            const int32_t *later = ahead(s, e); /* the whole row: gradient_forces comes next */
+            fetch(s->rows + (int64_t)(later[0] >> 1) * RECORD, RECORD);
+            fetch(q + (int64_t)later[1] * MESSAGES, MESSAGES);
             ON_LINES real u[3], y[9], w[MESSAGES];
-            edge_harmonics(s, edge, u, y);
+            const real *row = row_of(s, edge, u, y);
+            if (!row)
+                continue;
+            const real *v = row + R_SENT, *qj = q + (int64_t)j * MESSAGES;
             for (int m = 0; m < MESSAGES; m++)
                 w[m] = v[m] * qj[m];
             for (int l = 0; l < 9; l++)
@@ -243,7 +232,7 @@ static inline void add_products(const vector *g, const real *a, const real *b, i
 /* Gradient-shaped forces along the directed edges of a range of atoms, from their G (atoms, 9, ALL). */
 void gradient_forces(const system_t *s, const real *heads, const real *q, int64_t a0, int64_t a1)
 {
-    const real *p = s->parameters, rc = p[P_CUTOFFS];
+    const real *p = s->parameters;
     for (int64_t i = a0; i < a1; i++) {
         /* Components beside each other, so that sums over n need no shuffles. */
         ON_LINES vector g[ALL];
@@ -252,31 +241,23 @@ void gradient_forces(const system_t *s, const real *heads, const real *q, int64_
             for (int n = 0; n < ALL; n++)
                 g[n][m] = heads[((i - a0) * 9 + m) * ALL + n];
         for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
-            const int32_t edge = s->edges[e], h = edge >> 1;
-            const int32_t later = ahead(s, e);
-            if (later < s->n_rows) {
-                fetch_geometry(s, later);
-                fetch(s->value, later, RADIAL);
-                fetch(s->slope, later, RADIAL);
-                fetch(s->sent, later, MESSAGES);
-                fetch(s->sent_slope, later, MESSAGES);
-            }
-            if (h >= s->n_rows)
-                continue;
-            real *f = s->directed + 3 * (int64_t)edge;
-            const real r = s->distance[h];
-            if (r >= rc) {
+            const int32_t edge = s->edges[2 * e], j = s->edges[2 * e + 1];
+            const int32_t *later = ahead(s, e);
+            fetch(s->rows + (int64_t)(later[0] >> 1) * RECORD, RECORD);
+            __builtin_prefetch(s->directed + 3 * (int64_t)later[0], 1);
+            real *f = s->directed + 3 * (int64_t)edge, u[3], y[9], bent[3], radial = 0;
+            const real *row = row_of(s, edge, u, y);
+            if (!row) {
                 f[0] = f[1] = f[2] = 0;
                 continue;
             }
-            const int32_t j = edge & 1 ? s->first[h] : s->second[h], kind = s->species[j];
+            const real r = row[R_DISTANCE];
+            const int32_t kind = s->species[j];
             vector along = {0}, across = {0};
-            add_products(g + kind * RADIAL, s->slope + (int64_t)h * RADIAL,
-                         s->value + (int64_t)h * RADIAL, RADIAL, &along, &across);
+            add_products(g + kind * RADIAL, row + R_SLOPE, row + R_VALUE, RADIAL, &along, &across);
 #if MESSAGES
             const real *qj = q + (int64_t)j * MESSAGES;
-            const real *vs = s->sent + (int64_t)h * MESSAGES;
-            const real *ws = s->sent_slope + (int64_t)h * MESSAGES;
+            const real *vs = row + R_SENT, *ws = row + R_SENT_SLOPE;
             ON_LINES real vq[MESSAGES], wq[MESSAGES];
             for (int n = 0; n < MESSAGES; n++) {
                 vq[n] = vs[n] * qj[n];
@@ -284,8 +265,6 @@ void gradient_forces(const system_t *s, const real *heads, const real *q, int64_
             }
             add_products(g + FIXED, wq, vq, MESSAGES, &along, &across);
 #endif
-            real u[3], y[9], bent[3], radial = 0;
-            edge_harmonics(s, edge, u, y);
             const real inverse = 1 / r;
             for (int m = 1; m < 9; m++)
                 across[m] *= inverse;
@@ -438,6 +417,10 @@ void pair_forces(const system_t *s, const real *scalars, const real *vectors, co
                 f[a] = -u[a] * wall;
         }
 #if NEAR_HIDDEN
+        const int64_t j = s->second[h + 2 < s->n_near ? h + 2 : h];
+        fetch(scalars + j * SPECIES * NEAR_HIDDEN, SPECIES * NEAR_HIDDEN);
+        fetch(vectors + j * 3 * NEAR_CHANNELS, 3 * NEAR_CHANNELS);
+        fetch(tensors + j * 5 * NEAR_CHANNELS, 5 * NEAR_CHANNELS);
         near_force(s, h, scalars, vectors, tensors, bounded, f);
 #else
         (void)scalars, (void)vectors, (void)tensors, (void)bounded;

@@ -22,14 +22,26 @@ typedef struct {
     const int32_t *first, *second; /* (n_pairs) */
     const double *shifts; /* (n_pairs, 3), in cells */
     const int64_t *row_start; /* (n_atoms + 1): directed edges of each atom in edges */
-    const int32_t *edges; /* 2 h + direction, (2 n_pairs) */
+    const int32_t *edges; /* 2 h + direction, and the neighbour; (2 n_rows, 2) */
     const double *x, *cell; /* (n_atoms, 3), (3, 3) */
     real *unit, *distance; /* (n_pairs, 3), (n_pairs) */
-    real *value, *slope; /* (n_rows, RADIAL) */
-    real *sent, *sent_slope; /* (n_rows, MESSAGES) */
+    real *rows; /* (n_rows, RECORD), on lines of the cache */
     real *directed, *pair; /* forces: (n_rows, 2, 3), (n_pairs, 3) */
     const real *parameters; /* as kernels.py lays them out */
 } system_t;
+
+/* Offsets into a row: all that the sums over pairs read of a half pair lies together, first what
+   the densities read, then the messages: in a large system each line comes from memory. */
+enum {
+    R_UNIT = 0, /* first component OUTSIDE: beyond the cutoff, nothing else is set */
+    R_VALUE = 3, /* (RADIAL) */
+    R_SENT = R_VALUE + RADIAL, /* (MESSAGES) */
+    R_SENT_SLOPE = R_SENT + MESSAGES,
+    R_SLOPE = R_SENT_SLOPE + MESSAGES,
+    R_DISTANCE = R_SLOPE + RADIAL,
+    RECORD = (R_DISTANCE + LANES) / LANES * LANES
+};
+#define OUTSIDE 2
 
 /* Offsets into parameters. */
 enum {
