@@ -108,6 +108,26 @@ def test_arrays_are_those_of_ipi(
         quick_outputs.register()
 
 
+def test_states_are_kept_at_multiples_of_the_stride_and_not_too_often(
+    registered: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {}
+    for seconds_per_step in (0.2, 0.12):  # every third step takes 0.6 s; 0.36 s are too soon
+        now = iter(np.arange(100) * seconds_per_step)
+        monkeypatch.setattr(quick_outputs.time, "monotonic", lambda now=now: next(now))
+        stride = quick_outputs.Stride(3)
+        kept[seconds_per_step] = [step for step in range(20) if (step + 1) % stride == 0]
+    assert kept == {0.2: [2, 5, 8, 11, 14, 17], 0.12: [5, 11, 17]}
+
+    run = Run(simulation_xml(PLAIN).replace("safe_stride='1000000'", "safe_stride='3'"))
+    monkeypatch.setattr(quick_outputs, "_STOCK_RUN", lambda simulation, _: None)
+    run.simulation.run()
+    assert isinstance(run.simulation.safe_stride, quick_outputs.Stride)
+    status = InputSimulation()
+    status.store(run.simulation)
+    assert " safe_stride='3' " in status.write(name="simulation").splitlines()[0]
+
+
 def test_restart_states_are_those_of_ipi_and_outputs_are_described_once(
     registered: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ masses     (n,)      amu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -94,6 +95,12 @@ def compute_batch(
     return [model.compute(numbers, x, h, pbc) for x, h in zip(positions, cells, strict=True)]
 
 
+def all_finite(x: np.ndarray) -> bool:
+    """Whether no number of an array is NaN or infinite. One pass for the usual case."""
+    flat = x.reshape(-1)
+    return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
+
+
 def check_result(result: ForceResult, n: int, name: str) -> ForceResult:
     """Refuses NaN, infinities and wrong shapes. Returns the result.
 
@@ -103,7 +110,7 @@ def check_result(result: ForceResult, n: int, name: str) -> ForceResult:
     f = result.forces_eV_per_A
     if f.shape != (n, 3):
         raise ModelFault(f"{name}: forces have shape {f.shape}, expected ({n}, 3)")
-    if not np.isfinite(f).all():
+    if not all_finite(f):
         atom = int(np.argwhere(~np.isfinite(f))[0, 0])
         raise ModelFault(f"{name}: force on atom {atom} is {f[atom].tolist()}")
     if result.energy_eV is not None and not np.isfinite(result.energy_eV):

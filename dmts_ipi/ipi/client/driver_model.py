@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dmts_ipi.core.errors import InputError, ModelFault
-from dmts_ipi.core.model import ForceModel, ForceResult, check_result, compute_batch
+from dmts_ipi.core.model import ForceModel, ForceResult, all_finite, check_result, compute_batch
 from dmts_ipi.core.telemetry import Observer
 from dmts_ipi.ipi import units
 
@@ -96,7 +96,7 @@ class AtomicUnitsModel:
             if positions_bohr.shape[1] != n:
                 sent = positions_bohr.shape[1]
                 raise ModelFault(f"i-PI sent {sent} atoms, the structure has {n}")
-            if not (np.isfinite(positions_bohr).all() and np.isfinite(h_bohr).all()):
+            if not (all_finite(positions_bohr) and all_finite(h_bohr)):
                 raise ModelFault("i-PI sent positions or a cell that are not finite")
             positions = units.positions_from_ipi(positions_bohr)
             cells = [units.cell_from_ipi(h) for h in h_bohr]

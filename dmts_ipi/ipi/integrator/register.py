@@ -96,7 +96,10 @@ EXPECTED: dict[str, dict[str, tuple[str, ...] | None]] = {
         "SHMDriver._fill_shm": ("self", "structs"),
         "SHMDriver._read_shm_results": ("self", "count"),
     },
-    "ipi.engine.simulation": {"Simulation.run_step": ("self", "step")},
+    "ipi.engine.simulation": {
+        "Simulation.run_step": ("self", "step"),
+        "Simulation.run": ("self", "write_outputs"),
+    },
     "ipi.engine.outputs": {
         "os.fsync": None,
         "CheckpointOutput.active": ("self",),

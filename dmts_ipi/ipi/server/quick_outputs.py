@@ -1,18 +1,21 @@
 """Frames and restart states of i-PI, written and kept with less work. Files hold the same bytes.
 
 * A frame in xyz is formatted at once (``fixed_width.render``), not line by line: 8 times faster.
-* The state that a SIGTERM leaves is kept every ``safe_stride`` steps. i-PI describes its outputs
-  anew each time, which is half of it; here only when a checkpoint has counted on.
+* The state that a SIGTERM leaves is kept every ``safe_stride`` steps, of 0.5 ms each: here not more
+  often than every half second. i-PI describes its outputs anew each time, which is half of it; here
+  only when a checkpoint has counted on.
 * An array of floats in a checkpoint is formatted at once, not number by number: 5 times faster.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import numpy as np
 from ipi import ipi_global_settings
+from ipi.engine.simulation import Simulation
 from ipi.inputs.outputs import InputOutputs
 from ipi.utils import inputvalue, io
 from ipi.utils import mathtools as mt
@@ -23,6 +26,8 @@ from . import fixed_width
 _STOCK_PRINT = io.print_file_raw
 _STOCK_STORE = InputOutputs.store
 _STOCK_ARRAY = inputvalue.InputArray.write
+_STOCK_RUN = Simulation.run
+KEPT_EVERY_S = 0.5
 _HEADER = "%d\n# CELL(abcABC): %10.5f  %10.5f  %10.5f  %10.5f  %10.5f  %10.5f  %s\n"
 _labels: tuple[bytes, np.ndarray] = b"", np.zeros((0, 8), np.uint8)
 
@@ -68,6 +73,31 @@ def _print(
     return None
 
 
+class Stride(int):
+    """``safe_stride``: a step is a multiple of it only if the last one was ``KEPT_EVERY_S`` ago."""
+
+    _last_s: float
+
+    def __new__(cls, stride: int) -> Stride:
+        """As an int."""
+        self = super().__new__(cls, stride)
+        self._last_s = time.monotonic()
+        return self
+
+    def __rmod__(self, step: int) -> int:
+        """``step % self``: 0 where the state is to be kept."""
+        rest, now = int(step) % int(self), time.monotonic()
+        if rest or now - self._last_s < KEPT_EVERY_S:
+            return rest or int(self)
+        self._last_s = now
+        return 0
+
+
+def _run(self: Any, write_outputs: bool = True) -> None:
+    self.safe_stride = Stride(self.safe_stride)
+    _STOCK_RUN(self, write_outputs)
+
+
 def _store(self: Any, plist: Any) -> None:
     now = plist.prefix, [(id(o), getattr(o, "step", None)) for o in plist]
     if getattr(self, "_dmts_stored", None) != now:
@@ -101,10 +131,12 @@ def register() -> None:
     inputvalue.InputArray.write = _write_array
     io.print_file_raw = _print
     InputOutputs.store = _store
+    Simulation.run = _run
 
 
 def unregister() -> None:
     """Puts i-PI's own back."""
     io.print_file_raw = _STOCK_PRINT
     InputOutputs.store = _STOCK_STORE
+    Simulation.run = _STOCK_RUN
     inputvalue.InputArray.write = _STOCK_ARRAY
