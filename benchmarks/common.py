@@ -85,10 +85,16 @@ def parse_runs(p: argparse.ArgumentParser, names: Collection[str]) -> argparse.N
 
 
 def combined(values: list[tuple[float, float, float]]) -> tuple[float, float]:
-    """Mean and standard error of (value, standard error, ps), weighted by time."""
-    total = sum(ps for *_, ps in values)
+    """Mean and standard error of (value, standard error, ps), weighted by time.
+
+    From three on the error is not less than by the scatter of the values: what lasts as long as
+    a run (slow and fast states of a small box) is not in the errors of single runs.
+    """
+    total, n = sum(ps for *_, ps in values), len(values)
     mean = sum(v * ps for v, _, ps in values) / total
-    return mean, math.sqrt(sum((e * ps) ** 2 for _, e, ps in values)) / total
+    own = sum((e * ps / total) ** 2 for _, e, ps in values)
+    scatter = sum(((v - mean) * ps / total) ** 2 for v, _, ps in values) * n / max(n - 1, 1)
+    return mean, math.sqrt(max(own, scatter) if n > 2 else own)
 
 
 def keep(file: Path, new: list[dict], order: list[str]) -> list[dict]:
