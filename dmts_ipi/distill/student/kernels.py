@@ -75,6 +75,11 @@ def sizes_of(student: Student, dtype: torch.dtype) -> dict[str, str]:
     }
 
 
+def _padded(matrix: torch.Tensor) -> torch.Tensor:
+    """A matrix (inputs, outputs), or a bias, with outputs padded to a multiple of LANES."""
+    return torch.nn.functional.pad(matrix.detach().cpu(), (0, -matrix.shape[-1] % LANES))
+
+
 def parameters_of(student: Student) -> torch.Tensor:
     """Weights and constants of the sums over pairs, flat, in the order of student_sizes.h."""
     a, s = student.architecture, student
@@ -91,13 +96,13 @@ def parameters_of(student: Student) -> torch.Tensor:
         parts.append(s.rho.weight.T)
     if a.near_hidden:
         pair = s.pair
-        parts += [pair.radial.weight.T, pair.lift.weight.T, pair.dense.weight.T, pair.dense.bias]
-        parts += [pair.out.weight, pair.out.bias]
+        first = torch.cat([pair.radial.weight.T, pair.lift.weight.T])
+        parts += [_padded(first), _padded(pair.dense.weight.T), _padded(pair.dense.bias)]
+        parts += [_padded(pair.out.weight.T), _padded(pair.out.bias)]
+    else:  # the C side keeps places for what a width of zero leaves
+        parts.append(_padded(torch.zeros(1 + 2 * a.near_channels)))
     dtype = next(s.parameters()).dtype
-    flat = torch.cat([p.detach().to(device="cpu", dtype=dtype).reshape(-1) for p in parts])
-    if not a.near_hidden:  # the C side keeps places for what a width of zero leaves
-        flat = torch.cat([flat, torch.zeros(1 + 2 * a.near_channels, dtype=dtype)])
-    return flat
+    return torch.cat([p.detach().to(device="cpu", dtype=dtype).reshape(-1) for p in parts])
 
 
 def atom_parameters_of(student: Student) -> torch.Tensor:
@@ -107,16 +112,10 @@ def atom_parameters_of(student: Student) -> torch.Tensor:
     parts: list[torch.Tensor] = []
 
     def matrix(layer: Any, inputs: int, outputs: int, bias: bool) -> None:
-        wide = -(-outputs // LANES) * LANES
-        w = torch.zeros((inputs, wide), dtype=base.dtype)
-        b = torch.zeros(wide, dtype=base.dtype)
-        if layer is not None and outputs:
-            w[:, :outputs] = layer.weight.detach().cpu().T
-            if bias:
-                b[:outputs] = layer.bias.detach().cpu()
-        parts.append(w)
+        there = layer is not None and outputs
+        parts.append(_padded(layer.weight.T if there else torch.zeros(inputs, outputs)))
         if bias:
-            parts.append(b)
+            parts.append(_padded(layer.bias if there else torch.zeros(outputs)))
 
     def invariants(module: Any, inputs: int) -> None:
         size = 2 * a.invariants + a.triple_invariants

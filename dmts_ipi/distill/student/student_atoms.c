@@ -19,7 +19,6 @@ enum {
     LIFT2 = HIDDEN + MESSAGES + INV,
     ATOMS = 12 /* of a block */
 };
-#define PAD(n) (((n) + LANES - 1) / LANES * LANES)
 
 enum {
     A_MEAN0 = 0,
@@ -67,37 +66,6 @@ enum {
 
 int64_t atom_parameter_count(void) { return A_SIZE; }
 
-#ifdef __AVX512F__
-enum { TILE = 12 };
-#else
-enum { TILE = 6 };
-#endif
-
-/* c (rows, cols) = a (rows, k) w (k, cols) + bias; cols a multiple of LANES. */
-static void product(int rows, int k, int cols, const real *a, int lda, const real *w,
-                    const real *bias, real *c, int ldc)
-{
-    for (int r0 = 0; r0 < rows; r0 += TILE) {
-        const int some = rows - r0 < TILE ? rows - r0 : TILE;
-        const real *row[TILE];
-        for (int r = 0; r < TILE; r++)
-            row[r] = a + (r0 + (r < some ? r : 0)) * lda;
-        for (int c0 = 0; c0 < cols; c0 += LANES) {
-            ON_LINES vector sum[TILE];
-            const vector start = bias ? *(const vector *)(bias + c0) : (vector){0};
-            for (int r = 0; r < TILE; r++)
-                sum[r] = start;
-            for (int n = 0; n < k; n++) {
-                const vector right = *(const vector *)(w + n * cols + c0);
-                for (int r = 0; r < TILE; r++)
-                    sum[r] += row[r][n] * right;
-            }
-            for (int r = 0; r < some; r++)
-                *(vector *)(c + (r0 + r) * ldc + c0) = sum[r];
-        }
-    }
-}
-
 static inline real bound(real z)
 {
     const real y = z * (real)(1.0 / FEATURE_BOUND);
@@ -118,9 +86,6 @@ static inline void normalise(const real *x, real *out)
     for (int k = 0; k < HIDDEN; k++)
         out[k] = x[k] * factor;
 }
-
-/* Bounded, because -ffast-math divides by an infinite exp to NaN; the value there is 0 all the same. */
-static inline real silu(real z) { return z / (1 + REAL_EXP(z < -SILU_END ? SILU_END : -z)); }
 
 /* The l = 2 part of two vectors: basis.vectors_to_tensor. */
 static inline void vectors_to_tensor(const real p[3], const real q[3], real t[5])

@@ -298,25 +298,18 @@ static inline real zbl_force(real r, real zz, real length)
 }
 
 #if NEAR_HIDDEN
-static inline void silu(real *z, const real *add)
-{
-    for (int k = 0; k < NEAR_HIDDEN; k++) {
-        real value = z[k] / (1 + REAL_EXP(z[k] < -SILU_END ? SILU_END : -z[k]));
-        z[k] = add ? add[k] + value : value;
-    }
-}
+enum { CHANNELS = NEAR_CHANNELS, NEAR_IN = NEAR_BESSEL + 6 * CHANNELS, NEAR_BLOCK = 2 * TILE };
 
-/* The pair MLP: NearNet.forward of student.py. */
-static void near_force(const system_t *s, int64_t h, const real *scalars, const real *vectors,
-                       const real *tensors, int bounded, real *f)
+/* Invariants of both atoms that the pair MLP sees. */
+static inline void near_invariants(const system_t *s, int64_t h, const real *vectors,
+                                   const real *tensors, int bounded, real *seen)
 {
-    enum { C = NEAR_CHANNELS, H = NEAR_HIDDEN };
-    const real *p = s->parameters, r = s->distance[h], *u = s->unit + 3 * h;
+    enum { C = CHANNELS };
     const int64_t i = s->first[h], j = s->second[h];
-    const int zi = s->species[i], zj = s->species[j];
     const real *vi = vectors + i * 3 * C, *vj = vectors + j * 3 * C;
     const real *ti = tensors + i * 5 * C, *tj = tensors + j * 5 * C;
-    ON_LINES real y[9], seen[6 * C];
+    const real *u = s->unit + 3 * h;
+    ON_LINES real y[9];
     harmonics(u, y);
     for (int c = 0; c < C; c++) {
         real ai = 0, aj = 0, vv = 0, qi = 0, qj = 0, tt = 0;
@@ -342,43 +335,17 @@ static void near_force(const system_t *s, int64_t h, const real *scalars, const 
             real z = seen[k] * (real)(1.0 / FEATURE_BOUND);
             seen[k] /= REAL_SQRT(1 + z * z);
         }
-    ON_LINES real hidden[H], dense[H], out[1 + 2 * C];
-    const real *pi = scalars + (i * SPECIES + zj) * H, *pj = scalars + (j * SPECIES + zi) * H;
-    for (int k = 0; k < H; k++)
-        hidden[k] = pi[k] + pj[k];
-    real fc, unused;
-    const real rc = p[P_CUTOFFS + 1], scale = rc / (real)PI;
-    cutoff(r, rc, &fc, &unused);
-    const real s1 = REAL_SIN(r / scale), c1 = REAL_COS(r / scale);
-    real sine = s1, cosine = c1;
-    for (int n = 0; n < NEAR_BESSEL; n++) {
-        const real value = sine / r * scale * fc, *row = p + P_NEAR_RADIAL + n * H;
-        for (int k = 0; k < H; k++)
-            hidden[k] += row[k] * value;
-        const real turned = sine * c1 + cosine * s1;
-        cosine = cosine * c1 - sine * s1;
-        sine = turned;
-    }
-    for (int n = 0; n < 6 * C; n++) {
-        const real *row = p + P_NEAR_LIFT + n * H;
-        for (int k = 0; k < H; k++)
-            hidden[k] += row[k] * seen[n];
-    }
-    silu(hidden, 0);
-    memcpy(dense, p + P_NEAR_DENSE_BIAS, sizeof dense);
-    for (int n = 0; n < H; n++) {
-        const real *row = p + P_NEAR_DENSE + n * H;
-        for (int k = 0; k < H; k++)
-            dense[k] += row[k] * hidden[n];
-    }
-    silu(dense, hidden);
-    for (int n = 0; n < 1 + 2 * C; n++) {
-        const real *row = p + P_NEAR_OUT + n * H;
-        real sum = p[P_NEAR_OUT_BIAS + n];
-        for (int k = 0; k < H; k++)
-            sum += row[k] * dense[k];
-        out[n] = sum;
-    }
+}
+
+/* The force of the pair MLP's outputs, added to f. */
+static inline void near_force(const system_t *s, int64_t h, const real *vectors,
+                              const real *tensors, real fc, const real *out, real *f)
+{
+    enum { C = CHANNELS };
+    const int64_t i = s->first[h], j = s->second[h];
+    const real *vi = vectors + i * 3 * C, *vj = vectors + j * 3 * C;
+    const real *ti = tensors + i * 5 * C, *tj = tensors + j * 5 * C;
+    const real *u = s->unit + 3 * h;
     real t[5], bent[3];
     for (int a = 0; a < 5; a++) {
         t[a] = 0;
@@ -386,14 +353,60 @@ static void near_force(const system_t *s, int64_t h, const real *scalars, const 
             t[a] += (ti[a * C + c] + tj[a * C + c]) * out[1 + C + c];
     }
     tensor_times_vector(t, u, bent);
-    const real *inner = p + P_INNER + 2 * (zi * SPECIES + zj);
-    const real fade = smooth_step(r, inner[0], inner[1]) * fc;
+    const real *inner = s->parameters + P_INNER + 2 * (s->species[i] * SPECIES + s->species[j]);
+    const real fade = smooth_step(s->distance[h], inner[0], inner[1]) * fc;
     for (int a = 0; a < 3; a++) {
         real vector = 0;
         for (int c = 0; c < C; c++)
             vector += (vi[a * C + c] - vj[a * C + c]) * out[1 + c];
         f[a] += (u[a] * out[0] + vector + bent[a]) * fade;
     }
+}
+
+/* The pair MLP, of at most NEAR_BLOCK pairs together: NearNet.forward of student.py. */
+static void near_forces(const system_t *s, const int64_t *pairs, int count, const real *scalars,
+                        const real *vectors, const real *tensors, int bounded)
+{
+    enum { H = NEAR_HIDDEN, W = NEAR_WIDE };
+    const real *p = s->parameters;
+    ON_LINES real in[NEAR_BLOCK * NEAR_IN], hidden[NEAR_BLOCK * W], dense[NEAR_BLOCK * W];
+    ON_LINES real out[NEAR_BLOCK * NEAR_OUT], fc[NEAR_BLOCK], r[NEAR_BLOCK];
+    ON_LINES real s1[NEAR_BLOCK], c1[NEAR_BLOCK], sine[NEAR_BLOCK], cosine[NEAR_BLOCK];
+    const real rc = p[P_CUTOFFS + 1], scale = rc / (real)PI;
+    for (int b = 0; b < NEAR_BLOCK; b++)
+        r[b] = s->distance[pairs[b < count ? b : 0]];
+    for (int b = 0; b < NEAR_BLOCK; b++) {
+        real unused;
+        cutoff(r[b], rc, &fc[b], &unused);
+        sine[b] = s1[b] = REAL_SIN(r[b] / scale);
+    }
+    for (int b = 0; b < NEAR_BLOCK; b++)
+        cosine[b] = c1[b] = REAL_COS(r[b] / scale);
+    for (int n = 0; n < NEAR_BESSEL; n++)
+        for (int b = 0; b < NEAR_BLOCK; b++) {
+            in[b * NEAR_IN + n] = sine[b] * scale / r[b] * fc[b];
+            const real turned = sine[b] * c1[b] + cosine[b] * s1[b];
+            cosine[b] = cosine[b] * c1[b] - sine[b] * s1[b];
+            sine[b] = turned;
+        }
+    for (int b = 0; b < count; b++)
+        near_invariants(s, pairs[b], vectors, tensors, bounded, in + b * NEAR_IN + NEAR_BESSEL);
+    product(count, NEAR_IN, W, in, NEAR_IN, p + P_NEAR_FIRST, 0, hidden, W);
+    for (int b = 0; b < count; b++) {
+        const int64_t i = s->first[pairs[b]], j = s->second[pairs[b]];
+        const real *pi = scalars + (i * SPECIES + s->species[j]) * H;
+        const real *pj = scalars + (j * SPECIES + s->species[i]) * H;
+        for (int k = 0; k < H; k++)
+            hidden[b * W + k] = silu(hidden[b * W + k] + pi[k] + pj[k]);
+    }
+    product(count, H, W, hidden, W, p + P_NEAR_DENSE, p + P_NEAR_DENSE_BIAS, dense, W);
+    for (int b = 0; b < count; b++)
+        for (int k = 0; k < H; k++)
+            dense[b * W + k] = hidden[b * W + k] + silu(dense[b * W + k]);
+    product(count, H, NEAR_OUT, dense, W, p + P_NEAR_LAST, p + P_NEAR_LAST_BIAS, out, NEAR_OUT);
+    for (int b = 0; b < count; b++)
+        near_force(s, pairs[b], vectors, tensors, fc[b], out + b * NEAR_OUT,
+                   s->pair + 3 * pairs[b]);
 }
 #endif
 
@@ -402,30 +415,39 @@ void pair_forces(const system_t *s, const real *scalars, const real *vectors, co
                  const real *far, int bounded, int64_t h0, int64_t h1)
 {
     const real *p = s->parameters, near_cutoff = p[P_CUTOFFS + 1];
-    for (int64_t h = h0; h < h1; h++) {
-        real *f = s->pair + 3 * h;
+    const int64_t end = h1 < s->n_near ? h1 : s->n_near;
+    if (h1 > h0)
+        memset(s->pair + 3 * h0, 0, (size_t)(h1 - h0) * 3 * sizeof *s->pair);
+    for (int64_t h = h0; h < end; h++) {
         const real r = s->distance[h], *u = s->unit + 3 * h;
-        f[0] = f[1] = f[2] = 0;
-        if (h >= s->n_near || r >= near_cutoff)
-            continue;
         const int kind = s->species[s->first[h]] * SPECIES + s->species[s->second[h]];
         const real *inner = p + P_INNER + 2 * kind;
-        if (r < inner[1]) {
+        if (r < near_cutoff && r < inner[1]) {
             const real wall = zbl_force(r, p[P_CHARGES + kind], p[P_LENGTHS + kind]) *
                               (1 - smooth_step(r, inner[0], inner[1]));
             for (int a = 0; a < 3; a++)
-                f[a] = -u[a] * wall;
+                s->pair[3 * h + a] = -u[a] * wall;
         }
-#if NEAR_HIDDEN
-        const int64_t j = s->second[h + 2 < s->n_near ? h + 2 : h];
-        fetch(scalars + j * SPECIES * NEAR_HIDDEN, SPECIES * NEAR_HIDDEN);
-        fetch(vectors + j * 3 * NEAR_CHANNELS, 3 * NEAR_CHANNELS);
-        fetch(tensors + j * 5 * NEAR_CHANNELS, 5 * NEAR_CHANNELS);
-        near_force(s, h, scalars, vectors, tensors, bounded, f);
-#else
-        (void)scalars, (void)vectors, (void)tensors, (void)bounded;
-#endif
     }
+#if NEAR_HIDDEN
+    int64_t block[NEAR_BLOCK];
+    int count = 0;
+    for (int64_t h = h0; h < end; h++) {
+        if (s->distance[h] < near_cutoff) {
+            const int64_t j = s->second[h];
+            fetch(scalars + j * SPECIES * NEAR_HIDDEN, SPECIES * NEAR_HIDDEN);
+            fetch(vectors + j * 3 * NEAR_CHANNELS, 3 * NEAR_CHANNELS);
+            fetch(tensors + j * 5 * NEAR_CHANNELS, 5 * NEAR_CHANNELS);
+            block[count++] = h;
+        }
+        if (count == NEAR_BLOCK || (h + 1 == end && count)) {
+            near_forces(s, block, count, scalars, vectors, tensors, bounded);
+            count = 0;
+        }
+    }
+#else
+    (void)scalars, (void)vectors, (void)tensors, (void)bounded;
+#endif
 #if FAR_BESSEL
     const real rc = p[P_CUTOFFS + 2], scale = rc / (real)PI;
     for (int64_t start = h0; start < h1; start += LANES) {

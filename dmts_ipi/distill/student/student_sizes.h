@@ -30,6 +30,10 @@ typedef struct {
     const real *parameters; /* as kernels.py lays them out */
 } system_t;
 
+#define PAD(n) (((n) + LANES - 1) / LANES * LANES)
+#define NEAR_WIDE PAD(NEAR_HIDDEN)
+#define NEAR_OUT PAD(1 + 2 * NEAR_CHANNELS)
+
 /* Offsets into a row: all that the sums over pairs read of a half pair lies together, first what
    the densities read, then the messages: in a large system each line comes from memory. */
 enum {
@@ -52,19 +56,52 @@ enum {
     P_LENGTHS = P_CHARGES + SPECIES * SPECIES,
     P_BASE_FAR = P_LENGTHS + SPECIES * SPECIES,
     P_RHO = P_BASE_FAR + SPECIES * SPECIES * (FAR_BESSEL ? FAR_BESSEL : 1), /* (RADIAL, MESSAGES) */
-    P_NEAR_RADIAL = P_RHO + RADIAL * MESSAGES, /* (NEAR_BESSEL, NEAR_HIDDEN) */
-    P_NEAR_LIFT = P_NEAR_RADIAL + NEAR_BESSEL * NEAR_HIDDEN, /* (6 NEAR_CHANNELS, NEAR_HIDDEN) */
-    P_NEAR_DENSE = P_NEAR_LIFT + 6 * NEAR_CHANNELS * NEAR_HIDDEN,
-    P_NEAR_DENSE_BIAS = P_NEAR_DENSE + NEAR_HIDDEN * NEAR_HIDDEN,
-    P_NEAR_OUT = P_NEAR_DENSE_BIAS + NEAR_HIDDEN, /* (1 + 2 NEAR_CHANNELS, NEAR_HIDDEN) */
-    P_NEAR_OUT_BIAS = P_NEAR_OUT + (1 + 2 * NEAR_CHANNELS) * NEAR_HIDDEN,
-    P_END = P_NEAR_OUT_BIAS + 1 + 2 * NEAR_CHANNELS
+    P_NEAR_FIRST = P_RHO + RADIAL * MESSAGES, /* (NEAR_BESSEL + 6 NEAR_CHANNELS, NEAR_WIDE) */
+    P_NEAR_DENSE = P_NEAR_FIRST + (NEAR_BESSEL + 6 * NEAR_CHANNELS) * NEAR_WIDE,
+    P_NEAR_DENSE_BIAS = P_NEAR_DENSE + NEAR_HIDDEN * NEAR_WIDE,
+    P_NEAR_LAST = P_NEAR_DENSE_BIAS + NEAR_WIDE, /* (NEAR_HIDDEN, NEAR_OUT) */
+    P_NEAR_LAST_BIAS = P_NEAR_LAST + NEAR_HIDDEN * NEAR_OUT,
+    P_END = P_NEAR_LAST_BIAS + NEAR_OUT
 };
 
 /* Of a range of atoms; student_pairs.c. */
 void densities(const system_t *s, real *out, int64_t a0, int64_t a1);
 void messages(const system_t *s, const real *q, real *out, int64_t a0, int64_t a1);
 void gradient_forces(const system_t *s, const real *heads, const real *q, int64_t a0, int64_t a1);
+
+#ifdef __AVX512F__
+enum { TILE = 12 };
+#else
+enum { TILE = 6 };
+#endif
+
+/* c (rows, cols) = a (rows, k) w (k, cols) + bias; cols a multiple of LANES. */
+static inline void product(int rows, int k, int cols, const real *a, int lda, const real *w,
+                           const real *bias, real *c, int ldc)
+{
+    for (int r0 = 0; r0 < rows; r0 += TILE) {
+        const int some = rows - r0 < TILE ? rows - r0 : TILE;
+        const real *row[TILE];
+        for (int r = 0; r < TILE; r++)
+            row[r] = a + (r0 + (r < some ? r : 0)) * lda;
+        for (int c0 = 0; c0 < cols; c0 += LANES) {
+            ON_LINES vector sum[TILE];
+            const vector start = bias ? *(const vector *)(bias + c0) : (vector){0};
+            for (int r = 0; r < TILE; r++)
+                sum[r] = start;
+            for (int n = 0; n < k; n++) {
+                const vector right = *(const vector *)(w + n * cols + c0);
+                for (int r = 0; r < TILE; r++)
+                    sum[r] += row[r][n] * right;
+            }
+            for (int r = 0; r < some; r++)
+                *(vector *)(c + (r0 + r) * ldc + c0) = sum[r];
+        }
+    }
+}
+
+/* Bounded, because -ffast-math divides by an infinite exp to NaN; the value there is 0 anyhow. */
+static inline real silu(real z) { return z / (1 + REAL_EXP(z < -SILU_END ? SILU_END : -z)); }
 
 /* M u of the l = 2 components t: basis.tensor_times_vector. */
 static inline void tensor_times_vector(const real *t, const real *u, real *out)
