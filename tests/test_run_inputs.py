@@ -84,6 +84,8 @@ def test_strides_are_multiples_so_that_checkpoints_fall_on_lines() -> None:
         assert f % p == 0
         assert c % p == 0
         assert 5 <= p * outer <= 15
+    assert config(n_inner=6, frames_every_fs=6.0).strides[:2] == (1, 1)  # spectra ask for that
+    assert config(n_inner=2, checkpoints_every_fs=4.0).strides == (2, 24, 2)
 
 
 WRONG = [

@@ -252,7 +252,7 @@ class _Motion:
         if frame_fs > limit:
             return [], [
                 f"velocities every {frame_fs:.3g} fs are too far apart for spectra, which need "
-                f"{limit:.2g} fs or less: 'dmts-ipi init --frames-every-fs F --output-every-fs F'"
+                f"{limit:.2g} fs or less: 'dmts-ipi init --frames-every-fs F'"
             ]
         found = s.results()
         return found, [] if found else ["too few frames for spectra"]

@@ -113,9 +113,11 @@ class RunConfig(StrictModel):
     def strides(self) -> tuple[int, int, int]:
         """Strides in outer steps of properties, frames and checkpoints.
 
-        The last two are multiples of the first, so that a checkpoint never falls between lines.
+        The last two are multiples of the first, so that a checkpoint never falls between lines;
+        where one of them is wanted more often, so are properties.
         """
-        p = max(1, round(self.properties_every_fs / self.outer_step_fs))
+        every_fs = min(self.properties_every_fs, self.frames_every_fs, self.checkpoints_every_fs)
+        p = max(1, round(every_fs / self.outer_step_fs))
         frames = max(1, round(self.frames_every_fs / (p * self.outer_step_fs)))
         checkpoints = max(1, round(self.checkpoints_every_fs / (p * self.outer_step_fs)))
         return p, p * frames, p * checkpoints
