@@ -75,6 +75,21 @@ def test_slope_and_its_error() -> None:
     assert abs(np.mean(z)) < 0.4
     assert 0.75 < np.std(z) < 1.4
     assert math.isnan(slope_stderr([0.0, 1.0], [0.0, 1.0]).mean)
+    assert math.isnan(slope_stderr(t[:12], t[:12]).stderr)
+    assert slope_stderr(t, 0 * t).stderr == 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 3.0])
+def test_the_error_of_a_slope_knows_of_wandering(noise: float) -> None:
+    """The conserved quantity of MTS is a random walk, and noise, about its trend."""
+    t, z = np.arange(1000) * 0.01, []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        walk = np.cumsum(rng.normal(size=1000)) + noise * rng.normal(size=1000)
+        e = slope_stderr(t, 0.3 * t + walk)
+        z.append((e.mean - 0.3) / e.stderr)
+    assert 0.85 < np.std(z) < 1.2
+    assert np.mean(np.abs(z) > 2) < 0.1
 
 
 def kinetic_temperatures(temperature_K: float, d: int, n: int, seed: int) -> np.ndarray:

@@ -43,8 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the folder's own, 10/ps on hydrogen, 50/ps along bonds; None: own and, where "
         "the folder takes it, hhf",
     )
-    add("--trial-ps", type=float, default=2.0, help="length of a trial, ps")
-    add("--confirm-ps", type=float, default=6.0, help="length of the chosen one, ps")
+    add("--trial-ps", type=float, default=4.0, help="length of a trial, ps")
+    add("--confirm-ps", type=float, default=8.0, help="length of the chosen one, ps")
     add("--labels", type=Path, help="bursts labelled by this teacher; None: a few are made")
     add("--no-prediction", action="store_true", help="begin at the folder's own n_inner")
     add("--dry-run", action="store_true", help="choose, but do not write into run.yaml, input.xml")

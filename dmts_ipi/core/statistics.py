@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 MIN_SAMPLES = 10
+LOWEST = 32  # frequencies that the error of a slope is made of
 MIN_INDEPENDENT = 4.0
 MIN_BLOCKS = 32
 
@@ -142,9 +143,14 @@ def std_stderr(series: ArrayLike) -> Estimate:
 
 
 def slope_stderr(time: ArrayLike, series: ArrayLike) -> Estimate:
-    """Least-squares slope of a series, with an error that knows the residuals are correlated.
+    """Least-squares slope of a series of equal steps, with an error for residuals that wander.
 
-    The ordinary standard error of the slope is multiplied by sqrt(g) of the residuals.
+    What is conserved but for an integrator's error fluctuates about its trend, and wanders: a
+    random walk of the work done in each step. Residuals that wander have errors several times
+    those of as many independent ones. Their spectrum at the lowest ``LOWEST`` frequencies k/T is
+    taken for S0 + W / (2 pi k/T)^2, S0 and W by Whittle's likelihood (Ark. Mat. 2, 423 (1953));
+    the slope's variance is then 12 S0 / T^3 + 6 W / (5 T).
+
     Returns an ``Estimate`` whose ``mean`` is the slope (unit of the series per unit of time).
 
     Raises:
@@ -157,14 +163,22 @@ def slope_stderr(time: ArrayLike, series: ArrayLike) -> Estimate:
     if n < 3 or np.ptp(t) == 0:
         return Estimate(math.nan, math.nan, math.nan, n)
     centred = t - t.mean()
-    spread = float(centred @ centred)
-    slope = float(centred @ (x - x.mean())) / spread
+    slope = float(centred @ (x - x.mean()) / (centred @ centred))
     residual = x - x.mean() - slope * centred
     g = statistical_inefficiency(residual)
-    if not math.isfinite(g) or n / g < MIN_INDEPENDENT:
+    k = np.arange(1, min(LOWEST, n // 4) + 1)
+    if not math.isfinite(g) or len(k) < 4:
         return Estimate(slope, math.nan, g, n)
-    error = math.sqrt(float(residual @ residual) / (n - 2) / spread * g)
-    return Estimate(slope, error, g, n)
+    power = np.abs(np.fft.rfft(residual))[k] ** 2
+    if not power.any():
+        return Estimate(slope, 0.0, g, n)
+    share = np.concatenate([[0.0], np.geomspace(0.03, 1e5, 60)])  # W (T / 2 pi)^2 / S0
+    shape = 1 + share[:, None] / k**2
+    level = (power / shape).mean(axis=1)
+    best = int((len(k) * np.log(level) + np.log(shape).sum(axis=1)).argmin())
+    length = float(np.ptp(t))
+    variance = level[best] * length / n**2 * (12 + 1.2 * (2 * math.pi) ** 2 * share[best])
+    return Estimate(slope, math.sqrt(variance / length**3), g, n)
 
 
 def temperature_density(
