@@ -11,9 +11,10 @@ whether ensembles are right is the integrator's business, and density needs 70 p
 table gives density and pressure of NPT at 1-4 fs beside STS, and what `physical_validation` says:
 kinetic energies of each run against their exact distribution at the temperature that BAOAB reads,
 volumes of two pressures and energies of two temperatures against each other, which needs no model
-of the liquid. Its figures are standard errors, to be below 3. Samples are thinned by the slowest
-inefficiency of a run: its own choice (pymbar's detect_equilibration) keeps 70 of 5,300 that are
-still correlated.
+of the liquid. Its figures are standard errors, to be below 3. Kinetic energies are thinned by their
+statistical inefficiency. Volumes and energies are slower: every tenth sample is taken, as
+histograms need many, and errors are multiplied by the root of the inefficiency that is left. (The
+choice of physical_validation, pymbar's detect_equilibration, keeps 70 of 5,300 still correlated.)
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ RUNS: dict[str, tuple[str, float, float, float, list[str]]] = {
     "nvt-1-4fs": ("nvt", 300, 1, 80, DMTS),
     "nvt-1-4fs-330K": ("nvt", 330, 1, 80, DMTS),
 }
+THIN = 10  # samples of 10 fs
 PAIRS = {
     "volumes of 1 and 1000 bar": ("npt-1-4fs", "npt-1-4fs-1kbar"),
     "energies of 300 and 330 K": ("nvt-1-4fs", "nvt-1-4fs-330K"),
@@ -56,16 +58,14 @@ def run(names: list[str], folder: Path, threads: int, teacher: str, longer: floa
         go_on(target, *words, time_ps=ps * longer)
 
 
-def physical(measured: object, bar: float, kelvin: float) -> object:
-    """A run as `physical_validation` takes it, in units of GROMACS."""
+def physical(measured: object, bar: float, kelvin: float, thin: int) -> object:
+    """Every thin-th sample of a run as `physical_validation` takes it, in units of GROMACS."""
     import physical_validation as pv
 
     from dmts_ipi.analysis.measure import Measured
 
     assert isinstance(measured, Measured)
     r = measured.run
-    slow = [measured.kinetic["atoms"], measured.potential, *measured.npt.values()]
-    thin = math.ceil(max(e.inefficiency for e in slow if e.known))
     used = np.flatnonzero(measured.used)[::thin]
     kj_mol, n = 96.48533212, len(r.numbers)
     system = pv.data.SystemData(
@@ -97,6 +97,7 @@ def table(folder: Path, name_of_result: str) -> None:
     from dmts_ipi.analysis.measure import measure
     from dmts_ipi.analysis.source import read_run
     from dmts_ipi.core.errors import InputError
+    from dmts_ipi.core.statistics import statistical_inefficiency
 
     found = {}
     for name in RUNS:
@@ -114,25 +115,32 @@ def table(folder: Path, name_of_result: str) -> None:
         rows.append(
             f"{name:18s} {m.time_ps[-1]:5.1f} {cells[0]:>20s} {cells[1]:>16s} {cells[2]:>15s}"
         )
-    runs = {name: physical(m, RUNS[name][2], RUNS[name][1]) for name, m in found.items()}
     rows += ["", "physical_validation, standard errors (below 3)"]
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         for name, m in found.items():
             # BAOAB's momenta are colder by a known part (docs/analysis.md)
-            one = physical(m, RUNS[name][2], m.expected["atoms"])
+            fast = statistical_inefficiency(m.run.properties["kinetic_eV"][m.used])
+            one = physical(m, RUNS[name][2], m.expected["atoms"], math.ceil(fast))
             mean, width = pv.kinetic_energy.distribution(
                 one, strict=False, verbosity=1, data_is_uncorrelated=True
             )
             rows.append(f"{name:18s} kinetic energy: mean {mean:.2f}, width {width:.2f}")
         for what, names in PAIRS.items():
-            if set(names) <= set(runs):
-                pair = (runs[n] for n in names)
+            if set(names) <= set(found):
+                several = [found[n] for n in names]
+                slow = [m.npt.get("density_g_cm3", m.potential).inefficiency for m in several]
+                pair = (
+                    physical(m, RUNS[n][2], RUNS[n][1], THIN)
+                    for n, m in zip(names, several, strict=True)
+                )
                 try:
                     off = pv.ensemble.check(
                         *pair, total_energy=False, verbosity=1, data_is_uncorrelated=True
                     )
-                    text = ", ".join(f"{x:.2f}" for x in np.atleast_1d(off))
+                    # each sample counts THIN / slow: errors are that much larger
+                    more = math.sqrt(max(max(slow) / THIN, 1.0))
+                    text = ", ".join(f"{x / more:.2f}" for x in np.atleast_1d(off))
                 except pv.util.error.InputError as error:  # too few samples for its histograms
                     text = f"too short ({str(error.args[-1]).splitlines()[0]})"
                 rows.append(f"{what}: {text}")
