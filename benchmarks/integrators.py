@@ -137,9 +137,9 @@ def table(folder: Path, evaluation: Path | None) -> None:
         cells = []
         for key in ("atoms", "O-H"):
             mean, error = mean_of(several, "kelvin", key)
-            cells.append(
-                f"{mean:6.1f}+-{error:4.1f} ({mean - mean_of(base, 'kelvin', key)[0]:+5.1f})"
-            )
+            beside = mean - mean_of(base, "kelvin", key)[0]
+            beside_text = f" ({beside:+5.1f})" if math.isfinite(beside) else " " * 8
+            cells.append(f"{mean:6.1f}+-{error:4.1f}{beside_text}")
         energy, e_error = mean_of(several, "potential_meV_per_atom")
         energy -= mean_of(base, "potential_meV_per_atom")[0]
         d, d_error = mean_of(several, "diffusion_A2_per_ps")
@@ -158,7 +158,7 @@ def table(folder: Path, evaluation: Path | None) -> None:
             f"{power:7.2f}+-{p_error:5.2f} "
             + " ".join(f"{c:>22s}" for c in cells)
             + f" {energy:8.2f}+-{e_error:4.2f} {d:8.4f}+-{d_error:6.4f}"
-            + f" {loss:+6.0f}+-{loss_error:2.0f}% "
+            + (f" {loss:+6.0f}+-{loss_error:2.0f}% " if math.isfinite(loss) else " " * 12)
             + ("; ".join(ends) or "finished")
         )
     save("integrators", "\n".join(rows).replace("nan", "-"))
