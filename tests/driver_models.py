@@ -10,10 +10,12 @@ import sys
 import time
 
 import numpy as np
+from ase import Atoms
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceResult
 from dmts_ipi.core.neighbours import neighbour_pairs
+from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
 
 FAULTS = ("nan", "raise", "shape", "hang", "no-virial", "no-energy", "jump", "stateful", "drift")
 
@@ -68,6 +70,17 @@ class PairModel:
             elif self.fault == "drift":
                 forces[0, 0] += 0.1
         return ForceResult(energy, forces, virial)
+
+
+def two_waters() -> Atoms:
+    """Two molecules in a triclinic cell, thinner than twice the cutoff."""
+    x = [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [2.6, 0.3, 1], [3.2, 1, 1.2], [2.9, -0.4, 1.6]]
+    cell = [[5.5, 0, 0], [0.7, 5.2, 0], [-0.3, 0.4, 5.8]]
+    return Atoms("OH2OH2", x, cell=cell, pbc=True)
+
+
+def evaluator(atoms: Atoms, **fields: object) -> AtomicUnitsModel:
+    return AtomicUnitsModel(PairModel(**fields), atoms.numbers, atoms.pbc)  # type: ignore[arg-type]
 
 
 def load(

@@ -18,14 +18,13 @@ import pytest
 from ase import Atoms
 from ase.calculators.socketio import SocketIOCalculator
 from ase.io import write
-from driver_models import PairModel
+from driver_models import PairModel, evaluator, two_waters
 
-from dmts_ipi.core.errors import InputError, ModelFault, RunFault
+from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.ipi import units
 from dmts_ipi.ipi.client.check_server import Connection, DriverFault, Server, posdata
 from dmts_ipi.ipi.client.client import Client, Endpoint
 from dmts_ipi.ipi.client.client_session import ProtocolFault, parse_parameters
-from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
 
 PROGRAM = Path(__file__).parent / "driver_models.py"
 SCRIPTS = Path(__file__).parent.parent / "drivers"
@@ -35,10 +34,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def water() -> Atoms:
-    """Two molecules in a triclinic cell, thinner than twice the cutoff."""
-    x = [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [2.6, 0.3, 1], [3.2, 1, 1.2], [2.9, -0.4, 1.6]]
-    cell = [[5.5, 0, 0], [0.7, 5.2, 0], [-0.3, 0.4, 5.8]]
-    return Atoms("OH2OH2", x, cell=cell, pbc=True)
+    return two_waters()
 
 
 @pytest.fixture
@@ -105,26 +101,6 @@ def in_thread(client: Client) -> tuple[threading.Thread, list[BaseException]]:
     thread = threading.Thread(target=serve)
     thread.start()
     return thread, raised
-
-
-def evaluator(atoms: Atoms, **fields: object) -> AtomicUnitsModel:
-    return AtomicUnitsModel(PairModel(**fields), atoms.numbers, atoms.pbc)  # type: ignore[arg-type]
-
-
-def test_units_are_consistent() -> None:
-    """A force is an energy over a length to machine precision, and every way has its way back."""
-    product = units.FORCE_AU_PER_EV_PER_A * units.BOHR_PER_A
-    assert product == pytest.approx(units.HARTREE_PER_EV, rel=1e-14)
-    a = np.random.default_rng(0).normal(size=(3, 3))
-    for there, back in (
-        (units.cell_to_ipi, units.cell_from_ipi),
-        (units.virial_to_ipi, units.virial_from_ipi),
-        (units.positions_to_ipi, units.positions_from_ipi),
-        (units.forces_to_ipi, units.forces_from_ipi),
-    ):
-        np.testing.assert_allclose(back(there(a)), a, rtol=1e-14)
-    assert units.cell_to_ipi(a)[0, 1] == pytest.approx(a[1, 0] * units.BOHR_PER_A)
-    assert units.forces_to_ipi(a.astype(np.float32)).dtype == np.float64
 
 
 @pytest.mark.parametrize("transport", ["unix", "tcp"])
@@ -435,13 +411,6 @@ def test_virial_is_refused_where_it_is_needed(water: Atoms, name: str, server: S
     link.close()
     thread.join(LIMIT_S)
     assert isinstance(raised[0], InputError)
-
-
-def test_positions_that_are_not_finite_are_refused(water: Atoms) -> None:
-    x = units.positions_to_ipi(water.positions)
-    x[0, 0] = np.inf
-    with pytest.raises(ModelFault, match="not finite"):
-        evaluator(water).compute(units.cell_to_ipi(water.cell.array), x)
 
 
 @pytest.mark.parametrize(

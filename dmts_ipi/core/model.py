@@ -98,7 +98,9 @@ def compute_batch(
 def all_finite(x: np.ndarray) -> bool:
     """Whether no number of an array is NaN or infinite. One pass for the usual case."""
     flat = x.reshape(-1)
-    return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
+    with np.errstate(over="ignore"):  # of large numbers: then each one is looked at
+        square = np.dot(flat, flat)
+    return math.isfinite(square) or bool(np.isfinite(flat).all())
 
 
 def check_result(result: ForceResult, n: int, name: str) -> ForceResult:

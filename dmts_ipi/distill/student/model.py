@@ -206,6 +206,7 @@ class StudentModel:
         images = np.zeros_like(x)
         if pbc.all():
             images = np.floor(np.linalg.solve(cell.T, x.T).T)
+        self._listed = None  # until there is a new one, whatever stops it
         self.evaluator.set_pairs(x - images @ cell, cell, pbc, self.skin_A)
         self._listed = _Listed(x, cell, pbc, images)
         self.rebuilds += 1
