@@ -71,7 +71,19 @@ def runs_parser(doc: str | None, folder: Path) -> argparse.ArgumentParser:
     p.add_argument("names", nargs="*", metavar="RUN", help="see list")
     p.add_argument("--folder", type=Path, default=folder)
     p.add_argument("--threads", type=int, default=2, help="of each driver")
+    p.add_argument("--replica", type=int, default=1, help="1, 2, ...: another seed each")
     return p
+
+
+def replica_of(folder: Path, name: str, replica: int) -> Path:
+    """The folder of a run's replica, which are counted from 1."""
+    return folder / (name if replica == 1 else f"{name}-r{replica}")
+
+
+def replicas(folder: Path, name: str) -> list[Path]:
+    """Folders of all replicas of a run that have properties by now."""
+    found = [replica_of(folder, name, 1), *sorted(folder.glob(f"{name}-r[0-9]*"))]
+    return [f for f in found if (f / "md.properties").exists()]
 
 
 def parse_runs(p: argparse.ArgumentParser, names: Collection[str]) -> argparse.Namespace:

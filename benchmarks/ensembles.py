@@ -2,6 +2,7 @@
 """Ensembles of liquid water by DMTS-NC: density against STS, and distributions.
 
     python benchmarks/ensembles.py run npt-sts npt-1-4fs ...   # or no name: all; resumes
+    python benchmarks/ensembles.py run npt-sts --replica 2     # the same, another seed
     python benchmarks/ensembles.py table                       # of what there is by now
     python benchmarks/ensembles.py run --teacher work/energy --longer 4 --folder work/fast
 
@@ -23,9 +24,14 @@ import contextlib
 import io
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from common import go_on, parse_runs, runs_parser, save
+from common import combined, go_on, parse_runs, replica_of, replicas, runs_parser, save
+
+if TYPE_CHECKING:
+    from dmts_ipi.analysis.measure import Measured
+    from dmts_ipi.core.statistics import Estimate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEACHER = "water-teacher"
@@ -45,28 +51,29 @@ PAIRS = {
 }
 
 
-def run(names: list[str], folder: Path, threads: int, teacher: str, longer: float) -> None:
+def run(
+    names: list[str], folder: Path, threads: int, replica: int, teacher: str, longer: float
+) -> None:
     for name in names:
         ensemble, kelvin, bar, ps, options = RUNS[name]
-        target = folder / name
+        target = replica_of(folder, name, replica)
         fixed = f"--ensemble {ensemble} --temperature-K {kelvin} --inner-fs 1 --teacher {teacher}"
         fixed += " --accept-foreign-student" if teacher != TEACHER and name != "npt-sts" else ""
-        seed = 1000 + list(RUNS).index(name)
+        seed = 1000 * replica + list(RUNS).index(name)
         words = [*fixed.split(), "--seed", seed, "--threads", threads, *options]
         words += ["--pressure-bar", bar, "--barostat-tau-fs", 300] if ensemble == "npt" else []
         words += ["--structure", REPOSITORY / "ipi_inputs/water64.extxyz"]
         go_on(target, *words, time_ps=ps * longer)
 
 
-def physical(measured: object, bar: float, kelvin: float, thin: int) -> object:
-    """Every thin-th sample of a run as `physical_validation` takes it, in units of GROMACS."""
+def physical(several: list[Measured], bar: float, kelvin: float, thin: int) -> object:
+    """Every thin-th sample of replicas as `physical_validation` takes it, in units of GROMACS."""
     import physical_validation as pv
 
-    from dmts_ipi.analysis.measure import Measured
+    def thinned(name: str) -> np.ndarray:
+        return np.concatenate([m.run.properties[name][m.used][::thin] for m in several])
 
-    assert isinstance(measured, Measured)
-    r = measured.run
-    used = np.flatnonzero(measured.used)[::thin]
+    r = several[0].run
     kj_mol, n = 96.48533212, len(r.numbers)
     system = pv.data.SystemData(
         natoms=n, nconstraints=0, ndof_reduction_tra=3 if r.fixcom else 0, ndof_reduction_rot=0,
@@ -76,11 +83,11 @@ def physical(measured: object, bar: float, kelvin: float, thin: int) -> object:
     npt = r.ensemble == "npt"
     more = {"pressure": bar} if npt else {"volume": volume_nm3}
     ensemble = pv.data.EnsembleData(r.ensemble.upper(), natoms=n, temperature=kelvin, **more)
-    volumes = r.properties["volume_A3"][used] * 1e-3 if npt else np.full(len(used), volume_nm3)
+    kinetic = thinned("kinetic_eV") * kj_mol
     seen = pv.data.ObservableData(
-        kinetic_energy=r.properties["kinetic_eV"][used] * kj_mol,
-        potential_energy=r.properties["potential_eV"][used] * kj_mol,
-        volume=volumes,
+        kinetic_energy=kinetic,
+        potential_energy=thinned("potential_eV") * kj_mol,
+        volume=thinned("volume_A3") * 1e-3 if npt else np.full(len(kinetic), volume_nm3),
     )
     return pv.data.SimulationData(
         units=pv.data.UnitData.units("GROMACS"),
@@ -99,41 +106,51 @@ def table(folder: Path, name_of_result: str) -> None:
     from dmts_ipi.core.errors import InputError
     from dmts_ipi.core.statistics import statistical_inefficiency
 
-    found = {}
+    found: dict[str, list[Measured]] = {}
     for name in RUNS:
-        with contextlib.suppress(InputError):
-            found[name] = measure(read_run(folder / name))
+        for replica in replicas(folder, name):
+            with contextlib.suppress(InputError):
+                found.setdefault(name, []).append(measure(read_run(replica)))
     rows = [
-        f"{'run':18s} {'ps':>5s} {'atoms, K':>20s} {'density, g/cm3':>16s} {'pressure, bar':>15s}"
+        f"{'run':18s} {'seeds':>5s} {'ps':>6s} {'atoms, K':>20s} {'density, g/cm3':>16s} "
+        f"{'pressure, bar':>15s}  densities of the seeds"
     ]
-    for name, m in found.items():
-        cells = [f"{m.kinetic['atoms'].mean:.1f}+-{m.kinetic['atoms'].stderr:.1f} "
-                 f"({m.expected['atoms']:.1f})"]  # fmt: skip
+    for name, several in found.items():
+        ps = [float(m.time_ps[-1]) for m in several]
+
+        def mean(of: list[Estimate], digits: int, ps: list[float] = ps) -> str:
+            values = [(e.mean, e.stderr, t) for e, t in zip(of, ps, strict=True)]
+            return "{:.{d}f}+-{:.{d}f}".format(*combined(values), d=digits)
+
+        atoms = mean([m.kinetic["atoms"] for m in several], 1)
+        cells = [f"{atoms} ({several[0].expected['atoms']:.1f})"]
         for key, digits in (("density_g_cm3", 4), ("pressure_bar", 0)):
-            e = m.npt.get(key)
-            cells.append("-" if e is None else f"{e.mean:.{digits}f}+-{e.stderr:.{digits}f}")
+            known = [m.npt[key] for m in several if key in m.npt]
+            cells.append(mean(known, digits) if known else "-")
+        each = [m.npt.get("density_g_cm3") for m in several] if len(several) > 1 else []
         rows.append(
-            f"{name:18s} {m.time_ps[-1]:5.1f} {cells[0]:>20s} {cells[1]:>16s} {cells[2]:>15s}"
+            f"{name:18s} {len(several):5d} {sum(ps):6.1f} {cells[0]:>20s} {cells[1]:>16s} "
+            f"{cells[2]:>15s}  " + " ".join(f"{e.mean:.4f}+-{e.stderr:.4f}" for e in each if e)
         )
     rows += ["", "physical_validation, standard errors (below 3)"]
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        for name, m in found.items():
+        for name, several in found.items():
+            fast = max(
+                statistical_inefficiency(m.run.properties["kinetic_eV"][m.used]) for m in several
+            )
             # BAOAB's momenta are colder by a known part (docs/analysis.md)
-            fast = statistical_inefficiency(m.run.properties["kinetic_eV"][m.used])
-            one = physical(m, RUNS[name][2], m.expected["atoms"], math.ceil(fast))
+            kelvin = several[0].expected["atoms"]
+            one = physical(several, RUNS[name][2], kelvin, math.ceil(fast))
             mean, width = pv.kinetic_energy.distribution(
                 one, strict=False, verbosity=1, data_is_uncorrelated=True
             )
             rows.append(f"{name:18s} kinetic energy: mean {mean:.2f}, width {width:.2f}")
         for what, names in PAIRS.items():
             if set(names) <= set(found):
-                several = [found[n] for n in names]
-                slow = [m.npt.get("density_g_cm3", m.potential).inefficiency for m in several]
-                pair = (
-                    physical(m, RUNS[n][2], RUNS[n][1], THIN)
-                    for n, m in zip(names, several, strict=True)
-                )
+                both = [m for n in names for m in found[n]]
+                slow = [m.npt.get("density_g_cm3", m.potential).inefficiency for m in both]
+                pair = (physical(found[n], RUNS[n][2], RUNS[n][1], THIN) for n in names)
                 try:
                     off = pv.ensemble.check(
                         *pair, total_energy=False, verbosity=1, data_is_uncorrelated=True
@@ -155,7 +172,14 @@ def main() -> None:
     p.add_argument("--name", default="ensembles", help="of the result")
     args = parse_runs(p, RUNS)
     if args.what == "run":
-        run(args.names or list(RUNS), args.folder, args.threads, args.teacher, args.longer)
+        run(
+            args.names or list(RUNS),
+            args.folder,
+            args.threads,
+            args.replica,
+            args.teacher,
+            args.longer,
+        )
     elif args.what == "table":
         table(args.folder, args.name)
 

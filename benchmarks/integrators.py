@@ -19,7 +19,18 @@ import json
 import math
 from pathlib import Path
 
-from common import RESULTS, combined, go_on, keep, machine, parse_runs, runs_parser, save
+from common import (
+    RESULTS,
+    combined,
+    go_on,
+    keep,
+    machine,
+    parse_runs,
+    replica_of,
+    replicas,
+    runs_parser,
+    save,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECORDS = RESULTS / "integrators.jsonl"
@@ -54,7 +65,7 @@ def names() -> dict[str, list[str]]:
 def run(wanted: list[str], folder: Path, threads: int, replica: int, ps: float) -> None:
     runs = names()
     for name in wanted:
-        target = folder / (name if replica == 1 else f"{name}-r{replica}")
+        target = replica_of(folder, name, replica)
         seed = 1000 * replica + list(runs).index(name)
         options = ["--seed", seed, "--threads", threads, "--inner-fs", 1]
         go_on(target, *options, *runs[name], time_ps=ps)
@@ -114,10 +125,8 @@ def mean_of(several: list[dict], key: str, inner: str = "") -> tuple[float, floa
 
 def table(folder: Path, evaluation: Path | None) -> None:
     runs, new = names(), []
-    for properties in sorted(folder.glob("*/md.properties")):
-        name = properties.parent.name.split("-r")[0]
-        if name in runs and (one := record(name, properties.parent)) is not None:
-            new.append(one)
+    for name in runs:
+        new += [one for f in replicas(folder, name) if (one := record(name, f)) is not None]
     groups: dict[str, list[dict]] = {}
     for one in keep(RECORDS, new, list(runs)):
         groups.setdefault(one["run"], []).append(one)
@@ -166,7 +175,6 @@ def table(folder: Path, evaluation: Path | None) -> None:
 
 def main() -> None:
     p = runs_parser(__doc__, REPOSITORY / "work/integrators")
-    p.add_argument("--replica", type=int, default=1, help="1, 2, ...: another seed each")
     p.add_argument("--time-ps", type=float, default=PS, help="length of new runs, ps")
     p.add_argument("--evaluation", type=Path, help="JSON of `dmts-ipi evaluate --json`")
     args = parse_runs(p, names())

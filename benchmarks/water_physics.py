@@ -17,7 +17,18 @@ import datetime
 import math
 from pathlib import Path
 
-from common import RESULTS, combined, go_on, keep, machine, parse_runs, runs_parser, save
+from common import (
+    RESULTS,
+    combined,
+    go_on,
+    keep,
+    machine,
+    parse_runs,
+    replica_of,
+    replicas,
+    runs_parser,
+    save,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # name: structure, mode, n_inner, ps; those in -baoab by i-PI's own splitting, others by init's
@@ -44,7 +55,7 @@ COLUMNS = ("atoms", "H", "O", "O-H")
 def run(names: list[str], folder: Path, threads: int, replica: int) -> None:
     for name in names:
         structure, mode, n_inner, ps = RUNS[name]
-        target = folder / (name if replica == 1 else f"{name}-r{replica}")
+        target = replica_of(folder, name, replica)
         ensemble = "nve" if name.startswith("nve") else "nvt"
         seed = 1000 * replica + list(RUNS).index(name)
         options = f"--ensemble {ensemble} --mode {mode} --inner-fs 1".split()
@@ -85,11 +96,7 @@ def record(name: str, folder: Path) -> dict[str, object]:
 
 def gather(folder: Path) -> list[dict]:
     """All records: those kept, and those of the runs in the folder, which replace their own."""
-    new = []
-    for properties in sorted(folder.glob("*/md.properties")):
-        name = properties.parent.name.split("-r")[0]
-        if name in RUNS:
-            new.append(record(name, properties.parent))
+    new = [record(name, f) for name in RUNS for f in replicas(folder, name)]
     return keep(RECORDS, new, list(RUNS))
 
 
@@ -141,7 +148,6 @@ def table(folder: Path) -> None:
 
 def main() -> None:
     p = runs_parser(__doc__, REPOSITORY / "work/physics")
-    p.add_argument("--replica", type=int, default=1, help="1, 2, ...: another seed each")
     args = parse_runs(p, RUNS)
     if args.what == "run":
         run(args.names or list(RUNS), args.folder, args.threads, args.replica)
