@@ -101,12 +101,13 @@ def child(way: str, folder: Path, rows: int, pids: list[int]) -> int:
     import dmts_ipi.distill.models as models
     from dmts_ipi.core.recorder import Recorder
     from dmts_ipi.ipi.integrator.register import register
-    from dmts_ipi.ipi.server import exchange, output_sync, quick_outputs
+    from dmts_ipi.ipi.server import exchange, late_outputs, output_sync, quick_outputs
 
     models.load_model = lambda *_, **__: Zero()  # type: ignore[assignment, return-value]
     register()
     if not WAYS[way][1]:
         exchange.register()
+        late_outputs.register()
         output_sync.register()
         quick_outputs.register()
     from ipi.engine.simulation import Simulation

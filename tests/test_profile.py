@@ -88,6 +88,31 @@ def test_a_student_within_ipi_takes_from_its_spans() -> None:
     assert parts["network"] > 0
 
 
+def test_what_ipi_does_while_a_driver_works_is_the_drivers_time() -> None:
+    steps = [outer_step(0.1 * k) for k in range(4)]
+    used = [(hooks.AHEAD, 0.0100, 0.0125), (hooks.LATE, 0.0700, 0.0850)]
+    ipi = []
+    for k, (spans, _, _) in enumerate(steps):
+        at = 0.1 * k
+        blocked = (hooks.BLOCKED, at + 0.0125, at + 0.0700)
+        rest = (hooks.BLOCKED, at + 0.0850, at + 0.0880)
+        ipi += [s for s in spans if s[0] != hooks.BLOCKED] + [blocked, rest]
+        ipi += [(name, at + a, at + b) for name, a, b in used]
+    teacher, student = (
+        Process(name, k, [s for step in steps for s in step[k]])
+        for k, name in ((1, "teacher"), (2, "student"))
+    )
+    parts = attribute([Process("i-pi", 0, ipi), teacher, student], skip=1).parts_ms
+    assert parts["teacher"] == pytest.approx(58.0)  # late outputs up to 80 take nothing from it
+    assert parts["transfer"] == pytest.approx(4.0)  # so numbers ahead from 12 on
+    # before any driver was at work, and after the last one
+    assert parts["thermostat"] == pytest.approx(3.0 + 1.0)
+    assert parts["output"] == pytest.approx(5.0 + 2.0)
+    assert parts["exchange"] == pytest.approx(4.0 + 1.0 + 3.0)
+    assert parts["waiting"] == pytest.approx(3.0)
+    assert sum(parts.values()) == pytest.approx(100)
+
+
 def test_random_nested_spans_add_up() -> None:
     rng = np.random.default_rng(4)
     spans: list[Span] = []

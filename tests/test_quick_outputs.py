@@ -102,10 +102,12 @@ def test_arrays_are_those_of_ipi(
         if dtype is float:
             values[1:4] = [np.inf, np.nan, -0.0][: max(size - 1, 0)]
         array.store((values.clip(-9, 9) if dtype is int else values).astype(dtype))
-        quick = array.write(name="q", indent="  ")
-        quick_outputs.unregister()
-        assert array.write(name="q", indent="  ") == quick
-        quick_outputs.register()
+        for _ in "ab":  # the second value replaces the first one's text
+            quick = [array.write(name="q", indent=indent) for indent in ("  ", "")]
+            quick_outputs.unregister()
+            assert [array.write(name="q", indent=indent) for indent in ("  ", "")] == quick
+            quick_outputs.register()
+            array.store(array.fetch()[::-1])
 
 
 def test_states_are_kept_at_multiples_of_the_stride_and_not_too_often(

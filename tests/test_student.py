@@ -9,10 +9,10 @@ import pytest
 import torch
 from student_tools import NUMBERS, TINY, make_student, water_box
 
+from dmts_ipi.core.compiled import NotCompiled
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.neighbours import neighbour_pairs
 from dmts_ipi.distill.student import basis
-from dmts_ipi.distill.student.kernels import NoKernels
 from dmts_ipi.distill.student.model import StudentModel
 from dmts_ipi.distill.student.torch_path import MOST_SPILLS, TorchStudent
 
@@ -22,7 +22,7 @@ def _no_kernels(monkeypatch):
     """As on a machine without a C compiler."""
 
     def refuse(*unused):
-        raise NoKernels("no compiler")
+        raise NotCompiled("no compiler")
 
     monkeypatch.setattr("dmts_ipi.distill.student.model.CpuStudent", refuse)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from student_tools import make_student, water_box
 
+from dmts_ipi.core import compiled
 from dmts_ipi.distill.student import cpu as student_cpu
 from dmts_ipi.distill.student import kernels as student_kernels
 from dmts_ipi.distill.student import pair_list as student_list
@@ -137,7 +138,7 @@ def test_threads_do_not_change_a_digit(monkeypatch):
 def test_without_kernels_torch_is_used_and_one_line_says_why(why, monkeypatch, capsys, tmp_path):
     parts = {}
     if why == "no compiler":
-        student_kernels._compiler.cache_clear()
+        compiled._compiler.cache_clear()
         monkeypatch.setattr(shutil, "which", lambda name: None)
     elif why == "a compiler that fails":
         monkeypatch.setenv("DMTS_CACHE", str(tmp_path))
@@ -156,7 +157,7 @@ def test_without_kernels_torch_is_used_and_one_line_says_why(why, monkeypatch, c
     assert lines[0].endswith("; torch.compile is used")
     plain = StudentModel(student, dtype="float64", compile=False)
     np.testing.assert_array_equal(f, plain.compute(numbers, x, cell, PBC).forces_eV_per_A)
-    student_kernels._compiler.cache_clear()
+    compiled._compiler.cache_clear()
 
 
 def test_a_read_only_cache_is_no_obstacle(monkeypatch, tmp_path):

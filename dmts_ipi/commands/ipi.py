@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("single-steps-until", args.single_steps_until, "must not be negative")
     register()
     from dmts_ipi.ipi.integrator import single_steps, together
-    from dmts_ipi.ipi.server import output_sync, quick_outputs, quick_stop
+    from dmts_ipi.ipi.server import late_outputs, output_sync, quick_outputs, quick_stop
 
     together.register()
 
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         from dmts_ipi.ipi.server import exchange
 
         exchange.register()
+    late_outputs.register()
     output_sync.register()
     quick_outputs.register()
     quick_stop.register()

@@ -96,11 +96,8 @@ def compute_batch(
 
 
 def all_finite(x: np.ndarray) -> bool:
-    """Whether no number of an array is NaN or infinite. One pass for the usual case."""
-    flat = x.reshape(-1)
-    with np.errstate(over="ignore"):  # of large numbers: then each one is looked at
-        square = np.dot(flat, flat)
-    return math.isfinite(square) or bool(np.isfinite(flat).all())
+    """Whether no number of an array is NaN or infinite."""
+    return bool(np.isfinite(x).all())
 
 
 def check_result(result: ForceResult, n: int, name: str) -> ForceResult:
@@ -115,9 +112,9 @@ def check_result(result: ForceResult, n: int, name: str) -> ForceResult:
     if not all_finite(f):
         atom = int(np.argwhere(~np.isfinite(f))[0, 0])
         raise ModelFault(f"{name}: force on atom {atom} is {f[atom].tolist()}")
-    if result.energy_eV is not None and not np.isfinite(result.energy_eV):
+    if result.energy_eV is not None and not math.isfinite(result.energy_eV):
         raise ModelFault(f"{name}: energy is {result.energy_eV}")
-    if result.virial_eV is not None and not np.isfinite(result.virial_eV).all():
+    if result.virial_eV is not None and not all_finite(result.virial_eV):
         raise ModelFault(f"{name}: virial is {result.virial_eV.tolist()}")
     return result
 

@@ -2,8 +2,8 @@
 
 The wall time is that of i-PI's main thread, from the begin of a step to the begin of the next.
 Each moment of it belongs to one part: to the innermost span of i-PI that it lies in, and where
-i-PI is blocked on a socket, to what the drivers do meanwhile. Where both work at once it is the
-teacher's. What lies in no span is "rest".
+i-PI is blocked on a socket, or uses the time until an answer, to what the drivers do meanwhile.
+Where both work at once it is the teacher's. What lies in no span is "rest".
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ _OF_IPI = {
     hooks.OUTPUT: "output",
     hooks.MESSAGE: "exchange",
     hooks.BLOCKED: hooks.BLOCKED,
+    hooks.AHEAD: hooks.AHEAD,
+    hooks.LATE: hooks.LATE,
 }
+# What i-PI does while drivers work: the drivers' time, as far as they do; the rest is this part's.
+_BESIDE_DRIVERS = {hooks.BLOCKED: "waiting", hooks.AHEAD: "thermostat", hooks.LATE: "output"}
 _OF_DRIVER = {
     hooks.SERVE: "exchange",
     hooks.EVALUATION: "exchange",
@@ -121,21 +125,23 @@ def attribute(processes: Sequence[Process], skip: int) -> Profile:
     window = begins[0], begins[-1]
     inside = [p for p in processes if p.pid == ipi.pid]
     own = _exclusive([(part, a, b) for p in inside for part, a, b in _labelled(p)], window)
-    left = own.pop(hooks.BLOCKED, [])
     parts: dict[str, float] = {name: _length(own.get(name, [])) for name in PARTS}
     others = [p for p in processes if p.pid != ipi.pid]
     found = [(p.name, _exclusive(_labelled(p), window)) for p in others]
-    for name in (TEACHER, STUDENT):
-        for part in ("teacher", "list", "network", "transfer"):
-            for process, intervals in found:
-                if process == name:
-                    taken, left = _split(left, intervals.get(part, []))
-                    parts[part] += _length(taken)
-    for part in ("telemetry", "exchange"):
-        for _, intervals in found:
-            taken, left = _split(left, intervals.get(part, []))
+    of_models = [
+        (part, intervals.get(part, []))
+        for name in (TEACHER, STUDENT)
+        for part in ("teacher", "list", "network", "transfer")
+        for process, intervals in found
+        if process == name
+    ]
+    of_drivers = [(p, i.get(p, [])) for p in ("telemetry", "exchange") for _, i in found]
+    for span, rest in _BESIDE_DRIVERS.items():
+        left = own.get(span, [])
+        for part, intervals in (*of_models, *of_drivers):
+            taken, left = _split(left, intervals)
             parts[part] += _length(taken)
-    parts["waiting"] += _length(left)
+        parts[rest] += _length(left)
     wall, steps = window[1] - window[0], len(begins) - 1
     parts[REST] = wall - sum(parts.values())
     return Profile(steps, 1e3 * wall / steps, {k: 1e3 * v / steps for k, v in parts.items()})

@@ -27,6 +27,7 @@ from .messages import TOPIC, BadMessage, Message, decode, encode
 
 STATUS_EVERY_S = 1.0
 RETRY_EVERY_S, RETRY_FOR_S = 0.05, 5.0  # the student may be the later one of the two
+BUNCH_S = 0.01  # what comes within is taken together: each wake-up costs i-PI a part of a step
 MAX_PENDING, MAX_AHEAD = 64, 16  # of the teacher and of the student, without the other one
 QUEUE = 64
 MIN_FRAME_BYTES = 1 << 20
@@ -220,6 +221,8 @@ class Listener:
                     if sock in ready:
                         self._drain(sock, now, role)
                 self._retry(now)
+                if ready:
+                    self._stop.wait(BUNCH_S)
                 if now >= next_status:
                     next_status = now + STATUS_EVERY_S
                     self._look_for_announced()

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .kernels import NoKernels, atom_parameters_of, build, parameters_of, sizes_of
+from dmts_ipi.core.compiled import NotCompiled
+
+from .kernels import atom_parameters_of, build, parameters_of, sizes_of
 from .network import Student
 from .pair_list import ROOM, PairLister
 
@@ -48,7 +50,7 @@ class CpuStudent:
         threads: over which atoms and pairs are divided.
 
     Raises:
-        NoKernels: no compiler, or an architecture that the kernels do not cover.
+        NotCompiled: no compiler, or an architecture that the kernels do not cover.
     """
 
     def __init__(self, student: Student, species: np.ndarray, threads: int = 1) -> None:
@@ -61,9 +63,9 @@ class CpuStudent:
         counts = self._library.parameter_count(), self._library.atom_parameter_count()
         given = len(self._parameters), len(self._atom_parameters) // len(student.elements)
         if counts != given:
-            raise NoKernels("its parameters do not fit the compiled sizes")
+            raise NotCompiled("its parameters do not fit the compiled sizes")
         if self._library.system_size() != ctypes.sizeof(_System):
-            raise NoKernels("its system record does not fit the compiled one")
+            raise NotCompiled("its system record does not fit the compiled one")
         self._lister = PairLister(self._library, len(species))
         self.architecture = a = student.architecture
         self._given = np.asarray(species, dtype=np.int32)

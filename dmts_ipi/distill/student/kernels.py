@@ -1,32 +1,25 @@
-"""Compiles the student's C sources for one architecture and this machine, and loads them."""
+"""The student's C sources, compiled for one architecture."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dmts_ipi.core.compiled import NotCompiled, library
+
 from .nets import FEATURE_BOUND, NORM_FLOOR, AtomNet
 from .network import Student
 
 HERE = Path(__file__).parent
-UNITS = ("student_pairs.c", "student_atoms.c", "student_list.c")
-HEADER = "student_sizes.h"
+UNITS = [HERE / name for name in ("student_pairs.c", "student_atoms.c", "student_list.c")]
+HEADER = HERE / "student_sizes.h"
 LANES = 16  # as in the header
 # -ffast-math when compiling lets exp and sin be vectorised; when linking it would make the whole
 # process flush denormals, so it is left out there.
 COMPILE = ("-std=gnu11", "-O3", "-ffast-math", "-fPIC", "-c")
-LIMIT_S = 300
 FUNCTIONS: dict[str, tuple[int, int]] = {  # pointers and integers that each one takes
     "geometry": (1, 2),
     "pair_forces": (5, 3),
@@ -39,19 +32,15 @@ FUNCTIONS: dict[str, tuple[int, int]] = {  # pointers and integers that each one
 COUNTS = ("parameter_count", "atom_parameter_count", "system_size", "record_size", "list_size")
 
 
-class NoKernels(Exception):
-    """Why the compiled sums are not available: no compiler, or an architecture without them."""
-
-
 def sizes_of(student: Student, dtype: torch.dtype) -> dict[str, str]:
     """The constants that the sources are compiled with.
 
     Raises:
-        NoKernels: the cutoffs are not nested, which the order of its pairs needs.
+        NotCompiled: the cutoffs are not nested, which the order of its pairs needs.
     """
     a = student.architecture
     if a.near_cutoff_A > a.cutoff_A or (a.far_bessel and a.cutoff_A > a.far_cutoff_A):
-        raise NoKernels("its cutoffs are not nested")
+        raise NotCompiled("its cutoffs are not nested")
     suffix = "" if dtype == torch.float64 else "f"
     return {
         "REAL": "double" if dtype == torch.float64 else "float",
@@ -153,61 +142,14 @@ def atom_parameters_of(student: Student) -> torch.Tensor:
     return torch.cat([p.detach().cpu().to(base.dtype).reshape(-1) for p in parts])
 
 
-@functools.cache
-def _machine() -> str:
-    """What -march=native depends on: a cache on a shared disk serves several kinds of node."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-        flags = [x for x in text.splitlines() if x.startswith(("flags", "Features", "model name"))]
-        return "\n".join(sorted(set(flags)))
-    except OSError:
-        return platform.processor()
-
-
-@functools.cache
-def _compiler() -> tuple[str, str]:
-    """The C compiler ($CC, cc, gcc, clang) and its version."""
-    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
-        path = shutil.which(name) if name else None
-        if path is None:
-            continue
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return path, done.stdout
-    raise NoKernels("no C compiler was found (set CC, or install gcc)")
-
-
-def cache_folder() -> Path:
-    """Where compiled files are kept: $DMTS_CACHE, or dmts-ipi in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("DMTS_CACHE") or Path(base) / "dmts-ipi")
-
-
 def build(sizes: dict[str, str]) -> ctypes.CDLL:
-    """The library for some sizes: from the cache, or compiled into it (2 s).
+    """The library for some sizes.
 
     Raises:
-        NoKernels: there is no compiler, it fails, or the result cannot be loaded.
+        NotCompiled: see ``compiled.library``.
     """
-    compiler, version = _compiler()
-    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-    flags = [*COMPILE, native, *(f"-D{k}={v}" for k, v in sizes.items())]
-    sources = b"".join((HERE / name).read_bytes() for name in (HEADER, *UNITS))
-    key = hashlib.sha256("\n".join([version, _machine(), *flags]).encode() + sources).hexdigest()
-    try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError
-    except (OSError, RuntimeError):  # no home, or one that is read-only
-        folder = Path(tempfile.mkdtemp(prefix="dmts-ipi-"))
-    library = folder / f"student-{key[:24]}.so"
-    if not library.exists():
-        _compile(compiler, flags, library)
-    try:
-        loaded = ctypes.CDLL(str(library))
-    except OSError as error:
-        raise NoKernels(f"{library} cannot be loaded ({error})") from error
+    flags = [*COMPILE, *(f"-D{k}={v}" for k, v in sizes.items())]
+    loaded = library("student", UNITS, flags, [HEADER])
     for name, (pointers, integers) in FUNCTIONS.items():
         function = getattr(loaded, name)
         function.argtypes = [ctypes.c_void_p] * pointers
@@ -216,26 +158,3 @@ def build(sizes: dict[str, str]) -> ctypes.CDLL:
     for name in COUNTS:
         getattr(loaded, name).restype = ctypes.c_int64
     return loaded
-
-
-def _compile(compiler: str, flags: list[str], library: Path) -> None:
-    """Compiles next to the place and moves it there: two drivers may do it at the same time."""
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        units = {HERE / name: Path(scratch) / f"{name}.o" for name in UNITS}
-        made = Path(scratch) / "made.so"
-        for command in (
-            *([compiler, *flags, str(c), "-o", str(o)] for c, o in units.items()),
-            [compiler, "-shared", *(str(o) for o in units.values()), "-o", str(made), "-lm"],
-        ):
-            try:
-                done = subprocess.run(
-                    command, capture_output=True, text=True, timeout=LIMIT_S, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise NoKernels(f"{compiler} failed ({error})") from error
-            if done.returncode:
-                lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-                line = next((x for x in lines if "error" in x), lines[0])
-                raise NoKernels(f"{compiler} failed ({line})")
-        with contextlib.suppress(FileExistsError):
-            made.replace(library)

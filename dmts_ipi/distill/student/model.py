@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from dmts_ipi.core.compiled import NotCompiled
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceResult, check_result
 
@@ -18,7 +19,6 @@ from .cpu import CpuStudent
 from .energy import EnergyStudent
 from .files import parse_dtype, read_student
 from .graph import species_of
-from .kernels import NoKernels
 from .network import Student
 from .torch_path import TorchStudent
 
@@ -196,7 +196,7 @@ class StudentModel:
                 threads = self._threads or torch.get_num_threads()
                 self.evaluator = CpuStudent(self.student, species, threads)
                 return
-            except NoKernels as error:
+            except NotCompiled as error:
                 print(f"{self.name}: note: {error}; torch.compile is used", file=sys.stderr)
         self.evaluator = TorchStudent(self.student, species, compiled, self.name)
 

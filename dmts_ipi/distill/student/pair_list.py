@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dmts_ipi.core.compiled import NotCompiled
 from dmts_ipi.core.neighbours import neighbour_pairs
-
-from .kernels import NoKernels
 
 BINS_PER_REACH = 2  # bins are half as wide as the reach: a third of the candidates are pairs
 ROOM = 1.1  # of what a list needs, so that the next one fits as well
@@ -52,12 +51,12 @@ class PairLister:
         n_atoms: how many.
 
     Raises:
-        NoKernels: the library's record is another one.
+        NotCompiled: the library's record is another one.
     """
 
     def __init__(self, library: ctypes.CDLL, n_atoms: int) -> None:
         if library.list_size() != ctypes.sizeof(_List):
-            raise NoKernels("its list record does not fit the compiled one")
+            raise NotCompiled("its list record does not fit the compiled one")
         self._library, self._n = library, n_atoms
         self._bin = np.empty((n_atoms, 3), np.int32)
         self._wrap, self._bin_atoms = np.empty_like(self._bin), np.empty(n_atoms, np.int32)

@@ -58,6 +58,7 @@ class AtomicUnitsModel:
         self.seconds = 0.0
         self.virial_absent = False
         self._untold: list[_Evaluation] = []
+        self._last_cell: tuple[bytes, np.ndarray] = b"", np.zeros((3, 3))
 
     def compute(
         self, h_bohr: np.ndarray, positions_bohr: np.ndarray
@@ -96,10 +97,10 @@ class AtomicUnitsModel:
             if positions_bohr.shape[1] != n:
                 sent = positions_bohr.shape[1]
                 raise ModelFault(f"i-PI sent {sent} atoms, the structure has {n}")
-            if not (all_finite(positions_bohr) and all_finite(h_bohr)):
-                raise ModelFault("i-PI sent positions or a cell that are not finite")
+            if not all_finite(positions_bohr):
+                raise ModelFault("i-PI sent positions that are not finite")
             positions = units.positions_from_ipi(positions_bohr)
-            cells = [units.cell_from_ipi(h) for h in h_bohr]
+            cells = [self._cell_A(h) for h in h_bohr]
             if count == 1:
                 results = [self.model.compute(self.numbers, positions[0], cells[0], self.pbc)]
             else:
@@ -122,6 +123,15 @@ class AtomicUnitsModel:
                 for k, result in enumerate(results)
             ]
         return [self._to_ipi(result) for result in results]
+
+    def _cell_A(self, h_bohr: np.ndarray) -> np.ndarray:
+        """Rows are the vectors; the last one is kept."""
+        key = h_bohr.tobytes()
+        if key != self._last_cell[0]:
+            if not all_finite(h_bohr):
+                raise ModelFault("i-PI sent a cell that is not finite")
+            self._last_cell = key, units.cell_from_ipi(h_bohr)
+        return self._last_cell[1]
 
     def answered(self) -> None:
         """i-PI has what it asked for, or is gone: the observer is told now, while i-PI works."""

@@ -16,6 +16,7 @@ from .driver_model import AtomicUnitsModel
 # Names of spans. A span that lies in another one takes its time from it.
 STEP, THERMOSTAT, OUTPUT = "step", "thermostat", "output"
 MESSAGE, BLOCKED = "message", "blocked"
+AHEAD, LATE = "ahead", "late"  # random numbers and outputs, while drivers are at work
 SERVE, EVALUATION, MODEL = "serve", "evaluation", "model"
 LIST, NETWORK, TELEMETRY = "list", "network", "telemetry"
 
@@ -80,8 +81,10 @@ def _hook_ipi(found: Recorder) -> None:
     from ipi.engine.simulation import Simulation
     from ipi.utils.softexit import softexit
 
+    from dmts_ipi.ipi.integrator.random_ahead import NumbersAhead
     from dmts_ipi.ipi.integrator.respa import RespaNPTIntegrator, RespaNVTIntegrator
     from dmts_ipi.ipi.server.exchange import DirectInterface
+    from dmts_ipi.ipi.server.late_outputs import LateOutputs
 
     found.wrap(Simulation, "run_step", STEP)
     found.wrap(Simulation, "write_outputs", OUTPUT)
@@ -92,4 +95,6 @@ def _hook_ipi(found: Recorder) -> None:
     for owner in (NVTIntegrator, NPTIntegrator, RespaNVTIntegrator, RespaNPTIntegrator):
         found.wrap(owner, "tstep", THERMOSTAT)
     found.wrap(RespaNVTIntegrator, "_thermostat_on_arrays", THERMOSTAT)
+    found.wrap(NumbersAhead, "prepare", AHEAD)
+    found.wrap(LateOutputs, "write", LATE)
     softexit.register_function(found.write)

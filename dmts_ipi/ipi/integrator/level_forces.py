@@ -151,7 +151,8 @@ class ArrayForces:
         for _, component in self._levels[k]:
             component.send(self._q, self._cell)
         for share, component in self._levels[k]:
-            part = share * component.force(self._q, self._cell)
+            force = component.force(self._q, self._cell)
+            part = force if share == 1 else share * force
             total = part if total is None else total + part
         self._sums[k] = np.zeros(len(self._q)) if total is None else total
         return self._sums[k]

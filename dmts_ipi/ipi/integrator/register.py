@@ -99,11 +99,15 @@ EXPECTED: dict[str, dict[str, tuple[str, ...] | None]] = {
     "ipi.engine.simulation": {
         "Simulation.run_step": ("self", "step"),
         "Simulation.run": ("self", "write_outputs"),
+        "Simulation._run_loop": ("self", "write_outputs"),
+        "Simulation.write_outputs": ("self",),
     },
     "ipi.engine.outputs": {
         "os.fsync": None,
         "CheckpointOutput.active": ("self",),
         "CheckpointOutput.write": ("self", "store"),
+        "PropertyOutput.write": ("self",),
+        "TrajectoryOutput.write": ("self",),
     },
     "ipi.inputs.outputs": {"InputOutputs.store": ("self", "plist")},
     "ipi.utils.io": {
@@ -117,8 +121,15 @@ EXPECTED: dict[str, dict[str, tuple[str, ...] | None]] = {
     "ipi.utils.softexit": {
         "SOFTEXITLATENCY": None,
         "softexit.register_function": ("func", "args", "kwargs"),
+        "softexit.lock": None,
+        "softexit.flist": None,
     },
-    "ipi.utils.prng": {"Random.gvec_serial": ("self", "shape"), "Random.u": None},
+    "ipi.utils.prng": {
+        "Random.gvec_serial": ("self", "shape"),
+        "Random.gfill_serial": ("self", "out"),
+        "Random.get_state": ("self",),
+        "Random.u": None,
+    },
 }
 
 

@@ -21,7 +21,7 @@ Thermostat(v, Delta / n)  ``tstep``, with ``thermostat.dt`` = ``tdt``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,9 @@ from ipi.utils.messages import verbosity, warning
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.run_folder.validate import RESPA, sampled
 
+from .inner_step import InnerStep
 from .level_forces import ArrayForces, LevelForces, level_forces
+from .random_ahead import numbers_ahead
 from .thermostats import ThermoLocal, as_local
 
 SPLITTING = RESPA
@@ -43,11 +45,14 @@ class RespaIntegrator(NVEIntegrator):
     """NVE, and what all ensembles share: the order of the steps, and a loop on plain arrays."""
 
     _level_forces: LevelForces | None = None
+    # called in a step, at least once before i-PI's objects change: while drivers work, if any does
+    while_waiting: Callable[[], None] | None = None
 
     def bind(self, motion: Any) -> None:
         """Binds; see i-PI."""
         super().bind(motion)
         self.cell = motion.cell
+        self._numbers = numbers_ahead(motion.prng)
 
     def get_tdt(self) -> float:
         """Time step of the thermostat: the inner step."""
@@ -62,6 +67,8 @@ class RespaIntegrator(NVEIntegrator):
             for _ in self.advance():
                 pass
         else:
+            if self.while_waiting is not None:
+                self.while_waiting()
             self.mtsprop(0)
 
     def mtsprop(self, index: int) -> None:
@@ -99,6 +106,10 @@ class RespaIntegrator(NVEIntegrator):
             self._level_forces = level_forces(self.forces, self.beads, self.cell)
         return isinstance(self._level_forces, ArrayForces)
 
+    def keeps_state(self) -> bool:
+        """Whether i-PI's objects hold the state of the step before until a step ends."""
+        return self.past_ipi()
+
     def advance(self) -> Iterator[None]:
         """The same steps with plain arrays: i-PI's objects are told at the end.
 
@@ -116,6 +127,7 @@ class RespaIntegrator(NVEIntegrator):
         self._heat = self._com_energy = 0.0
         self._halves = [float(x) for x in dstrip(self.pdt)]
         self._counts = [int(n) for n in self.nmts]
+        self._compiled = self._compiled_inner_step()
         self._asked.ask(list(range(len(self._counts))))  # of the first step: then they are known
         yield
         yield from self._level(0, [])
@@ -131,24 +143,49 @@ class RespaIntegrator(NVEIntegrator):
 
         ``after``: the levels outside it whose kick follows its last step at the same positions.
         """
-        half, inner, count = self._halves[k], k + 1 < len(self._counts), self._counts[k]
+        half, count = self._halves[k], self._counts[k]
+        compiled = self._compiled
         for step in range(count):
-            self._p += self._asked.level(k) * half
-            self._hold_com()
-            next_ = [k, *after] if step == count - 1 else [k]
-            if inner:
+            last = step == count - 1
+            next_ = [k, *after] if last else [k]
+            if k + 1 < len(self._counts):
+                self._kick(k, half)
                 yield from self._level(k + 1, next_)
-            else:
+                self._kick(k, half)
+                continue
+            if compiled is None:
+                self._kick(k, half)
                 self._q += self._p * self._drift_per_p
                 self._thermostat_on_arrays()
                 self._q += self._p * self._drift_per_p
-                self._asked.moved(self._q, next_)
-                yield
-            self._p += self._asked.level(k) * half
-            self._hold_com()
+            else:  # which also does the second kick of the step before
+                normal = self.thermostat.prng.gvec(len(self._p))
+                kicks = 1 if step == 0 else 2
+                self._heat += compiled.step(self._asked.level(k), half, kicks, normal)
+            self._asked.moved(self._q, next_)
+            yield
+            if 0 in next_:
+                self._use_the_wait()
+            if compiled is None or last:
+                self._kick(k, half)
+
+    def _kick(self, k: int, half: float) -> None:
+        self._p += self._asked.level(k) * half
+        self._hold_com()
+
+    def _use_the_wait(self) -> None:
+        """What can be done while the teacher works."""
+        if self._numbers is not None:
+            self._numbers.prepare()  # those of the next step
+        if self.while_waiting is not None:
+            self.while_waiting()
 
     def _thermostat_on_arrays(self) -> None:
         """No thermostat in NVE."""
+
+    def _compiled_inner_step(self) -> InnerStep | None:
+        """None where inner steps go by NumPy."""
+        return None
 
     def _hold_com(self) -> None:
         """``pconstraints`` on arrays: removes the motion of the centre of mass, if it is held."""
@@ -166,6 +203,15 @@ class RespaNVTIntegrator(RespaIntegrator, NVTIntegrator):
     def tstep(self) -> None:
         """The thermostat, with the inner step."""
         self.thermostat.step()
+
+    def _compiled_inner_step(self) -> InnerStep | None:
+        if isinstance(self.thermostat, ThermoLocal) and not self.fixcom:
+            return self.thermostat.compiled(self._q, self._p, self._drift_per_p)
+        return None
+
+    def keeps_state(self) -> bool:
+        """Not with a thermostat of i-PI's, which acts on the momenta of its beads."""
+        return isinstance(self.thermostat, ThermoLocal) and self.past_ipi()
 
     def _thermostat_on_arrays(self) -> None:
         if isinstance(self.thermostat, ThermoLocal):

@@ -13,6 +13,7 @@ from ipi.engine.simulation import Simulation
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.run_folder.validate import TEACHER, single_step
+from dmts_ipi.ipi.server import late_outputs
 
 
 class SingleSteps:
@@ -52,12 +53,14 @@ class SingleSteps:
             if not any(_is_teacher(f) for f in everything):
                 text = f"needs a force of the forcefield '{TEACHER}'; the input has none"
                 raise InputError("single-steps-until", self.until_step, text)
+            late_outputs.write(simulation)  # potentials are sums with these weights
             self._saved = [(f.mts_weights, f.mts_weights.copy()) for f in everything]
             for force in everything:
                 weights = force.mts_weights
                 weights[:] = single_step(weights, _is_teacher(force))
             _tell(simulation, first=True)
         elif not single and self._saved is not None:
+            late_outputs.write(simulation)
             for weights, saved in self._saved:
                 weights[:] = saved
             self._saved = None

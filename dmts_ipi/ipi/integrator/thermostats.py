@@ -24,9 +24,11 @@ from ipi.engine.thermostats import ThermoFFL, ThermoLangevin
 from ipi.utils.depend import dstrip
 from ipi.utils.units import Constants
 
+from dmts_ipi.core.compiled import NotCompiled
 from dmts_ipi.core.errors import InputError
 
 from .bonds import BondFriction, BondTau
+from .inner_step import InnerStep
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,17 @@ class ThermoLocal(ThermoLangevin):
         if not forward:
             heat += self._atoms(p)
         return heat
+
+    def compiled(self, q: np.ndarray, p: np.ndarray, drift: np.ndarray) -> InnerStep | None:
+        """The inner steps with this thermostat, for arrays as of ``InnerStep``; None where they go
+        by NumPy: with friction along bonds, a fixed centre of mass, or without a compiler."""
+        if self._friction is not None or self._hold_com:
+            return None
+        root_mass, decay, noise = dstrip(self.sm), dstrip(self.T), dstrip(self.S)
+        try:
+            return InnerStep(q, p, drift, root_mass, decay, noise, self.mode == "ffl")
+        except NotCompiled:
+            return None
 
     def _atoms(self, p: np.ndarray) -> float:
         sm = dstrip(self.sm)

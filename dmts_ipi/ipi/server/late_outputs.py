@@ -1,0 +1,109 @@
+"""Lines and frames of a step are written while the drivers work on the next one.
+
+i-PI writes what belongs to a step when the step is over, and asks for the next forces afterwards.
+An integrator whose steps run on plain arrays leaves i-PI's objects as they are until its next step
+ends (``RespaIntegrator.advance``). So properties and frames can wait until that step waits for a
+driver, and then cost nothing. Files hold the same bytes, in the same order.
+
+What waits is written before anything could miss it: before the objects change, and when the run
+ends, by its last step, an error or a soft exit, whichever thread it comes from. Nothing waits at a
+step with a checkpoint, which holds the numbers of the outputs and the state of the random numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ipi.engine.outputs import PropertyOutput, TrajectoryOutput
+from ipi.engine.simulation import Simulation
+from ipi.engine.smotion import Smotion
+from ipi.utils.softexit import softexit
+
+_STOCK_WRITE = Simulation.write_outputs
+_STOCK_LOOP = Simulation._run_loop
+
+
+class LateOutputs:
+    """What one run of a simulation has put off.
+
+    Attributes:
+        count: how many steps were written late, for tests.
+    """
+
+    def __init__(self, simulation: Any) -> None:
+        self.count = 0
+        self._simulation = simulation
+        self._step: int | None = None  # whose outputs wait
+        systems = simulation.syslist
+        alone = len(systems) == 1 and not simulation.threading
+        alone = alone and type(simulation.smotion) in (type(None), Smotion)  # one that does nothing
+        integrator: Any = getattr(systems[0].motion, "integrator", None) if alone else None
+        self._integrator = integrator if hasattr(integrator, "while_waiting") else None
+        if self._integrator is not None:
+            self._integrator.while_waiting = self.write
+        softexit.flist.insert(0, (self._write, (), {}))  # before files are closed; holds the lock
+
+    def put_off(self) -> bool:
+        """Whether the outputs of the step that is over will be written later."""
+        simulation = self._simulation
+        active = [o for o in simulation.outputs if o.active()]
+        last = not 0 <= simulation.step < simulation.tsteps - 1
+        if last or softexit.triggered or not self._keeps_state():
+            return False
+        if not all(type(o) in (PropertyOutput, TrajectoryOutput) for o in active):
+            return False
+        self._step = simulation.step if active else None
+        return True
+
+    def write(self) -> None:
+        """Writes what waits; i-PI's objects must still be those of its step."""
+        with softexit.lock:  # held for outputs, as by i-PI
+            self._write()
+
+    def _write(self) -> None:
+        step, self._step = self._step, None
+        if step is None:
+            return
+        now, self._simulation.step = self._simulation.step, step
+        try:
+            _STOCK_WRITE(self._simulation)
+        finally:
+            self._simulation.step = now
+        self.count += 1
+
+    def _keeps_state(self) -> bool:
+        return self._integrator is not None and bool(self._integrator.keeps_state())
+
+
+def write(simulation: Any) -> None:
+    """Writes what waits, if anything does."""
+    late = getattr(simulation, "late_outputs", None)
+    if late is not None:
+        late.write()
+
+
+def _write_outputs(self: Any) -> None:
+    late = getattr(self, "late_outputs", None)
+    if late is None or not late.put_off():
+        _STOCK_WRITE(self)
+
+
+def _run_loop(self: Any, write_outputs: bool = True) -> None:
+    self.late_outputs = LateOutputs(self)
+    try:
+        _STOCK_LOOP(self, write_outputs)
+    finally:
+        self.late_outputs.write()
+        self.late_outputs = None
+
+
+def register() -> None:
+    """Puts it in; a second call does nothing."""
+    Simulation.write_outputs = _write_outputs
+    Simulation._run_loop = _run_loop
+
+
+def unregister() -> None:
+    """Puts i-PI's own back."""
+    Simulation.write_outputs = _STOCK_WRITE
+    Simulation._run_loop = _STOCK_LOOP
