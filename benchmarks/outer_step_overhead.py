@@ -4,11 +4,12 @@
     python benchmarks/outer_step_overhead.py [--structure ipi_inputs/water216.extxyz] [--n-inner 6]
 
 Runs as `dmts-ipi init` makes them, with the real drivers, telemetry, a watchdog that hears them,
-and outputs; only the models are replaced by one that returns zeros, at once, or the teacher's after
---teacher-ms of work, which are subtracted: what is done meanwhile then takes no time, but caches
-get cold and processors fall asleep. Ways of exchange take turns, each in fresh processes; "step"
-is the step alone, "with output" is from one step to the next. Medians over rounds of the means
-over steps, and the median of the rounds' differences to the first way.
+and outputs; only the models are replaced by one that returns zeros: the student's at once, the
+teacher's after --teacher-ms of work (3), which are subtracted. What i-PI does meanwhile takes no
+time; with 0 everything counts, but caches stay warm and processors awake. Ways of exchange take
+turns, each in fresh processes; "step" is the step alone, with outputs that are written in it,
+"with output" is from one step to the next. Medians over rounds of the means over steps, and the
+median of the rounds' differences to the first way.
 
 CPU times are the least of all blocks of steps, which holds on a busy machine, too (Linux): the main
 threads of i-PI and of the drivers, which work by turns and so make up the wall time, apart
@@ -203,7 +204,7 @@ def main() -> None:
     p.add_argument("--n-inner", type=int, default=6)
     p.add_argument("--steps", type=int, default=200, help="outer steps of a run")
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--teacher-ms", type=float, default=0.0)
+    p.add_argument("--teacher-ms", type=float, default=3.0, help="0: at once")
     p.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     p.add_argument("--profile", type=int, default=0, metavar="ROWS")
     p.add_argument("--name", default="outer_step_overhead")
@@ -218,7 +219,8 @@ def main() -> None:
                 print(f"# round {k + 1}: {way}: {found[way][-1]}", file=sys.stderr, flush=True)
     first = found[args.ways[0]]
     rows = [
-        f"{args.structure.name}, {args.n_inner} inner steps, {args.rounds} rounds of {args.steps}",
+        f"{args.structure.name}, {args.n_inner} inner steps, a teacher of {args.teacher_ms:g} ms, "
+        f"{args.rounds} rounds of {args.steps}",
         f"{'':59s}{'CPU time':>12s}",
         f"{'ms per outer step':30s}{'step':>8s}{'with output':>13s}{'less than first':>17s}"
         f"{'i-PI':>8s}{'drivers':>9s}{'sum':>7s}{'beside':>8s}",
