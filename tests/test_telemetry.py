@@ -18,7 +18,7 @@ from dmts_ipi.core.errors import InputError
 from dmts_ipi.watchdog import endpoints
 from dmts_ipi.watchdog.difference import Distribution, difference
 from dmts_ipi.watchdog.endpoints import Addresses, addresses
-from dmts_ipi.watchdog.listener import Listener, Pair
+from dmts_ipi.watchdog.listener import BUNCH_S, Listener, Pair
 from dmts_ipi.watchdog.messages import (
     decode,
     digest,
@@ -344,6 +344,17 @@ def test_a_listener_drops_what_is_not_of_its_run(
     other.close()
 
 
+def test_an_answer_that_comes_late_counts_nothing_back(listener: Listener) -> None:
+    health = listener.health["teacher"]
+    health.pid, health.connection, health.evaluation = 7, 2, 22
+    fields = {"role": "teacher", "pid": 7, "connection": 2, "evaluation": 3, "memory_MB": 5.0}
+    for other, expected in (({}, 22), ({"evaluation": 23}, 23), ({"connection": 3}, 3)):
+        answer = encode("status", {**fields, "evaluating_s": None, **other})
+        listener._take(decode(answer), 1.0, "teacher")
+        assert health.evaluation == expected
+    assert (health.connection, health.memory_MB, health.last_answer) == (3, 5.0, 1.0)
+
+
 def test_a_listener_survives_the_death_of_a_driver(
     publishers: dict[str, Publisher], listener: Listener, at: dict[str, Addresses]
 ) -> None:
@@ -352,7 +363,7 @@ def test_a_listener_survives_the_death_of_a_driver(
     def heard(publisher: Publisher) -> Callable[[], bool]:
         def condition() -> bool:
             evaluate(publisher, x, x)
-            time.sleep(0.01)
+            time.sleep(5 * BUNCH_S)
             return listener.health["teacher"].evaluation == publisher.evaluation
 
         return condition

@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import zmq
@@ -248,14 +249,19 @@ class Listener:
         if message.kind == "evaluation" and not role:
             self._evaluation(message, now)
         elif message.kind == "status" and role:
-            health = self.health[role]
-            for name in ("pid", "connection", "evaluation", "evaluating_s", "memory_MB"):
-                setattr(health, name, message.fields[name])
-            health.last_answer = now
+            self._status(self.health[role], message.fields, now)
         elif message.kind == "forces" and role in ("", "student"):
             self._forces(message)
         else:
             raise BadMessage("not expected here")
+
+    def _status(self, health: Health, fields: dict[str, Any], now: float) -> None:
+        """An answer, which may be older than the evaluations that are taken with it."""
+        if (fields["pid"], fields["connection"]) == (health.pid, health.connection):
+            fields["evaluation"] = max(fields["evaluation"], health.evaluation)
+        for name in ("pid", "connection", "evaluation", "evaluating_s", "memory_MB"):
+            setattr(health, name, fields[name])
+        health.last_answer = now
 
     def _evaluation(self, message: Message, now: float) -> None:
         fields = message.fields
