@@ -55,6 +55,24 @@ def test_sts_is_the_teacher_alone_with_the_same_masses(tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "start_student.sh").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "strides"),
+    [
+        ((), (2, 10)),  # steps of 5 fs: 10 and 50 fs
+        (("--output-every-fs", 100), (20, 20)),
+        (("--output-every-fs", 100, "--frames-every-fs", 50), (10, 10)),  # frames fall on lines
+        (("--frames-every-fs", 5), (1, 1)),
+    ],
+)
+def test_frames_are_not_more_frequent_than_lines_unless_wanted(
+    options: tuple[object, ...], strides: tuple[int, int], tmp_path: Path
+) -> None:
+    models = ("--teacher", TEACHER, "--student", STUDENT, "--no-model-check")
+    done = call("init", tmp_path / "run", *models, *options)
+    assert done.returncode == 0, done.stderr
+    assert RunFolder(tmp_path / "run").config.strides[:2] == strides
+
+
 def test_hmr_is_not_done_twice(tmp_path: Path) -> None:
     atoms = prepare_structure(molecule("CH3CH2OH"), 3.0, needs_cell=False)
     write_structure(tmp_path / "e.extxyz", atoms)

@@ -11,6 +11,7 @@ from dmts_ipi.core.config import parse
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import check_structure
 
+FRAMES_EVERY_FS = 50.0
 LARGE = 2000  # atoms, from which on the binary trajectory is worth its unfamiliarity
 
 
@@ -87,7 +88,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     add = output.add_argument
     add("--output-every-fs", default="10", metavar="FS", help="between lines of properties, fs")
-    add("--frames-every-fs", default="50", metavar="FS", help="between stored frames, fs")
+    frames = f"between stored frames, fs; auto: {FRAMES_EVERY_FS:g}, or as lines if these are rarer"
+    add("--frames-every-fs", default="auto", metavar="FS", help=frames)
     add("--checkpoints-every-fs", default="1000", metavar="FS", help="between checkpoints, fs")
     add("--keep-checkpoints", default="4", metavar="N", help="newest ones that `run` keeps")
     add(
@@ -192,7 +194,7 @@ def fields_of(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
         "seed": args.seed,
         "equilibration_ps": equilibration,
         "properties_every_fs": args.output_every_fs,
-        "frames_every_fs": args.frames_every_fs,
+        "frames_every_fs": _frames_every_fs(args),
         "checkpoints_every_fs": args.checkpoints_every_fs,
         "keep_checkpoints": args.keep_checkpoints,
         "trajectory_format": shape,
@@ -203,6 +205,16 @@ def fields_of(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
     if args.mode != "sts":
         fields["student"] = _model(args, "student")
     return fields
+
+
+def _frames_every_fs(args: argparse.Namespace) -> str:
+    """As given; else not more often than lines, which would become as frequent."""
+    if args.frames_every_fs != "auto":
+        return str(args.frames_every_fs)
+    try:
+        return f"{max(FRAMES_EVERY_FS, float(args.output_every_fs)):g}"
+    except ValueError:
+        return f"{FRAMES_EVERY_FS:g}"  # the other one is told of
 
 
 def by_element(text: str | None) -> dict[str, str]:
