@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from driver_models import evaluator, two_waters
@@ -9,6 +11,7 @@ from driver_models import evaluator, two_waters
 from dmts_ipi.core.errors import ModelFault
 from dmts_ipi.core.model import all_finite
 from dmts_ipi.ipi import units
+from dmts_ipi.ipi.client import driver
 
 
 def test_units_are_consistent() -> None:
@@ -45,3 +48,18 @@ def test_finite_numbers_are_told_from_others(dtype: type) -> None:
         assert all_finite(x) is expected
         assert all_finite(x * x[0, 0]) is expected
     assert all_finite(np.full((2, 3), np.finfo(dtype).max))
+
+
+@pytest.mark.parametrize("said", [None, *driver.WAIT_VARIABLES])
+def test_threads_of_a_model_wait_for_less_long_unless_somebody_says_how_long(
+    said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*driver.WAIT_VARIABLES, *driver.THREAD_VARIABLES):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    if said:
+        monkeypatch.setenv(said, "PASSIVE")
+    driver.limit_threads(None)
+    found = {name: os.environ.get(name) for name in driver.WAIT_VARIABLES}
+    expected = {said: "PASSIVE"} if said else {"GOMP_SPINCOUNT": driver.SPINS}
+    assert {k: v for k, v in found.items() if v is not None} == expected

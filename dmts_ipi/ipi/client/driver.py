@@ -34,6 +34,10 @@ from .hooks import profile_driver
 from .network import AnnouncedEndpoint, address_towards
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# Threads of libgomp, which torch brings along, turn round and round for 10 ms after a model's last
+# loop before they sleep, and take a core from the driver whose turn it is. As many turns as this
+# are 1 to 2 ms: enough between two loops of a model.
+WAIT_VARIABLES, SPINS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"), "20000"
 WARM_UP_EVALUATIONS = 3
 # As long as a run may take to its first step: `dmts-ipi i-pi` greets a driver when its force is
 # wanted, so a student waits for as long as the teacher loads and compiles.
@@ -291,7 +295,9 @@ def warm_up(evaluator: AtomicUnitsModel, frame: Frame, say: Callable[[str], None
 
 def limit_threads(threads: int | None) -> None:
     """Limits the threads of models: before torch is there by the environment, afterwards by torch
-    itself. None: all cores."""
+    itself. None: all cores. They also wait for less long, where nobody has said how long."""
+    if not any(name in os.environ for name in WAIT_VARIABLES):
+        os.environ[WAIT_VARIABLES[0]] = SPINS
     if threads is None:
         return
     if threads < 1:
