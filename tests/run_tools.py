@@ -191,7 +191,7 @@ def same_run(a: Path, b: Path) -> None:
     assert len(set(one["step"])) == len(one["step"])
     for key in COLUMNS:
         np.testing.assert_allclose(one[key], two[key], rtol=1e-10, atol=1e-12, err_msg=key)
-    for name in ("md.positions_0.xyz", "md.velocities_0.xyz"):
+    for name in ("md.positions_0.xyz", "md.velocities_0.xyz", "md.forces.xyz"):
         assert (a / name).read_text() == (b / name).read_text()
 
 

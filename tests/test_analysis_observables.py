@@ -12,11 +12,13 @@ from dmts_ipi.analysis.kinetic import TO_KELVIN, KineticSampler, stretch_frequen
 from dmts_ipi.analysis.rdf import PairHistogram, block_stderr, cell_heights, find_pair
 from dmts_ipi.analysis.source import thermostat_mid_drift
 from dmts_ipi.core.statistics import langevin_floor_K
+from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV
 
 
 def sampler_of(atoms, fixcom: bool = False) -> KineticSampler:
+    cell = atoms.cell.array, atoms.pbc
     return KineticSampler(
-        atoms.numbers, atoms.get_masses(), atoms.positions, atoms.cell.array, atoms.pbc, fixcom
+        atoms.numbers, atoms.get_masses(), atoms.positions, *cell, 1.0, 300.0, fixcom
     )
 
 
@@ -26,7 +28,7 @@ def test_maxwell_velocities_have_their_temperature_everywhere() -> None:
     for x, v in jittered(atoms, 300, 310.0, rng):
         sampler.add(x, atoms.cell.array, v)
     found = {"atoms": sampler.atoms().mean()}
-    elements, (bond,) = sampler.by_element(), sampler.bond_kinds(1.0)
+    elements, (bond,) = sampler.by_element(), sampler.bond_kinds()
     assert found["atoms"] == pytest.approx(310, abs=3 * 310 * math.sqrt(2 / (81 * 3 * 300)))
     for e in (*elements.values(), bond.temperature):
         assert abs(e.mean - 310) < 3 * e.stderr
@@ -58,7 +60,7 @@ def test_bond_temperature_sees_only_the_motion_along_the_bond() -> None:
     # Another image of an atom is the same bond.
     sampler.add(atoms.positions + np.eye(3)[0] * atoms.cell[0, 0] * 3, atoms.cell.array, v)
     mu = 1 / (1 / m[0] + 1 / m[1])
-    (bond,) = sampler.bond_kinds(1.0)
+    (bond,) = sampler.bond_kinds()
     assert bond.temperature.mean == pytest.approx(mu * 0.01**2 * TO_KELVIN / 16, rel=1e-9)
 
 
@@ -134,13 +136,61 @@ def test_expected_temperatures_share_the_bias_among_atoms() -> None:
     sampler = sampler_of(atoms)
     for x, v in jittered(atoms, 50, 300.0, rng):
         sampler.add(x, atoms.cell.array, v)
-    kinds = sampler.bond_kinds(1.0)
-    expected = sampler.expected(300.0, kinds, True)
+    kinds = sampler.bond_kinds()
+    expected = sampler.expected(kinds, True)
     loss = 300 - expected["O-H"]
     assert loss == pytest.approx(300 * kinds[0].bias_fraction)
     assert 300 - expected["atoms"] == pytest.approx(loss * 2 / 9)
     assert expected["H"] < expected["atoms"] < expected["O"]
-    assert set(sampler.expected(300.0, kinds, False).values()) == {300.0}
+    assert set(sampler.expected(kinds, False).values()) == {300.0}
+
+
+def test_forces_tell_the_bias_of_every_mode() -> None:
+    """BAOAB of atoms tied to their places, stiffer for hydrogen: no bond vibrates in it."""
+    atoms, rng = water_box(4), np.random.default_rng(12)
+    sampler, n = sampler_of(atoms), len(atoms)
+    w = np.where(atoms.numbers == 1, 0.4, 0.1)[:, None]
+    m = atoms.get_masses()[:, None]
+    root = np.sqrt(300.0 / TO_KELVIN / m)
+    x, v = root / w * rng.normal(size=(n, 3)), root * rng.normal(size=(n, 3))
+    c, s = math.exp(-0.2), math.sqrt(1 - math.exp(-0.4))
+    for step in range(6000):
+        v -= 0.5 * w * w * x
+        x += 0.5 * v
+        v = c * v + s * root * rng.normal(size=v.shape)
+        x += 0.5 * v
+        v -= 0.5 * w * w * x
+        if step >= 100 and step % 5 == 0:
+            sampler.add(atoms.positions + x, atoms.cell.array, v)
+        if step >= 100 and step % 40 == 0:
+            force = -m * w * w * x * AMU_A2_PER_FS2_IN_EV
+            sampler.add_forces(atoms.positions + x, atoms.cell.array, force)
+    kinds = sampler.bond_kinds()
+    assert sampler.forces_count
+    expected = sampler.expected(kinds, True)
+    b = {"O": 0.05**2, "H": 0.2**2}
+    for name, e in sampler.by_element().items():
+        assert expected[name] == pytest.approx(300 * (1 - b[name]), abs=0.5)
+        assert abs(e.mean - expected[name]) < 3 * e.stderr
+        assert e.stderr < 2
+    assert expected["atoms"] == pytest.approx((expected["O"] + 2 * expected["H"]) / 3)
+    # along a bond O and H vibrate by themselves: with 1/m each of its reduced mass
+    mu = 1 / (1 / m[0, 0] + 1 / m[1, 0])
+    along = mu * (b["O"] / m[0, 0] + b["H"] / m[1, 0])
+    assert expected["O-H"] == pytest.approx(300 * (1 - along), abs=0.7)
+    assert set(sampler.expected(kinds, False).values()) == {300.0}
+
+
+def test_few_forces_are_not_relied_on() -> None:
+    atoms, rng = water_box(2), np.random.default_rng(5)
+    sampler = sampler_of(atoms)
+    for x, v in jittered(atoms, 50, 300.0, rng):
+        sampler.add(x, atoms.cell.array, v)
+    before = sampler.expected(sampler.bond_kinds(), True)
+    for _ in range(3):
+        sampler.add_forces(atoms.positions, atoms.cell.array, rng.normal(size=(len(atoms), 3)))
+    assert not sampler.forces_count
+    assert sampler.expected(sampler.bond_kinds(), True) == before
 
 
 def test_broken_bond_is_left_out_and_counted() -> None:
@@ -149,7 +199,7 @@ def test_broken_bond_is_left_out_and_counted() -> None:
     far = atoms.positions.copy()
     far[1] += 0.7 * (far[1] - far[0])
     sampler.add(far, atoms.cell.array, np.zeros((len(atoms), 3)))
-    (bond,) = sampler.bond_kinds(1.0)
+    (bond,) = sampler.bond_kinds()
     assert (bond.bonds, bond.broken) == (15, 1)
 
 

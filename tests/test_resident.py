@@ -64,7 +64,7 @@ def test_the_run_is_that_of_two_sockets_and_the_watchdog_sees_the_same(tmp_path:
     assert one["step"][-1] == 24
     for key in ("temperature_K", "potential_eV", "conserved_eV", "kinetic_eV"):
         np.testing.assert_allclose(two[key], one[key], rtol=1e-10, atol=1e-12, err_msg=key)
-    for name in ("md.positions_0.xyz", "md.velocities_0.xyz"):
+    for name in ("md.positions_0.xyz", "md.velocities_0.xyz", "md.forces.xyz"):
         assert (folders[0] / name).read_text() == (folders[1] / name).read_text()
     watched = [summary(folder)["watchdog"] for folder in folders]
     for seen in watched:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import run_tools
+from ase.units import Bohr, Hartree
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.run_folder import outputs
@@ -123,6 +124,7 @@ def test_an_edited_input_is_refused_with_field_value_and_remedy(
     assert "\n" not in str(caught.value)
 
 
+BOTH = "teacher", "student"
 RUNNER = """
 import sys
 from ipi.engine.simulation import Simulation
@@ -196,6 +198,34 @@ def test_velocities_and_masses_give_the_temperature_that_ipi_prints(ran: Path) -
     for frame, kelvin in zip(frames, columns["temperature_K"], strict=True):
         by_element = kinetic_temperatures_K(frame.values, atoms.get_masses(), atoms.numbers)
         assert (by_element["O"] + 2 * by_element["H"]) / 3 == pytest.approx(kelvin, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forces_are_the_teachers_alone(ran: Path, name: str) -> None:
+    found = list(outputs.iter_trajectory(ran / f"{name}.forces.xyz"))
+    assert [f.step for f in found] == [0, 2, 4]
+    frames = outputs.iter_trajectory(ran / f"{name}.positions_0.xyz")
+    k = 0.02 * Hartree / Bohr**2  # teacher; the student's is 0.018
+    for force, at in zip(found, frames, strict=True):
+        sites = np.round(at.values @ np.linalg.inv(at.cell) * 4) / 4 @ at.cell
+        d = at.values - sites
+        np.testing.assert_allclose(force.values, -k * d * (1 + 0.3 * (d / Bohr) ** 2), atol=2e-3)
+
+
+def test_the_teachers_forces_are_found_by_its_place(tmp_path: Path) -> None:
+    text = (inputs_folder() / "nvt_dmts.xml").read_text()
+    one, two = (re.search(f"<force forcefield='{k}'.*</force>", text)[0] for k in BOTH)
+    swapped = text.replace(one, "ONE").replace(two, one).replace("ONE", two)
+    file = tmp_path / "input.xml"
+    for content, filename in (
+        (text, "md.forces.xyz"),
+        (swapped, None),  # these would be the student's
+        (swapped.replace("(index=0)", "(index=1)"), "md.forces.xyz"),
+        (text.replace("forces_component(index=0)", "forces"), None),
+    ):
+        file.write_text(content)
+        at = read_input(file).teacher_forces
+        assert (at.filename if at else None) == filename
 
 
 def test_one_inner_step_equals_single_time_steps(ran: Path) -> None:

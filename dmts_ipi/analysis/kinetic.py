@@ -16,9 +16,12 @@ The thermostat sets which of the two is right (Leimkuhler and Matthews, J. Chem.
 
 This is no heating, and it is why 300 K in the bonds of a BAOAB run would mean heating.
 
-The frequency is measured: R = <v^2> / <(r - <r>)^2> along the bond equals w^2 (1 - b) in both
-cases and at any temperature, so w^2 = 2 (1 - sqrt(1 - R dt^2)) / dt^2. Slow changes of <r> with a
-bond's surroundings enter <(r - <r>)^2> and make w too small by a few percent at most.
+The bias is measured. With the teacher's forces F of some frames b = dt^2 <F^2/m> / (4 kT), for any
+coordinate and all modes at once, as <F^2> = kT <d2U/dx2>. Without them bonds alone are known, by
+R = <v^2> / <(r - <r>)^2>, which equals w^2 (1 - b) in both cases and at any temperature, so
+w^2 = 2 (1 - sqrt(1 - R dt^2)) / dt^2. Slow changes of <r> with a bond's surroundings enter
+<(r - <r>)^2> and make w too small by a few percent. In water with HMR at 1 fs and 300 K forces say
+297.2 K for atoms and 289.6 K for bonds, and bonds alone 297.9 K and 290.5 K.
 
 A student whose stretch is stiffer or softer than the teacher's adds a bias of its own, as the last
 half kick of the slow force comes right before the output: with a student 2 % too soft, harmonic
@@ -42,6 +45,9 @@ from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV, KB_EV_PER_K
 
 TO_KELVIN = AMU_A2_PER_FS2_IN_EV / KB_EV_PER_K  # amu A^2/fs^2 -> K
 BROKEN_FACTOR = 1.5  # longer than this times its first length: the bond is no longer that bond
+# Atoms times frames with forces from which the bias is read off them: in water it is then known
+# to 0.2 K of 3 K for atoms, and to 0.5 K of 10 K for bonds.
+ENOUGH_FORCES = 1500
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class BondKind:
     """X-H bonds of one kind.
 
     ``temperature``: K. ``frequency_per_fs``: angular frequency of the stretch, rad/fs.
-    ``bias_K``: T b, what BAOAB takes from its kinetic temperature (positive, K).
+    ``bias_fraction``: b, the part that BAOAB takes from its kinetic temperature.
     """
 
     name: str
@@ -75,6 +81,7 @@ class KineticSampler:
         numbers, masses_amu: (n,); masses as integrated (HMR included).
         positions: (n, 3) A of the first structure, which defines the bonds.
         cell: (3, 3) A; pbc: (3,).
+        inner_fs, temperature_K: of the inner step and of the thermostat.
         fixcom: whether the integrator removes the motion of the centre of mass.
     """
 
@@ -83,6 +90,8 @@ class KineticSampler:
     positions: np.ndarray
     cell: np.ndarray
     pbc: np.ndarray
+    inner_fs: float
+    temperature_K: float
     fixcom: bool = False
     _atoms: list[np.ndarray] = field(default_factory=list, repr=False)
     _elements: list[np.ndarray] = field(default_factory=list, repr=False)
@@ -107,6 +116,9 @@ class KineticSampler:
         # Sums over the frames, of each bond: length - _zero, its square, speed along it squared.
         self._sums = np.zeros((3, len(self.bonds)))
         self._zero = float(self._start.mean()) if len(self.bonds) else 0.0
+        # Sums over the frames with forces: F^2/m of each atom, the same along each bond, eV/fs^2.
+        self._squares = np.zeros(len(self.numbers)), np.zeros(len(self.bonds))
+        self._with_forces = 0
 
     @property
     def degrees_of_freedom(self) -> int:
@@ -141,6 +153,31 @@ class KineticSampler:
         if len(self.bonds):
             self._add_bonds(self._vectors(positions, cell), velocities)
 
+    def add_forces(self, positions: np.ndarray, cell: np.ndarray, forces: np.ndarray) -> None:
+        """Adds one frame of the teacher's forces.
+
+        Args:
+            positions: (n, 3) A, in any image. cell: (3, 3) A. forces: (n, 3) eV/A.
+        """
+        self._with_forces += 1
+        a = forces / (self.masses_amu * AMU_A2_PER_FS2_IN_EV)[:, None]  # A/fs^2
+        of_atoms, of_bonds = self._squares
+        of_atoms += AMU_A2_PER_FS2_IN_EV * self.masses_amu * (a**2).sum(axis=1)
+        if len(self.bonds):
+            d = self._vectors(positions, cell)
+            along = ((a[self.bonds[:, 1]] - a[self.bonds[:, 0]]) * d).sum(axis=1)
+            of_bonds += AMU_A2_PER_FS2_IN_EV * self._reduced * along**2 / (d**2).sum(axis=1)
+
+    @property
+    def forces_count(self) -> bool:
+        """Whether there are forces enough to read the integrator's bias off them."""
+        return self._with_forces * len(self.numbers) >= ENOUGH_FORCES
+
+    def _lost(self, squares: np.ndarray) -> np.ndarray:
+        """Sum of b over degrees of freedom, from sums of F^2/m over frames."""
+        kT = KB_EV_PER_K * self.temperature_K
+        return np.asarray(squares * self.inner_fs**2 / (4 * kT * self._with_forces))
+
     def _add_bonds(self, d: np.ndarray, velocities: np.ndarray) -> None:
         length = np.sqrt(np.einsum("cbi,cbi->cb", d, d))
         v = velocities[:, self.bonds[:, 1]] - velocities[:, self.bonds[:, 0]]
@@ -172,7 +209,7 @@ class KineticSampler:
         series = np.concatenate(self._elements)
         return {chemical_symbols[z]: mean_stderr(series[:, k]) for k, z in enumerate(self.elements)}
 
-    def bond_kinds(self, inner_fs: float) -> list[BondKind]:
+    def bond_kinds(self) -> list[BondKind]:
         """Temperature and stretch frequency of each kind of X-H bond; empty without frames.
 
         A bond that breaks (proton transfer) is left out from then on, and counted.
@@ -190,7 +227,10 @@ class KineticSampler:
             # Each bond about its own mean would lose the slow part, but also 1/n of the fast one.
             spread = float(off2 - off**2)
             ratio = float(speed2) / spread if spread > 0 else 0.0
-            w2 = stretch_frequency_squared(ratio, inner_fs)
+            w2 = stretch_frequency_squared(ratio, self.inner_fs)
+            bias = w2 * self.inner_fs**2 / 4
+            if self.forces_count:
+                bias = float(self._lost(self._squares[1][keep]).mean())
             kinds.append(
                 BondKind(
                     f"{chemical_symbols[z]}-H",
@@ -199,26 +239,28 @@ class KineticSampler:
                     self._zero + float(off),
                     math.sqrt(max(spread, 0.0)),
                     math.sqrt(w2),
-                    w2 * inner_fs**2 / 4,
+                    bias,
                     int((of_kind & ~self._whole).sum()),
                 )
             )
         return kinds
 
-    def expected(
-        self, temperature_K: float, kinds: Sequence[BondKind], kinetic_bias: bool
-    ) -> dict[str, float]:
+    def expected(self, kinds: Sequence[BondKind], kinetic_bias: bool) -> dict[str, float]:
         """Expected kinetic temperature, K, of ``atoms``, each element and each kind of bond.
 
-        The loss of the stretches is shared by the two atoms as mu/m. Bends and slower modes
-        lose too, but little: in water about half a kelvin of all atoms, which is left out.
+        Without forces, what bonds lose is shared by their two atoms as mu/m, and bends and slower
+        modes, which lose 0.7 K of all atoms in water, are left out.
         """
         names = [chemical_symbols[z] for z in self.elements]
-        found = {"atoms": temperature_K, **{name: temperature_K for name in names}}
+        found = {name: self.temperature_K for name in ("atoms", *names)}
         lost = np.zeros(len(self.numbers))
+        if kinetic_bias and self.forces_count:
+            lost = self.temperature_K * self._lost(self._squares[0])
         for kind in kinds:
-            bias = temperature_K * kind.bias_fraction if kinetic_bias else 0.0
-            found[kind.name] = temperature_K - bias
+            bias = self.temperature_K * kind.bias_fraction if kinetic_bias else 0.0
+            found[kind.name] = self.temperature_K - bias
+            if self.forces_count:
+                continue
             heavy = chemical_symbols.index(kind.name.split("-")[0])
             of_kind = self.numbers[self.bonds[:, 0]] == heavy
             for side in (0, 1):

@@ -147,7 +147,8 @@ def measure(
             )
     n = len(run.numbers)
     kinetics = KineticSampler(
-        run.numbers, run.masses_amu, run.positions, run.cell, run.pbc, run.fixcom
+        *(run.numbers, run.masses_amu, run.positions, run.cell, run.pbc),
+        *(run.inner_fs, run.temperature_K, run.fixcom),
     )
     pairs = PairHistogram(run.numbers, run.positions, run.cell, run.pbc)
     stream = FrameStream(run, skip, progress)
@@ -159,7 +160,7 @@ def measure(
         temperature = 2 * np.asarray(p["kinetic_eV"], float) / (dof * KB_EV_PER_K)
     potential, conserved = (np.asarray(p[k], float) for k in ("potential_eV", "conserved_eV"))
     bias = run.thermostat_mid_drift
-    kinds = kinetics.bond_kinds(run.inner_fs)
+    kinds = kinetics.bond_kinds()
     kinetic = {"atoms": mean_stderr(temperature[kept])}
     kinetic.update(kinetics.by_element() if kinetics.frames else {})
     kinetic.update({k.name: k.temperature for k in kinds})
@@ -167,7 +168,7 @@ def measure(
     if run.langevin_per_ps is not None and time[-1] > skip:
         floor = langevin_floor_K(run.temperature_K, dof, run.langevin_per_ps, time[-1] - skip)
     kinetic = {name: not_below(e, floor) for name, e in kinetic.items()}
-    expected = kinetics.expected(run.temperature_K, kinds, bias)
+    expected = kinetics.expected(kinds, bias)
     spectra, spectrum_notes = motion.spectra(kinds)
     diffusion, diffusion_notes = motion.diffusion(run)
     notes = stream.notes() + spectrum_notes + diffusion_notes
@@ -258,9 +259,34 @@ class _Motion:
         return found, [] if found else ["too few frames for spectra"]
 
 
+class _Forces:
+    """The teacher's forces by step, which are asked for in rising order."""
+
+    def __init__(self, run: RunInput) -> None:
+        self._run, self._left = run, run.forces()
+        self._next = next(self._left, None)
+
+    def at(self, step: int) -> np.ndarray | None:
+        """Those of a step, (n, 3) eV/A; None where there are none.
+
+        Raises:
+            InputError: they are not finite.
+        """
+        while self._next is not None and self._next[0] < step:
+            self._next = next(self._left, None)
+        if self._next is None or self._next[0] != step:
+            return None
+        found = self._next[1]
+        if not np.isfinite(found).all():
+            text = f"forces are not finite at step {step}; the run failed there"
+            raise InputError("folder", self._run.path, text)
+        return found
+
+
 def _read_frames(stream: FrameStream, kinetics: KineticSampler, pairs: PairHistogram) -> _Motion:
     """Feeds the frames after equilibration; pair distances are counted on a second thread."""
     motion = _Motion()
+    forces = _Forces(stream.run)
     thin, count = 1, 0
     with ThreadPoolExecutor(max_workers=1) as pool:
         counted: Future[None] | None = None
@@ -276,6 +302,9 @@ def _read_frames(stream: FrameStream, kinetics: KineticSampler, pairs: PairHisto
             count += len(chunk)
             if motion.displacements is not None:
                 motion.displacements.add(chunk.positions, chunk.follows)
+            for k, step in enumerate(chunk.steps):
+                if (found := forces.at(int(step))) is not None:
+                    kinetics.add_forces(chunk.positions[k], chunk.cells[k], found)
             if chunk.velocities is not None:
                 kinetics.add(chunk.positions, chunk.cells, chunk.velocities)
                 if motion.sampler is not None:

@@ -26,7 +26,8 @@ class RunInput:
     """One run, ready to be measured. Units in the names; shapes as in ``core.model``.
 
     ``properties`` are series by name (``ipi.folder.RunFolder.properties``), ``frames`` starts a
-    fresh pass over (step, positions_A, cell_A, velocities_A_per_fs or None). ``settings`` and
+    fresh pass over (step, positions_A, cell_A, velocities_A_per_fs or None), ``forces`` one over
+    (step, forces_eV_per_A) of the teacher, at some of these steps or none. ``settings`` and
     ``summary`` are run.yaml and summary.json as mappings, for the page's record.
     ``thermostat_mid_drift``: see ``kinetic``; it decides which temperature to expect.
     ``langevin_per_ps``: friction of a Langevin thermostat, None with any other. ``label`` stands in
@@ -47,6 +48,7 @@ class RunInput:
     pbc: np.ndarray
     properties: dict[str, np.ndarray]
     frames: Callable[[], Iterator[FrameTuple]]
+    forces: Callable[[], Iterator[tuple[int, np.ndarray]]] = lambda: iter(())
     fixcom: bool = False
     thermostat_mid_drift: bool = True
     langevin_per_ps: float | None = None
@@ -146,6 +148,7 @@ def read_run(path: Path) -> RunInput:
         pbc=np.broadcast_to(np.asarray(pbc, bool), (3,)),
         properties=properties,
         frames=folder.frames,
+        forces=folder.forces,
         fixcom=fixcom,
         thermostat_mid_drift=mid_drift,
         langevin_per_ps=float(config.friction_per_ps) if langevin else None,

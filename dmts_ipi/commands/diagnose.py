@@ -145,7 +145,10 @@ def _dynamics(
     start = Frame(frame.numbers, relax(model, frame, 8.0, 100), frame.cell, frame.pbc)
     speeds = thermal_velocities(masses, args.temperature_K, rng)
     md = Langevin(model, start, masses, speeds, rng, args.step_fs)
-    kinetic = KineticSampler(frame.numbers, masses, start.positions, frame.cell, frame.pbc)
+    kinetic = KineticSampler(
+        *(frame.numbers, masses, start.positions, frame.cell, frame.pbc),
+        *(args.step_fs, args.temperature_K),
+    )
     steps, before = max(20, round(1000 * ps / args.step_fs)), round(100 / args.step_fs)
     temperature, energy = [], []
     text = f"{model.name}: {'NVE' if not friction else f'Langevin {friction:g}/ps'}"
@@ -156,6 +159,7 @@ def _dynamics(
                 _say(f"{text}, step {k} of {before + steps}")
             if k >= before:
                 kinetic.add(md.positions, frame.cell, md.velocities)
+                kinetic.add_forces(md.positions, frame.cell, md.result.forces_eV_per_A)
                 temperature.append(md.temperature_K)
                 if md.result.energy_eV is not None:
                     thermal = 1.5 * len(masses) * KB_EV_PER_K * md.temperature_K
@@ -163,14 +167,14 @@ def _dynamics(
     except ModelFault as error:
         return {"blew_up_after_ps": len(temperature) * args.step_fs / 1000, "why": str(error)}
     time = np.arange(len(temperature)) * args.step_fs / 1000
-    kinds = kinetic.bond_kinds(args.step_fs)
+    kinds = kinetic.bond_kinds()
     found: dict[str, Any] = {
         "ps": float(time[-1]),
         "temperature_K": float(np.mean(temperature)),
         "temperature_end_K": float(np.mean(temperature[-len(temperature) // 5 :])),
         "by_element_K": {z: e.mean for z, e in kinetic.by_element().items()},
         "bonds_K": {k.name: k.temperature.mean for k in kinds},
-        "expected_K": kinetic.expected(args.temperature_K, kinds, friction > 0),
+        "expected_K": kinetic.expected(kinds, friction > 0),
     }
     if not friction:
         slope = slope_stderr(time, temperature)

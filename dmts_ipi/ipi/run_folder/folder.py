@@ -236,6 +236,18 @@ class RunFolder:
                 return
             yield frame.step, frame.values, frame.cell, v.values if same and v else None
 
+    def forces(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Streams (step, the teacher's forces (n, 3) eV/A); nothing where they are not written.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        at = self.facts().teacher_forces
+        if at is None or not (self.path / at.filename).is_file():
+            return
+        for frame in outputs.iter_trajectory(self.path / at.filename):
+            yield frame.step, frame.values
+
     def summary(self) -> dict[str, Any] | None:
         """``summary.json``, or None before the first run has ended."""
         file = self.path / SUMMARY

@@ -14,6 +14,7 @@ from .folder import STRUCTURE, RunConfig
 from .resources import inputs_folder, resource_folder
 
 DYNAMICS = "system/motion/dynamics"
+FRAMES_PER_FORCES = 20  # every 1 ps by default: enough for the analysis, and next to nothing
 RESIDENT_COMMENT = """<!-- The student within i-PI's process: no driver, no exchange in inner steps.
        telemetry: the name under which the watchdog hears it. -->"""
 BOND_COMMENT = """<!-- Bond thermostat: friction and noise along short pairs of these elements.
@@ -180,6 +181,7 @@ def render(config: RunConfig, addresses: dict[str, str], pairs: Sequence[BondPai
     t.set(".", safe_stride=properties)
     t.set("output/properties", stride=properties)
     t.set("output/trajectory", stride=frames, format=config.trajectory_format)
+    t.set("output/trajectory[@filename='forces']", stride=FRAMES_PER_FORCES * frames)
     t.set("output/checkpoint", stride=checkpoints)
     t.set("total_steps", config.total_steps)
     t.set("prng/seed", config.seed)

@@ -38,7 +38,7 @@ def unit_factor(dimension: str, unit: str, wanted: str) -> float:
 
 @dataclass(frozen=True)
 class TrajectoryFrame:
-    """One frame. ``values`` (n, 3) in Angstrom or A/fs, ``cell`` (3, 3) Angstrom, rows;
+    """One frame. ``values`` (n, 3) in Angstrom, A/fs or eV/A, ``cell`` (3, 3) Angstrom, rows;
     ``start`` is its offset in the file, ``quantity`` i-PI's name of what is stored."""
 
     step: int
@@ -56,7 +56,9 @@ def _cell(parameters: str) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _to_inside(quantity: str, unit: str) -> float:
-    """Factor from a trajectory's unit to Angstrom (positions) or A/fs (velocities)."""
+    """Factor from a trajectory's unit to Angstrom (positions), A/fs (velocities) or eV/A."""
+    if quantity.startswith("force"):
+        return unit_factor("force", unit, "ase")
     if quantity.startswith("v"):
         return unit_factor("velocity", unit, "ase") * float(ase_units.fs)
     return unit_factor("length", unit, "ase")

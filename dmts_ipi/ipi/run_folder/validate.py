@@ -17,6 +17,7 @@ from dmts_ipi.core.private import user_folder
 SOCKET_PREFIX = "/tmp/ipi_"  # i-PI's default, <simulation sockets_prefix='...'>
 TEACHER, STUDENT = "teacher", "student"
 ENSEMBLES = ("nvt", "nve", "npt")
+FORCES = "system/forces/force"
 RESPA = "baoab-respa"
 SPLITTINGS = ("baoab", "obabo", RESPA)
 OUR_TAGS = ("local_tau", "bonds")  # of a thermostat; i-PI has none of them
@@ -75,7 +76,7 @@ class InputFacts:
     """What dmts-ipi needs to know of an input or of a checkpoint.
 
     ``splitting``: of the integrator. ``ours``: plain i-PI cannot run it, ``dmts-ipi i-pi`` can.
-    ``labels``: atoms that thermostats name.
+    ``labels``: atoms that thermostats name. ``forces``: the forcefield of each force, in order.
     """
 
     step: int
@@ -90,6 +91,7 @@ class InputFacts:
     ours: bool = False
     labels: frozenset[str] = frozenset()
     resident: str = ""  # telemetry name of a student within i-PI
+    forces: tuple[str, ...] = ()
 
     def check_labels(self, symbols: Iterable[str]) -> None:
         """Refuses thermostats that name atoms which a structure with these symbols lacks.
@@ -108,6 +110,19 @@ class InputFacts:
     def output(self, kind: str, what: str = "") -> Output | None:
         """The first output of a kind (``properties``, ``trajectory``, ``checkpoint``)."""
         return next((o for o in self.outputs if o.kind == kind and o.what.startswith(what)), None)
+
+    @property
+    def teacher_forces(self) -> Output | None:
+        """The trajectory of the teacher's forces.
+
+        Not i-PI's ``forces``, which asks the student, too: in single steps nobody else does, and
+        the watchdog would take it for their end.
+        """
+        if TEACHER not in self.forces:
+            return None
+        what = f"forces_component(index={self.forces.index(TEACHER)})"
+        same = (o for o in self.outputs if o.what.replace(" ", "").startswith(what))
+        return next((o for o in same if o.kind == "trajectory"), None)
 
 
 class _Reader:
@@ -239,6 +254,7 @@ def _facts(r: _Reader) -> InputFacts:
         ours=ours,
         labels=labels,
         resident=_resident(r),
+        forces=tuple(f.get("forcefield", "").strip() for f in r.root.findall(FORCES)),
     )
 
 
@@ -304,7 +320,7 @@ def _check_weights(r: _Reader, levels: list[int]) -> None:
     for name in known:
         if known.count(name) > 1:
             raise r.fail("forcefield", name, "is defined twice; give each its own name")
-    forces = r.root.findall("system/forces/force")
+    forces = r.root.findall(FORCES)
     if not forces:
         raise r.fail("forces", "", "has no <force>")
     used: dict[str, float] = {}
