@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from ipi.engine.cell import Cell
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.integrator.bonds import BondFriction, BondTau, colour
 
+no_compiler = not any(shutil.which(c) for c in ("cc", "gcc", "clang"))
 ANGSTROM = 1.8897261
 WATER = (
     BondTau(800.0, ("O", "H"), (1.3 * ANGSTROM, 1.6 * ANGSTROM)),
@@ -22,20 +24,28 @@ WATER = (
 class Noise:
     """A generator of given numbers."""
 
-    def __init__(self, numbers: Callable[[int], np.ndarray], u: float = 0.0) -> None:
-        self.gvec, self.u = numbers, u
+    def __init__(self, numbers: Callable[[int], np.ndarray]) -> None:
+        self.gvec = numbers
 
 
 def gauss(seed: int) -> Noise:
     return Noise(np.random.default_rng(seed).standard_normal)
 
 
-def water_friction(cell: Cell | None = None) -> tuple[BondFriction, np.ndarray, np.ndarray]:
+class ByNumPy(BondFriction):
+    def _list(self, q: np.ndarray, h: np.ndarray | None) -> None:
+        super()._list(q, h)
+        self._loops = None
+
+
+def water_friction(
+    cell: Cell | None = None, kind: type[BondFriction] = BondFriction
+) -> tuple[BondFriction, np.ndarray, np.ndarray]:
     """Friction, positions (3 n,) and masses (3 n,) of eight waters, some pairs at half weight."""
     names, x = waters()
     x = np.where((np.arange(24) % 5 == 1)[:, None], x + 0.3, x)
     m = np.where(names == "O", 18000.0, 7000.0)
-    friction = BondFriction(WATER)
+    friction = kind(WATER)
     friction.bind(list(names), m, cell)
     return friction, x.ravel(), np.repeat(m, 3)
 
@@ -105,10 +115,10 @@ def test_with_the_friction_of_atoms_too() -> None:
     thermo, q = run.motion.thermostat, run.q[0]
     kT = float(thermo.temp)
     matrices = []
-    for u in (0.1, 0.9):  # the coin: atoms first, or bonds first
+    for coin in (-0.1, 0.9):  # atoms first, or bonds first
 
-        def step(p: np.ndarray, noise: Noise, u: float = u) -> None:
-            thermo.prng = Noise(noise.gvec, u)
+        def step(p: np.ndarray, noise: Noise, coin: float = coin) -> None:
+            thermo.prng = Noise(lambda n: np.array([coin]) if n == 1 else noise.gvec(n))
             thermo.propagate(p, q)
 
         a, b = linear(step, run.m, 72 + 24)
@@ -136,6 +146,14 @@ def test_batches_have_no_atom_twice_and_depend_on_the_set_of_pairs_only() -> Non
         ]
     chain = np.arange(5000)  # a polymer: a few batches, in few rounds
     assert len(colour(chain, chain + 1, 5001)) == 3
+
+
+def weighted(friction: BondFriction, x: np.ndarray) -> tuple:
+    """Pairs with a weight: i, j, unit vectors from j to i, rates."""
+    d, r, weight = friction._weights(x)
+    use = friction._use
+    rate = weight[use] * friction._rate[use]
+    return friction._i[use], friction._j[use], d[use] / r[use, None], rate
 
 
 def in_order(pairs: tuple) -> tuple:
@@ -172,7 +190,7 @@ def test_pairs_are_those_of_a_double_loop_while_atoms_and_cell_move() -> None:
             cell.h *= 0.99
             x *= 0.99
         before = friction._listed_at
-        i, j, u, rate = in_order(friction._pairs(x))
+        i, j, u, rate = in_order(weighted(friction, x))
         lists += before is not friction._listed_at
         wanted = brute_force(x, names, np.array(cell.h))
         assert list(zip(i.tolist(), j.tolist(), strict=True)) == sorted(wanted)
@@ -181,12 +199,34 @@ def test_pairs_are_those_of_a_double_loop_while_atoms_and_cell_move() -> None:
     assert 2 <= lists < 60  # the list was kept for some steps, and made again
 
 
+@pytest.mark.skipif(no_compiler, reason="no C compiler")
+def test_loops_in_c_are_those_of_numpy_to_the_last_bit() -> None:
+    cell = Cell(np.eye(3) * SIDE)
+    friction, q, m = water_friction(cell)
+    other, *_ = water_friction(cell, ByNumPy)
+    rng, orders = np.random.default_rng(6), set()
+    p = rng.normal(size=72) * np.sqrt(m * 1e-3)
+    p_other = p.copy()
+    for k in range(80):
+        q = q + rng.normal(scale=0.03, size=72)
+        if k == 40:
+            cell.h *= 0.99
+        heat = friction.propagate(p, q, 500.0, 1e-3, gauss(k), k % 3 == 0)
+        expected = other.propagate(p_other, q, 500.0, 1e-3, gauss(k), k % 3 == 0)
+        assert friction._loops is not None
+        assert other._loops is None
+        np.testing.assert_array_equal(p, p_other)
+        assert heat == pytest.approx(expected, abs=1e-12)
+        orders.add(friction._use.tobytes())
+    assert len(orders) > 3  # pairs came and went
+
+
 def test_the_weight_has_no_corners() -> None:
     friction = BondFriction([BondTau(100.0, ("O", "H"), (2.0, 3.0))])
     friction.bind(["O", "H"], np.ones(2), None)
 
     def rate(r: float) -> float:
-        found = friction._pairs(np.array([[0.0, 0, 0], [r, 0, 0]]))[3]
+        found = weighted(friction, np.array([[0.0, 0, 0], [r, 0, 0]]))[3]
         return float(found.sum()) * 100
 
     assert rate(1.0) == rate(2.0) == 1.0
@@ -204,7 +244,7 @@ def test_listed_pairs_win_and_need_no_range() -> None:
     friction = BondFriction(entries)
     names, x = waters()
     friction.bind(list(names), np.ones(24), Cell(np.eye(3) * SIDE))
-    i, j, _, rate = in_order(friction._pairs(x))
+    i, j, _, rate = in_order(weighted(friction, x))
     found = dict(zip(zip(i.tolist(), j.tolist(), strict=True), rate.tolist(), strict=True))
     assert len(found) == 17
     assert found[(0, 1)] == found[(3, 20)] == 1 / 50
@@ -219,4 +259,4 @@ def test_wrong_pairs_are_told() -> None:
     friction = BondFriction(WATER)
     friction.bind(list(waters()[0]), np.ones(24), Cell(np.eye(3) * 6.0))
     with pytest.raises(InputError, match="half the width of the cell"):
-        friction._pairs(waters()[1])
+        weighted(friction, waters()[1])

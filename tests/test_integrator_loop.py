@@ -11,7 +11,7 @@ from integrator_tools import BONDS, HHF, LANGEVIN, Run, simulation_xml, thermost
 from ipi.utils.prng import Random
 
 from dmts_ipi.core.compiled import NotCompiled
-from dmts_ipi.ipi.integrator import inner_step
+from dmts_ipi.ipi.integrator import bond_step, inner_step
 from dmts_ipi.ipi.integrator.inner_step import InnerStep
 from dmts_ipi.ipi.integrator.random_ahead import NumbersAhead, numbers_ahead
 
@@ -83,11 +83,12 @@ def test_numbers_of_several_threads_are_left_alone() -> None:
     assert numbers_ahead(random) is None
 
 
-@pytest.mark.parametrize(("inside", "draws"), [(HHF, True), (HHF + BONDS, False)])
-def test_the_integrator_draws_while_it_waits(inside: str, draws: bool) -> None:
+# of each inner step: three of an atom, a coin, one of each pair
+@pytest.mark.parametrize(("inside", "drawn"), [(HHF, 72), (HHF + BONDS, 72 + 1 + 24)])
+def test_the_integrator_draws_while_it_waits(inside: str, drawn: int) -> None:
     run = Run(simulation_xml(thermostat(inside))).step(3)
     ahead = ahead_of(run.simulation.prng)
-    assert ahead.ahead == (4 * 72 if draws else 0)  # 24 atoms, 4 inner steps
+    assert ahead.ahead == 4 * drawn  # 24 atoms, 4 inner steps
     text = run.checkpoint()
     again = Run(text)
     run.step(3)
@@ -140,16 +141,18 @@ def test_inner_steps_in_c_are_those_of_numpy_to_the_last_bit(kicks: int, ffl: bo
 
 
 @needs_compiler
-@pytest.mark.parametrize("mode", ["langevin", "ffl"])
+@pytest.mark.parametrize("mode", ["langevin", "ffl", "bonds"])
 @pytest.mark.parametrize("levels", ["[1, 4]", "[2, 3]", "[3]"])
 def test_a_run_does_not_depend_on_a_compiler(
     mode: str, levels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = ("[1, 0]", "[-1, 1]") if "," in levels else ("[1]", "[0]")
-    xml = simulation_xml(thermostat(HHF, mode), levels=levels, weights=weights)
+    inside = thermostat(HHF + BONDS) if mode == "bonds" else thermostat(HHF, mode)
+    xml = simulation_xml(inside, levels=levels, weights=weights)
     run = Run(xml).step(5)
     assert run.integrator._compiled is not None
-    monkeypatch.setattr(inner_step, "_function", lambda: NotCompiled("no compiler"))
+    for module in (inner_step, bond_step):
+        monkeypatch.setattr(module, "_functions", lambda: NotCompiled("no compiler"))
     other = Run(xml).step(5)
     assert other.integrator._compiled is None
     np.testing.assert_array_equal(run.q, other.q)
@@ -159,7 +162,7 @@ def test_a_run_does_not_depend_on_a_compiler(
 
 @pytest.mark.parametrize(
     ("inside", "options"),
-    [(HHF + BONDS, {}), (HHF, {"fixcom": True}), ("<tau>100</tau>", {"mode": "nve"})],
+    [(HHF + BONDS, {"fixcom": True}), (HHF, {"fixcom": True}), ("", {"mode": "nve"})],
     ids=["bonds", "fixcom", "nve"],
 )
 def test_other_steps_go_by_numpy(inside: str, options: dict) -> None:

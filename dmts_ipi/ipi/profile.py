@@ -33,7 +33,7 @@ PARTS: dict[str, str] = {
     "transfer": "student: rest of its model (order of atoms, copies, checks)",
     "exchange": "exchange: messages, units and checks, in i-PI and drivers",
     "waiting": "waiting: i-PI is blocked and no driver is at work",
-    "integrator": "integrator, with the thermostat of inner steps in C (langevin, ffl)",
+    "integrator": "integrator, with the thermostats that act in C (langevin, ffl, bonds)",
     "thermostat": "thermostat: by NumPy or i-PI, and random numbers that no driver's time covers",
     "output": "output: properties, frames, checkpoints",
     "telemetry": "telemetry",

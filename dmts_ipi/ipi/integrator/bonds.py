@@ -31,6 +31,7 @@ given by their atoms. So a restart goes on with the same random numbers for the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -39,8 +40,11 @@ from typing import Any
 import numpy as np
 from ipi.utils.depend import dstrip
 
+from dmts_ipi.core.compiled import NotCompiled
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.neighbours import neighbour_pairs
+
+from .bond_step import BondLoops
 
 SKIN = 1.0  # bohr beyond the range, within which pairs are kept in the list
 
@@ -81,6 +85,7 @@ class BondFriction:
         self._listed_at: np.ndarray | None = None
         self._listed_h: np.ndarray | None = None
         self._image_h: np.ndarray | None = None
+        self._loops: BondLoops | None = None
 
     def bind(self, names: Sequence[str], masses: np.ndarray, cell: Any) -> None:
         """Binds to atoms and a cell (None: no periodicity).
@@ -117,40 +122,54 @@ class BondFriction:
         Returns:
             The energy that went to the bath.
         """
-        i, j, u, rate = self._pairs(q.reshape(-1, 3))
+        p3 = p.reshape(-1, 3)
+        d, r, weight = self._weights(np.ascontiguousarray(q, float).reshape(-1, 3))
+        rate = weight[self._use] * self._used_rate
         loss = np.expm1(-dt * rate)  # c - 1
         # expm1: 1 - c^2 loses digits at small friction
-        kick = np.sqrt(-np.expm1(-2 * dt * rate) * kT * self._mu) * prng.gvec(len(i))
-        u_i, u_j = u * self._inverse_i, u * self._inverse_j
-        p3, inverse = p.reshape(-1, 3), self._inverse_mass
+        kick = np.sqrt(-np.expm1(-2 * dt * rate) * kT * self._mu) * prng.gvec(len(rate))
+        if self._loops is not None:
+            return self._loops.update(p3, loss, kick, forward)
+        return self._update(p3, d[self._use] / r[self._use, None], loss, kick, forward)
+
+    def _update(
+        self, p3: np.ndarray, u: np.ndarray, loss: np.ndarray, kick: np.ndarray, forward: bool
+    ) -> float:
+        """``BondLoops.update`` by NumPy; unit vectors u (m, 3)."""
+        i, j, inverse = self._i[self._use], self._j[self._use], self._inverse_mass
+        u_i, u_j = u * inverse[i], u * inverse[j]
         before = float((p3 * p3 * inverse).sum())
         for batch in self._batches if forward else reversed(self._batches):
             a, b = i[batch], j[batch]
             p_a, p_b = p3[a], p3[b]
-            q_old = np.einsum("ij,ij->i", p_a, u_i[batch]) - np.einsum("ij,ij->i", p_b, u_j[batch])
+            q_old = _dot(p_a, u_i[batch]) - _dot(p_b, u_j[batch])
             impulse = self._mu[batch] * loss[batch] * q_old + kick[batch]
             along = impulse[:, None] * u[batch]
             p3[a] = p_a + along
             p3[b] = p_b - along
         return 0.5 * (before - float((p3 * p3 * inverse).sum()))
 
-    def _pairs(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Pairs with a weight, batch after batch: i, j (m,), unit vectors from j to i (m, 3), rates
-        w/tau (m,)."""
+    def _weights(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vectors from j to i (m, 3), lengths (m,) and weights (m,) of all listed pairs; those
+        with a weight are put in order."""
         h = None if self._cell is None else dstrip(self._cell.h)
         if self._outdated(q, h):
             self._list(q, h)
         if h is not None and (self._image_h is None or not np.array_equal(h, self._image_h)):
             self._image, self._image_h = self._shift @ h.T, h.copy()
+            if self._loops is not None:
+                self._loops.set(image=self._image)
+        if self._loops is not None:
+            if not self._loops.weights(q):
+                self._order(self._loops.weight > 0, len(q))
+            return self._loops.d, self._loops.r, self._loops.weight
         d = q[self._i] - q[self._j] + self._image
-        r = np.sqrt(np.einsum("ij,ij->i", d, d))
+        r = np.sqrt(_dot(d, d))
         x = np.clip((self._off - r) * self._slope, 0.0, 1.0)
         weight = x * x * (3 - 2 * x)
-        active = weight > 0
-        if not np.array_equal(active, self._active):
-            self._order(active, len(q))
-        use = self._use
-        return self._pair_i, self._pair_j, d[use] / r[use, None], weight[use] * self._rate[use]
+        if not np.array_equal(weight > 0, self._active):
+            self._order(weight > 0, len(q))
+        return d, r, weight
 
     def _order(self, active: np.ndarray, n: int) -> None:
         """Puts the pairs with a weight into batches."""
@@ -159,18 +178,23 @@ class BondFriction:
         ends = np.cumsum([0, *(len(b) for b in found)])
         self._batches = [slice(a, b) for a, b in pairwise(ends)]
         self._active, self._use = active, here[np.concatenate([*found, np.zeros(0, int)])]
-        self._pair_i, self._pair_j = self._i[self._use], self._j[self._use]
-        self._inverse_i = self._inverse_mass[self._pair_i]
-        self._inverse_j = self._inverse_mass[self._pair_j]
-        self._mu = 1.0 / (self._inverse_i + self._inverse_j)[:, 0]
+        i, j = self._i[self._use], self._j[self._use]
+        self._mu = 1.0 / (self._inverse_mass[i] + self._inverse_mass[j])[:, 0]
+        self._used_rate = self._rate[self._use]
+        if self._loops is not None:
+            self._loops.set(active=active, use=self._use, mu=self._mu)
 
     def _outdated(self, q: np.ndarray, h: np.ndarray | None) -> bool:
         """Whether a pair that is not in the list may have come within its range, or the nearest
         image of one in the list may be another."""
         if self._listed_at is None:
             return True
-        moved = q - self._listed_at
-        far = 2 * float(np.sqrt(np.einsum("ij,ij->i", moved, moved).max()))
+        if self._loops is not None:
+            farthest = self._loops.moved(q)
+        else:
+            moved = q - self._listed_at
+            farthest = float(_dot(moved, moved).max())
+        far = 2 * math.sqrt(farthest)
         if h is not None and self._listed_h is not None:
             far += float(np.abs(h - self._listed_h).sum())
         return not far < SKIN
@@ -206,6 +230,11 @@ class BondFriction:
         self._shift, self._image = shift[use], image[use]
         self._image_h = None if h is None else h.copy()
         self._listed_at, self._listed_h = q.copy(), self._image_h
+        self._loops = _loops()
+        if self._loops is not None:
+            self._loops.set(listed_at=self._listed_at, inverse_mass=self._inverse_mass)
+            self._loops.set(i=self._i, j=self._j, image=self._image)
+            self._loops.set(off=self._off, slope=self._slope)
         self._order(np.zeros(len(self._i), bool), n)
 
     def _near(self, q: np.ndarray, h: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -222,6 +251,20 @@ class BondFriction:
             )
         found = neighbour_pairs(q, h.T, True, reach, full=False)
         return found.i, found.j
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Products of rows of three, (m,), summed in an order that C keeps to."""
+    x = a * b
+    return np.asarray(x[:, 0] + x[:, 1] + x[:, 2])
+
+
+def _loops() -> BondLoops | None:
+    """Compiled loops, or None where there is no compiler."""
+    try:
+        return BondLoops()
+    except NotCompiled:
+        return None
 
 
 def colour(i: np.ndarray, j: np.ndarray, n: int) -> list[np.ndarray]:

@@ -18,7 +18,8 @@ typedef struct {
 
 int64_t inner_size(void) { return sizeof(inner_t); }
 
-static void kick_and_drift(const inner_t *s, const double *restrict force, double half, int64_t kicks)
+void inner_kick_and_drift(const inner_t *s, const double *restrict force, double half,
+                          int64_t kicks)
 {
     double *restrict q = s->q, *restrict p = s->p;
     const double *restrict drift = s->drift;
@@ -73,16 +74,27 @@ static double fast_forward(const inner_t *s, const double *restrict normal)
     return before - after;
 }
 
-/* Returns the energy that went to the bath. force: (n,), of the level; kicks: 1, or 2 where the
+/* The O step; returns the energy that went to the bath. */
+double inner_atoms(const inner_t *s, const double *normal)
+{
+    return 0.5 * (s->fast_forward ? fast_forward(s, normal) : langevin(s, normal));
+}
+
+void inner_drift(const inner_t *s)
+{
+    double *restrict q = s->q;
+    const double *restrict p = s->p, *restrict drift = s->drift;
+    for (int64_t i = 0; i < s->n; i++)
+        q[i] += p[i] * drift[i];
+}
+
+/* All of it. Returns the energy that went to the bath. force: (n,), of the level; kicks: 1, or 2 where the
    second half of the step before is due. */
 double inner_step(const inner_t *s, const double *force, double half, int64_t kicks,
                   const double *normal)
 {
-    double *restrict q = s->q;
-    const double *restrict p = s->p, *restrict drift = s->drift;
-    kick_and_drift(s, force, half, kicks);
-    const double heat = s->fast_forward ? fast_forward(s, normal) : langevin(s, normal);
-    for (int64_t i = 0; i < s->n; i++)
-        q[i] += p[i] * drift[i];
-    return 0.5 * heat;
+    inner_kick_and_drift(s, force, half, kicks);
+    const double heat = inner_atoms(s, normal);
+    inner_drift(s);
+    return heat;
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +40,9 @@ class InnerStep:
         root_mass, decay, noise: sqrt(m), exp(-d / tau) and sqrt(kT (1 - decay^2)) of the O step.
         fast_forward: FFL in the place of Langevin.
 
+    Attributes:
+        q, p: as given. n: how many degrees of freedom.
+
     Raises:
         NotCompiled: there is no compiler, or an array is not as expected.
     """
@@ -55,10 +57,11 @@ class InnerStep:
         noise: np.ndarray,
         fast_forward: bool,
     ) -> None:
-        function = _function()
-        if isinstance(function, NotCompiled):
-            raise function
-        self._step = function
+        found = _functions()
+        if isinstance(found, NotCompiled):
+            raise found
+        self._functions = found
+        self.q, self.p, self.n = q, p, len(q)
         self._arrays = q, p, drift, root_mass, decay, noise  # kept, as C sees their addresses
         for name, a in zip(_ARRAYS, self._arrays, strict=True):
             if a.dtype != np.float64 or a.shape != q.shape or not a.flags.c_contiguous:
@@ -77,12 +80,26 @@ class InnerStep:
             The energy that went to the bath, hartree.
         """
         force = np.ascontiguousarray(force, np.float64)
-        return float(self._step(self._at, force.ctypes.data, half, kicks, normal.ctypes.data))
+        at = force.ctypes.data, half, kicks, normal.ctypes.data
+        return float(self._functions.inner_step(self._at, *at))
+
+    def kick_and_drift(self, force: np.ndarray, half: float, kicks: int) -> None:
+        """The first two parts of ``step``."""
+        force = np.ascontiguousarray(force, np.float64)
+        self._functions.inner_kick_and_drift(self._at, force.ctypes.data, half, kicks)
+
+    def atoms(self, normal: np.ndarray) -> float:
+        """The third one: O of the atoms. Returns the energy that went to the bath, hartree."""
+        return float(self._functions.inner_atoms(self._at, normal.ctypes.data))
+
+    def drift(self) -> None:
+        """The last one."""
+        self._functions.inner_drift(self._at)
 
 
 @functools.cache
-def _function() -> Callable[..., float] | NotCompiled:
-    """``inner_step`` of inner_step.c, or why there is none: looked for once."""
+def _functions() -> ctypes.CDLL | NotCompiled:
+    """The functions of inner_step.c, or why there are none: looked for once."""
     try:
         loaded = library("inner-step", [Path(__file__).with_name("inner_step.c")], FLAGS)
     except NotCompiled as error:
@@ -90,8 +107,13 @@ def _function() -> Callable[..., float] | NotCompiled:
     loaded.inner_size.restype = ctypes.c_int64
     if loaded.inner_size() != ctypes.sizeof(_Inner):
         return NotCompiled("its record does not fit the compiled one")
-    function: Callable[..., float] = loaded.inner_step
-    pointer = ctypes.c_void_p
-    loaded.inner_step.argtypes = [pointer, pointer, ctypes.c_double, ctypes.c_int64, pointer]
-    loaded.inner_step.restype = ctypes.c_double
-    return function
+    pointer, number, count = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
+    for name, after, result in (
+        ("inner_step", [pointer, number, count, pointer], number),
+        ("inner_kick_and_drift", [pointer, number, count], None),
+        ("inner_atoms", [pointer], number),
+        ("inner_drift", [], None),
+    ):
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = [pointer, *after], result
+    return loaded

@@ -159,9 +159,8 @@ class RespaIntegrator(NVEIntegrator):
                 self._thermostat_on_arrays()
                 self._q += self._p * self._drift_per_p
             else:  # which also does the second kick of the step before
-                normal = self.thermostat.prng.gvec(len(self._p))
-                kicks = 1 if step == 0 else 2
-                self._heat += compiled.step(self._asked.level(k), half, kicks, normal)
+                kicks, force = 1 if step == 0 else 2, self._asked.level(k)
+                self._heat += self.thermostat.inner_step(compiled, force, half, kicks)
             self._asked.moved(self._q, next_)
             yield
             if 0 in next_:

@@ -15,7 +15,7 @@ balance with the distribution of lengths, and directions stay independent of len
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,24 +124,36 @@ class ThermoLocal(ThermoLangevin):
         Returns:
             The energy that went to the bath, hartree.
         """
-        heat = 0.0
-        if self._hold_com and self.special:
-            heat += self._draw_com(p)
+        heat = self._draw_com(p) if self._hold_com and self.special else 0.0
+        return heat + self._atoms_and_bonds(p, q, self._atoms)
+
+    def _atoms_and_bonds(
+        self, p: np.ndarray, q: np.ndarray, atoms: Callable[[np.ndarray], float]
+    ) -> float:
         if self._friction is None:
-            return heat + self._atoms(p)
-        forward = self.prng.u < 0.5
-        if forward:
-            heat += self._atoms(p)
+            return atoms(p)
+        # a normal number for the coin, as all others are: so they can be drawn ahead
+        forward = float(self.prng.gvec(1)[0]) < 0
+        heat = atoms(p) if forward else 0.0
         kT = Constants.kb * self.temp
         heat += self._friction.propagate(p, q, self.dt, kT, self.prng, forward)
-        if not forward:
-            heat += self._atoms(p)
+        return heat if forward else heat + atoms(p)
+
+    def inner_step(self, compiled: InnerStep, force: np.ndarray, half: float, kicks: int) -> float:
+        """``InnerStep.step`` with the friction along bonds, if there is one."""
+        if self._friction is None:
+            return compiled.step(force, half, kicks, self.prng.gvec(compiled.n))
+        compiled.kick_and_drift(force, half, kicks)
+        heat = self._atoms_and_bonds(
+            compiled.p, compiled.q, lambda p: compiled.atoms(self.prng.gvec(len(p)))
+        )
+        compiled.drift()
         return heat
 
     def compiled(self, q: np.ndarray, p: np.ndarray, drift: np.ndarray) -> InnerStep | None:
         """The inner steps with this thermostat, for arrays as of ``InnerStep``; None where they go
-        by NumPy: with friction along bonds, a fixed centre of mass, or without a compiler."""
-        if self._friction is not None or self._hold_com:
+        by NumPy: with a fixed centre of mass, or without a compiler."""
+        if self._hold_com:
             return None
         root_mass, decay, noise = dstrip(self.sm), dstrip(self.T), dstrip(self.S)
         try:

@@ -1,0 +1,98 @@
+"""Loops over the pairs of the bond thermostat, compiled: see bond_step.c."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from dmts_ipi.core.compiled import NotCompiled, library
+
+from .inner_step import FLAGS
+
+_SIZES = ("atoms", "listed", "used")
+_ARRAYS = {
+    **{"listed_at": np.float64, "inverse_mass": np.float64, "i": np.int64, "j": np.int64},
+    **{"image": np.float64, "off": np.float64, "slope": np.float64, "active": np.bool_},
+    **{"use": np.int64, "mu": np.float64, "d": np.float64, "r": np.float64, "weight": np.float64},
+}
+
+
+class _Bonds(ctypes.Structure):
+    """``bonds_t`` of bond_step.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in _SIZES),
+        *((name, ctypes.c_void_p) for name in _ARRAYS),
+    ]
+
+
+class BondLoops:
+    """The loops over the listed pairs of a system.
+
+    Attributes:
+        d, r, weight: (m, 3), (m,), (m,) of the last ``weights``: vectors from j to i, their
+            lengths, weights.
+
+    Raises:
+        NotCompiled: there is no compiler.
+    """
+
+    def __init__(self) -> None:
+        found = _functions()
+        if isinstance(found, NotCompiled):
+            raise found
+        self._functions = found
+        self._bonds = _Bonds()
+        self._at = ctypes.byref(self._bonds)
+        self._kept: dict[str, np.ndarray] = {}
+        self.d, self.r, self.weight = np.empty((0, 3)), np.empty(0), np.empty(0)
+
+    def set(self, **arrays: np.ndarray) -> None:
+        """Tells arrays of bond_step.c's ``bonds_t`` by name; they are kept until told anew."""
+        for name, a in arrays.items():
+            a = self._kept[name] = np.ascontiguousarray(a, _ARRAYS[name])
+            setattr(self._bonds, name, a.ctypes.data)
+        sizes = {"listed_at": "atoms", "i": "listed", "use": "used"}
+        for name in sizes.keys() & arrays.keys():
+            setattr(self._bonds, sizes[name], len(self._kept[name]))
+        if "i" in arrays:
+            m = len(self._kept["i"])
+            self.d, self.r, self.weight = np.empty((m, 3)), np.empty(m), np.empty(m)
+            self.set(d=self.d, r=self.r, weight=self.weight)
+
+    def moved(self, q: np.ndarray) -> float:
+        """The largest square of the distance of an atom, positions (n, 3), since the listing."""
+        return float(self._functions.bonds_moved(self._at, q.ctypes.data))
+
+    def weights(self, q: np.ndarray) -> bool:
+        """Fills ``d``, ``r``, ``weight``; whether the active pairs are those told."""
+        return bool(self._functions.bonds_weights(self._at, q.ctypes.data))
+
+    def update(self, p: np.ndarray, loss: np.ndarray, kick: np.ndarray, forward: bool) -> float:
+        """Updates momenta (n, 3) in place by the used pairs; the energy that went to the bath."""
+        at = p.ctypes.data, loss.ctypes.data, kick.ctypes.data
+        return float(self._functions.bonds_update(self._at, *at, forward))
+
+
+@functools.cache
+def _functions() -> ctypes.CDLL | NotCompiled:
+    """The functions of bond_step.c, or why there are none: looked for once."""
+    try:
+        found = library("bond-step", [Path(__file__).with_name("bond_step.c")], FLAGS)
+    except NotCompiled as error:
+        return error
+    pointer = ctypes.c_void_p
+    found.bonds_size.restype = ctypes.c_int64
+    if found.bonds_size() != ctypes.sizeof(_Bonds):
+        return NotCompiled("its record does not fit the compiled one")
+    for name, after, result in (
+        ("bonds_moved", [pointer], ctypes.c_double),
+        ("bonds_weights", [pointer], ctypes.c_int64),
+        ("bonds_update", [pointer, pointer, pointer, ctypes.c_int64], ctypes.c_double),
+    ):
+        function = getattr(found, name)
+        function.argtypes, function.restype = [pointer, *after], result
+    return found
