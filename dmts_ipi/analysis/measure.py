@@ -40,7 +40,8 @@ class Measured:
     """What was measured of one run. Energies are per atom, in meV, about ``potential_zero_eV``.
 
     ``kinetic``: temperature in K of ``atoms``, of each element, of each kind of X-H bond;
-    ``expected`` the same names with their theoretical values (BAOAB's bias included);
+    ``expected`` the same names with their theoretical values (BAOAB's bias included), where
+    ``expected_by_forces`` of all modes, else of bonds only (``kinetic``);
     ``floor_K``: the error that none of them is below (``statistics.langevin_floor_K``; 0: none).
     ``potential_width``: standard deviation of the potential energy.
     ``drift_meV_per_atom_ps``: slope of the conserved quantity. ``notes``: what the reader must
@@ -60,6 +61,7 @@ class Measured:
     temperature_test: DistributionTest
     kinetic: dict[str, Estimate]
     expected: dict[str, float]
+    expected_by_forces: bool
     floor_K: float
     bond_kinds: list[BondKind]
     kinetic_bias: bool
@@ -189,6 +191,7 @@ def measure(
         temperature_test=compare_temperature(temperature[kept], expected["atoms"], dof),
         kinetic=kinetic,
         expected=expected,
+        expected_by_forces=kinetics.forces_count,
         floor_K=floor,
         bond_kinds=kinds,
         kinetic_bias=bias,

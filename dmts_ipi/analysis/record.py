@@ -40,6 +40,7 @@ def run_record(m: Measured, reference: Measured | None, arrays: bool) -> dict[st
         "degrees_of_freedom": m.degrees_of_freedom,
         "temperature_K": {k: _estimate(e) for k, e in m.kinetic.items()},
         "temperature_expected_K": m.expected,
+        "temperature_expected_from": "forces" if m.expected_by_forces else "bonds",
         "temperature_law": {
             "stderr_K": m.temperature_test.stderr,
             "z_mean": m.temperature_test.z_mean,
