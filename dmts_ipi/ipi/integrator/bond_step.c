@@ -34,7 +34,9 @@ double bonds_moved(const bonds_t *s, const double *q)
         const double *at = s->listed_at + k;
         const double d[3] = {q[k] - at[0], q[k + 1] - at[1], q[k + 2] - at[2]};
         const double moved = dot(d, d);
-        if (!(moved <= largest))  /* NaN counts */
+        if (moved != moved)
+            return moved;
+        if (moved > largest)
             largest = moved;
     }
     return largest;
