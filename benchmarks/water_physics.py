@@ -112,7 +112,7 @@ def table(folder: Path) -> None:
         groups.setdefault((one["run"], one["student"]), []).append(one)
     rows = [
         "temperatures in K, mean +- standard error (expected with BAOAB's bias); O-O: first peak",
-        "297.9 and 290.5 K are expected by bonds alone: these runs have no forces (docs/analysis.md)",
+        "where 297.9 and 290.5 K are expected, by bonds alone, without forces (docs/analysis.md)",
         f"{'run':14s} {'student':8s} {'seeds':>5s} {'ps':>6s} "
         + " ".join(f"{c:>19s}" for c in ("atoms", "H", "O", "O-H bonds"))
         + f" {'heating, K':>14s} {'E, meV/atom':>15s} {'O-O':>12s} {'drift, meV/atom/ps':>19s}"
