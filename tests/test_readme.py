@@ -53,12 +53,13 @@ def test_names_files_that_exist():
 def dmts(*words, cwd):
     done = subprocess.run(
         [sys.executable, "-m", "dmts_ipi.cli", *words],
-        cwd=cwd, capture_output=True, text=True, timeout=280,
+        cwd=cwd, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
+@pytest.mark.timeout(1300)  # a minute, where nothing else wants the processors
 def test_main_example_runs_with_the_shipped_models(tmp_path):
     """The example of 'Use it', shortened: STS and DMTS of water, then the report."""
     pytest.importorskip("mace")
