@@ -250,6 +250,34 @@ def test_an_edited_input_before_the_start_is_followed(fresh: Path) -> None:
     assert summary(fresh)["time_ps"] == pytest.approx(0.06)
 
 
+def test_an_output_that_was_added_later_does_not_begin_a_run_anew(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "added"
+    shutil.copytree(unbroken, folder)
+    kept = {f.name: f.read_bytes() for f in folder.glob("md.*")}
+    file = folder / "input.xml"
+    added = "<trajectory filename='momenta' stride='4'>momenta</trajectory>"
+    file.write_text(file.read_text().replace("<checkpoint ", f"{added}<checkpoint ", 1))
+    done = call("run", folder, "--time-ps", 0.48)
+    assert done.returncode == 2
+    assert "('md.momenta_0.xyz', 4)" in done.stderr
+    assert "goes on from its checkpoint; put it back" in done.stderr
+    assert {f.name: f.read_bytes() for f in folder.glob("md.*")} == kept
+
+
+def test_a_lost_output_does_not_begin_a_run_anew(unbroken: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lost"
+    shutil.copytree(unbroken, folder)
+    (folder / "md.velocities_0.xyz").unlink()
+    kept = {f.name: f.read_bytes() for f in folder.glob("md.*")}
+    done = call("run", folder, "--time-ps", 0.48)
+    assert done.returncode == 2
+    assert "md.velocities_0.xyz: is missing, the oldest checkpoint is of step" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert {f.name: f.read_bytes() for f in folder.glob("md.*")} == kept
+
+
 def test_progress_in_words() -> None:
     p = Progress(250, 1000, 4.0, 301.2, -12.5, steady_steps=200, steady_s=10.0)
     assert figures(p) == ("step 250/1000  1.000 ps  6.91 ns/day  T 301 K  E -12.5000 eV  left 0:38")

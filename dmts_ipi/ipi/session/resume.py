@@ -69,15 +69,45 @@ def newest_state(folder: Path, facts: InputFacts, before: int | None = None) -> 
     """The newest complete checkpoint that the outputs reach; None: start from the beginning.
 
     A checkpoint whose outputs were lost (a power failure, a deleted file) is passed over, and so
-    is one after the step ``before``.
+    is one after the step ``before``. Outputs are those that the checkpoint names: i-PI goes on
+    with these, whatever was added to ``input.xml`` since.
     """
-    reached = [(stride, _last(path)) for path, stride in output_files(folder, facts).items()]
+    reached = {path: (stride, _last(path)) for path, stride in output_files(folder, facts).items()}
     for state in checkpoints(folder, facts):
         if before is not None and state.step > before:
             continue
-        if all(last >= state.step - state.step % stride for stride, last in reached):
+        behind = [
+            p for p, (stride, last) in reached.items() if last < state.step - state.step % stride
+        ]
+        if not behind or not _named_by(state, folder).intersection(behind):
             return state
     return None
+
+
+def first_state(folder: Path, facts: InputFacts) -> State | None:
+    """The same where a session begins, which must not begin a run anew that has gone on.
+
+    Raises:
+        InputError: there are checkpoints, but none whose outputs are all there.
+    """
+    state = newest_state(folder, facts)
+    later = [s for s in checkpoints(folder, facts) if s.step > 0]
+    if state is not None or not later:
+        return state
+    files = output_files(folder, facts)
+    short = min(_named_by(later[-1], folder) & files.keys(), key=_last)
+    has = f"ends at step {_last(short)}" if short.is_file() else "is missing"
+    raise InputError(
+        "output",
+        short,
+        f"{has}, the oldest checkpoint is of step {later[-1].step}; put it back, or begin anew in "
+        "another folder",
+    )
+
+
+def _named_by(state: State, folder: Path) -> set[Path]:
+    """Properties and trajectories that a checkpoint names."""
+    return set(output_files(folder, read_checkpoint(state.path)))
 
 
 def state_for(folder: Path, facts: InputFacts, before: int | None) -> State | None:
