@@ -109,6 +109,16 @@ def combined(values: list[tuple[float, float, float]]) -> tuple[float, float]:
     return mean, math.sqrt(max(own, scatter) if n > 2 else own)
 
 
+def mean_of(several: list[dict], key: str, inner: str = "") -> tuple[float, float]:
+    """Mean and standard error over replicas; NaN where none has it."""
+    found = []
+    for one in several:
+        value = one.get(key, {}).get(inner) if inner else one.get(key)
+        if value and all(math.isfinite(x) for x in value[:2]):
+            found.append((value[0], value[1], one["ps"]))
+    return combined(found) if found else (math.nan, math.nan)
+
+
 def keep(file: Path, new: list[dict], order: list[str]) -> list[dict]:
     """Adds records to a file of JSON lines, where they replace those of the same run and seed.
 

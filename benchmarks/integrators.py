@@ -23,10 +23,10 @@ from pathlib import Path
 
 from common import (
     RESULTS,
-    combined,
     go_on,
     keep,
     machine,
+    mean_of,
     parse_runs,
     replica_of,
     replicas,
@@ -124,16 +124,6 @@ def record(name: str, folder: Path) -> dict | None:
 def reference(name: str) -> str:
     """The STS run of the same size."""
     return f"sts-1ps-{name.rpartition('-')[2]}"
-
-
-def mean_of(several: list[dict], key: str, inner: str = "") -> tuple[float, float]:
-    """Mean and standard error over replicas; NaN where none has it."""
-    found = []
-    for one in several:
-        value = one.get(key, {}).get(inner) if inner else one.get(key)
-        if value and all(math.isfinite(x) for x in value[:2]):
-            found.append((value[0], value[1], one["ps"]))
-    return combined(found) if found else (math.nan, math.nan)
 
 
 def expected_of(several: list[dict], known: list[dict], key: str) -> float:

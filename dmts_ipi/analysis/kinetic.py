@@ -21,7 +21,7 @@ coordinate and all modes at once, as <F^2> = kT <d2U/dx2>. Without them bonds al
 R = <v^2> / <(r - <r>)^2>, which equals w^2 (1 - b) in both cases and at any temperature, so
 w^2 = 2 (1 - sqrt(1 - R dt^2)) / dt^2. Slow changes of <r> with a bond's surroundings enter
 <(r - <r>)^2> and make w too small by a few percent. In water with HMR at 1 fs and 300 K forces say
-297.2 K for atoms and 289.6 K for bonds, and bonds alone 297.9 K and 290.5 K.
+297.1 K for atoms and 288.8 K for bonds, and bonds alone 297.9 K and 290.5 K.
 
 A student whose stretch is stiffer or softer than the teacher's adds a bias of its own, as the last
 half kick of the slow force comes right before the output: with a student 2 % too soft, harmonic
@@ -249,7 +249,7 @@ class KineticSampler:
         """Expected kinetic temperature, K, of ``atoms``, each element and each kind of bond.
 
         Without forces, what bonds lose is shared by their two atoms as mu/m, and bends and slower
-        modes, which lose 0.7 K of all atoms in water, are left out.
+        modes, which lose 0.8 K of all atoms in water, are left out.
         """
         names = [chemical_symbols[z] for z in self.elements]
         found = {name: self.temperature_K for name in ("atoms", *names)}

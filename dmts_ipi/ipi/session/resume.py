@@ -72,14 +72,8 @@ def newest_state(folder: Path, facts: InputFacts, before: int | None = None) -> 
     is one after the step ``before``. Outputs are those that the checkpoint names: i-PI goes on
     with these, whatever was added to ``input.xml`` since.
     """
-    reached = {path: (stride, _last(path)) for path, stride in output_files(folder, facts).items()}
     for state in checkpoints(folder, facts):
-        if before is not None and state.step > before:
-            continue
-        behind = [
-            p for p, (stride, last) in reached.items() if last < state.step - state.step % stride
-        ]
-        if not behind or not _named_by(state, folder).intersection(behind):
+        if (before is None or state.step <= before) and not _short_of(state, folder, facts):
             return state
     return None
 
@@ -94,8 +88,7 @@ def first_state(folder: Path, facts: InputFacts) -> State | None:
     later = [s for s in checkpoints(folder, facts) if s.step > 0]
     if state is not None or not later:
         return state
-    files = output_files(folder, facts)
-    short = min(_named_by(later[-1], folder) & files.keys(), key=_last)
+    short = _short_of(later[-1], folder, facts)[0]
     has = f"ends at step {_last(short)}" if short.is_file() else "is missing"
     raise InputError(
         "output",
@@ -105,9 +98,17 @@ def first_state(folder: Path, facts: InputFacts) -> State | None:
     )
 
 
-def _named_by(state: State, folder: Path) -> set[Path]:
-    """Properties and trajectories that a checkpoint names."""
-    return set(output_files(folder, read_checkpoint(state.path)))
+def _short_of(state: State, folder: Path, facts: InputFacts) -> list[Path]:
+    """Properties and trajectories that a checkpoint names and that do not reach it."""
+    behind = [
+        path
+        for path, stride in output_files(folder, facts).items()
+        if _last(path) < state.step - state.step % stride
+    ]
+    if not behind:
+        return []
+    named = output_files(folder, read_checkpoint(state.path))
+    return [path for path in behind if path in named]
 
 
 def state_for(folder: Path, facts: InputFacts, before: int | None) -> State | None:
