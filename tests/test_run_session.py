@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import shutil
 import signal
@@ -276,6 +277,22 @@ def test_a_lost_output_does_not_begin_a_run_anew(unbroken: Path, tmp_path: Path)
     assert "md.velocities_0.xyz: is missing, the oldest checkpoint is of step" in done.stderr
     assert done.stderr.count("\n") == 1
     assert {f.name: f.read_bytes() for f in folder.glob("md.*")} == kept
+
+
+@linux
+def test_an_output_lost_while_ipi_runs_does_not_begin_the_run_anew(fresh: Path) -> None:
+    held(fresh, at=24)
+    process = start(fresh)
+    until(lambda: lines(fresh) > 13 and any(fresh.glob("md.checkpoint_*")))
+    (fresh / "md.velocities_0.xyz").unlink()
+    kept = {f: f.read_bytes() for f in fresh.glob("md.checkpoint_*")}
+    for pid in descendants(process.pid):
+        if b"input.xml" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=250)
+    assert process.returncode == 2
+    assert "md.velocities_0.xyz: is missing, the oldest checkpoint" in output.splitlines()[-1]
+    assert all(f.read_bytes() == raw for f, raw in kept.items())
 
 
 def test_progress_in_words() -> None:

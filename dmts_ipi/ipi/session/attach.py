@@ -80,7 +80,7 @@ def watch_session(
         follow_input(folder, facts, hooks)
         check_room(folder.path, limits.free_MB, InputError)
         pid = _wait_for_ipi(folder, facts, others, hooks)
-        state = resume.first_state(folder.path, facts) if pid is None else None
+        state = resume.state_for(folder.path, facts) if pid is None else None
         if pid is None and state is not None and state.step >= facts.total_steps:
             return finished(folder, facts, hooks, state.step)
         if pid is None and state is not None:

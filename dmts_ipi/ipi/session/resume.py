@@ -78,13 +78,18 @@ def newest_state(folder: Path, facts: InputFacts, before: int | None = None) -> 
     return None
 
 
-def first_state(folder: Path, facts: InputFacts) -> State | None:
-    """The same where a session begins, which must not begin a run anew that has gone on.
+def state_for(folder: Path, facts: InputFacts, before: int | None = None) -> State | None:
+    """Where a run is taken up: the newest state at or before a step; if there is none any more,
+    the oldest that there is. None: from the beginning, which nothing has left yet.
 
     Raises:
-        InputError: there are checkpoints, but none whose outputs are all there.
+        InputError: there are checkpoints, but none whose outputs are all there. To begin anew
+            would remove what is left of them.
     """
-    state = newest_state(folder, facts)
+    state = newest_state(folder, facts, before)
+    if state is None and before is not None:
+        older = [s for s in checkpoints(folder, facts) if newest_state(folder, facts, s.step) == s]
+        state = older[-1] if older else None
     later = [s for s in checkpoints(folder, facts) if s.step > 0]
     if state is not None or not later:
         return state
@@ -109,16 +114,6 @@ def _short_of(state: State, folder: Path, facts: InputFacts) -> list[Path]:
         return []
     named = output_files(folder, read_checkpoint(state.path))
     return [path for path in behind if path in named]
-
-
-def state_for(folder: Path, facts: InputFacts, before: int | None) -> State | None:
-    """Where a run is taken up: the newest state at or before a step; if there is none any more,
-    the oldest that there is."""
-    state = newest_state(folder, facts, before)
-    if state is None and before is not None:
-        older = [s for s in checkpoints(folder, facts) if newest_state(folder, facts, s.step) == s]
-        state = older[-1] if older else None
-    return state
 
 
 def _last(path: Path) -> int:

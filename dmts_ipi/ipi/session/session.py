@@ -74,7 +74,7 @@ def run_session(
         folder.config = adapt(folder.config)
         for name, at in facts.sockets.items():  # what is wrong with it is said now
             driver_command(folder.config, name, at, python=sys.executable)
-        state = resume.first_state(folder.path, facts)
+        state = resume.state_for(folder.path, facts)
         if state is not None:
             same_physics(facts, read_checkpoint(state.path))
         if state is not None and state.step >= facts.total_steps:
