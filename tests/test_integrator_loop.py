@@ -11,7 +11,7 @@ from integrator_tools import BONDS, HHF, LANGEVIN, Run, simulation_xml, thermost
 from ipi.utils.prng import Random
 
 from dmts_ipi.core.compiled import NotCompiled
-from dmts_ipi.ipi.integrator import bond_step, inner_step
+from dmts_ipi.ipi.integrator import loops
 from dmts_ipi.ipi.integrator.inner_step import InnerStep
 from dmts_ipi.ipi.integrator.random_ahead import NumbersAhead, numbers_ahead
 
@@ -151,8 +151,8 @@ def test_a_run_does_not_depend_on_a_compiler(
     xml = simulation_xml(inside, levels=levels, weights=weights)
     run = Run(xml).step(5)
     assert run.integrator._compiled is not None
-    for module in (inner_step, bond_step):
-        monkeypatch.setattr(module, "_functions", lambda: NotCompiled("no compiler"))
+    for unit in ("inner_step.c", "bond_step.c"):
+        monkeypatch.setitem(loops._found, unit, NotCompiled("no compiler"))
     other = Run(xml).step(5)
     assert other.integrator._compiled is None
     np.testing.assert_array_equal(run.q, other.q)

@@ -55,6 +55,21 @@ def library(
         raise NotCompiled(f"{file} cannot be loaded ({error})") from error
 
 
+def fits(found: ctypes.CDLL, size: str, record: type[ctypes.Structure]) -> None:
+    """Checks a record of C's against its declaration here.
+
+    Args:
+        size: function of the library that returns the bytes of its record.
+
+    Raises:
+        NotCompiled: they differ.
+    """
+    function = getattr(found, size)
+    function.restype = ctypes.c_int64
+    if function() != ctypes.sizeof(record):
+        raise NotCompiled(f"the record of {size} does not fit the compiled one")
+
+
 def cache_folder() -> Path:
     """Where compiled files are kept: $DMTS_CACHE, or dmts-ipi in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

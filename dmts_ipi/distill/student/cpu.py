@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmts_ipi.core.compiled import NotCompiled
+from dmts_ipi.core.compiled import NotCompiled, fits
 
 from .kernels import atom_parameters_of, build, parameters_of, sizes_of
 from .network import Student
@@ -64,8 +64,7 @@ class CpuStudent:
         given = len(self._parameters), len(self._atom_parameters) // len(student.elements)
         if counts != given:
             raise NotCompiled("its parameters do not fit the compiled sizes")
-        if self._library.system_size() != ctypes.sizeof(_System):
-            raise NotCompiled("its system record does not fit the compiled one")
+        fits(self._library, "system_size", _System)
         self._lister = PairLister(self._library, len(species))
         self.architecture = a = student.architecture
         self._given = np.asarray(species, dtype=np.int32)

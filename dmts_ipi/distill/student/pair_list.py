@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dmts_ipi.core.compiled import NotCompiled
+from dmts_ipi.core.compiled import fits
 from dmts_ipi.core.neighbours import neighbour_pairs
 
 BINS_PER_REACH = 2  # bins are half as wide as the reach: a third of the candidates are pairs
@@ -55,8 +55,7 @@ class PairLister:
     """
 
     def __init__(self, library: ctypes.CDLL, n_atoms: int) -> None:
-        if library.list_size() != ctypes.sizeof(_List):
-            raise NotCompiled("its list record does not fit the compiled one")
+        fits(library, "list_size", _List)
         self._library, self._n = library, n_atoms
         self._bin = np.empty((n_atoms, 3), np.int32)
         self._wrap, self._bin_atoms = np.empty_like(self._bin), np.empty(n_atoms, np.int32)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import functools
-from pathlib import Path
 
 import numpy as np
 
-from dmts_ipi.core.compiled import NotCompiled, library
-
-from .inner_step import FLAGS
+from .loops import COUNT, NUMBER, POINTER, loops
 
 _SIZES = ("atoms", "listed", "used")
 _ARRAYS = {
@@ -41,10 +37,14 @@ class BondLoops:
     """
 
     def __init__(self) -> None:
-        found = _functions()
-        if isinstance(found, NotCompiled):
-            raise found
-        self._functions = found
+        self._functions = loops(
+            "bond_step.c",
+            "bonds_size",
+            _Bonds,
+            bonds_moved=(NUMBER, POINTER),
+            bonds_weights=(COUNT, POINTER),
+            bonds_update=(NUMBER, POINTER, POINTER, POINTER, COUNT),
+        )
         self._bonds = _Bonds()
         self._at = ctypes.byref(self._bonds)
         self._kept: dict[str, np.ndarray] = {}
@@ -75,24 +75,3 @@ class BondLoops:
         """Updates momenta (n, 3) in place by the used pairs; the energy that went to the bath."""
         at = p.ctypes.data, loss.ctypes.data, kick.ctypes.data
         return float(self._functions.bonds_update(self._at, *at, forward))
-
-
-@functools.cache
-def _functions() -> ctypes.CDLL | NotCompiled:
-    """The functions of bond_step.c, or why there are none: looked for once."""
-    try:
-        found = library("bond-step", [Path(__file__).with_name("bond_step.c")], FLAGS)
-    except NotCompiled as error:
-        return error
-    pointer = ctypes.c_void_p
-    found.bonds_size.restype = ctypes.c_int64
-    if found.bonds_size() != ctypes.sizeof(_Bonds):
-        return NotCompiled("its record does not fit the compiled one")
-    for name, after, result in (
-        ("bonds_moved", [pointer], ctypes.c_double),
-        ("bonds_weights", [pointer], ctypes.c_int64),
-        ("bonds_update", [pointer, pointer, pointer, ctypes.c_int64], ctypes.c_double),
-    ):
-        function = getattr(found, name)
-        function.argtypes, function.restype = [pointer, *after], result
-    return found

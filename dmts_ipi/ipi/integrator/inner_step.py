@@ -8,16 +8,13 @@ on whether there is a compiler.
 from __future__ import annotations
 
 import ctypes
-import functools
-from pathlib import Path
 
 import numpy as np
 
-from dmts_ipi.core.compiled import NotCompiled, library
+from dmts_ipi.core.compiled import NotCompiled
 
-# no contraction: a fused multiply-add rounds once where NumPy rounds twice
-EXACT = ("-fno-math-errno", "-ffp-contract=off", "-fopenmp-simd")
-FLAGS = ("-std=gnu11", "-O3", *EXACT, "-fPIC", "-c")
+from .loops import COUNT, NUMBER, POINTER, loops
+
 _ARRAYS = ("q", "p", "drift", "root_mass", "decay", "noise")
 
 
@@ -57,10 +54,15 @@ class InnerStep:
         noise: np.ndarray,
         fast_forward: bool,
     ) -> None:
-        found = _functions()
-        if isinstance(found, NotCompiled):
-            raise found
-        self._functions = found
+        self._functions = loops(
+            "inner_step.c",
+            "inner_size",
+            _Inner,
+            inner_step=(NUMBER, POINTER, NUMBER, COUNT, POINTER),
+            inner_kick_and_drift=(None, POINTER, NUMBER, COUNT),
+            inner_atoms=(NUMBER, POINTER),
+            inner_drift=(None,),
+        )
         self.q, self.p, self.n = q, p, len(q)
         self._arrays = q, p, drift, root_mass, decay, noise  # kept, as C sees their addresses
         for name, a in zip(_ARRAYS, self._arrays, strict=True):
@@ -95,25 +97,3 @@ class InnerStep:
     def drift(self) -> None:
         """The last one."""
         self._functions.inner_drift(self._at)
-
-
-@functools.cache
-def _functions() -> ctypes.CDLL | NotCompiled:
-    """The functions of inner_step.c, or why there are none: looked for once."""
-    try:
-        loaded = library("inner-step", [Path(__file__).with_name("inner_step.c")], FLAGS)
-    except NotCompiled as error:
-        return error
-    loaded.inner_size.restype = ctypes.c_int64
-    if loaded.inner_size() != ctypes.sizeof(_Inner):
-        return NotCompiled("its record does not fit the compiled one")
-    pointer, number, count = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
-    for name, after, result in (
-        ("inner_step", [pointer, number, count, pointer], number),
-        ("inner_kick_and_drift", [pointer, number, count], None),
-        ("inner_atoms", [pointer], number),
-        ("inner_drift", [], None),
-    ):
-        function = getattr(loaded, name)
-        function.argtypes, function.restype = [pointer, *after], result
-    return loaded

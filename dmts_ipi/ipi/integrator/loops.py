@@ -1,0 +1,49 @@
+"""Compiled loops of the integrator: those of inner_step.c and of bond_step.c."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+from dmts_ipi.core.compiled import NotCompiled, fits, library
+
+# no contraction: a fused multiply-add rounds once where NumPy rounds twice
+EXACT = ("-fno-math-errno", "-ffp-contract=off", "-fopenmp-simd")
+FLAGS = ("-std=gnu11", "-O3", *EXACT, "-fPIC", "-c")
+POINTER, NUMBER, COUNT = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
+
+_found: dict[str, ctypes.CDLL | NotCompiled] = {}
+
+
+def loops(unit: str, size: str, record: type[ctypes.Structure], **functions: tuple) -> ctypes.CDLL:
+    """The functions of a C file here, or why there are none: looked for once.
+
+    Args:
+        unit: the file.
+        size: its function that returns the bytes of its record.
+        record: whose address every other function takes first.
+        functions: by name, what each returns and takes after that address.
+
+    Raises:
+        NotCompiled: there is no compiler, or the record is another one.
+    """
+    if unit not in _found:
+        try:
+            _found[unit] = _declared(Path(__file__).with_name(unit), size, record, functions)
+        except NotCompiled as error:
+            _found[unit] = error
+    found = _found[unit]
+    if isinstance(found, NotCompiled):
+        raise found
+    return found
+
+
+def _declared(
+    unit: Path, size: str, record: type[ctypes.Structure], functions: dict[str, tuple]
+) -> ctypes.CDLL:
+    found = library(unit.stem.replace("_", "-"), [unit], FLAGS)
+    fits(found, size, record)
+    for name, (result, *after) in functions.items():
+        function = getattr(found, name)
+        function.argtypes, function.restype = [POINTER, *after], result
+    return found
