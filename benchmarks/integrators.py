@@ -7,11 +7,11 @@
 
 Names are SPLITTING-THERMOSTAT-OUTERfs-WATERS, and sts-THERMOSTAT-WATERS. Splittings: baoab, obabo
 (i-PI's own), respa. Thermostats: 1ps (Langevin, 1/ps), hhf (10/ps on hydrogen), hhf_ffl (the same
-by fast-forward Langevin), bonds (1/ps, and 50/ps along bonds), bonds_hhf, bonds20 (20/ps along
-bonds), bonds_low (50/ps along bonds, 0.1/ps on atoms). 300 K, HMR +3 amu, inner step 1 fs, 50 ps.
-STS is compared with at 1/ps, as the ensemble does not depend on the thermostat. Figures are kept in
-results/integrators.jsonl by run and seed; the table averages over replicas. --evaluation FILE (of
-`dmts-ipi evaluate --json`) adds the predicted heating.
+by fast-forward Langevin), bonds (1/ps, and 50/ps along bonds), bonds_hhf, bonds20, bonds100 (20 and
+100/ps along bonds), bonds_low (50/ps along bonds, 0.1/ps on atoms). 300 K, HMR +3 amu, inner step
+1 fs, 50 ps. STS is compared with at 1/ps, as the ensemble does not depend on the thermostat.
+Figures are kept in results/integrators.jsonl by run and seed; the table averages over replicas.
+--evaluation FILE (of `dmts-ipi evaluate --json`) adds the predicted heating.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ THERMOSTATS: dict[str, list[str]] = {
 VARIANTS: dict[str, list[str]] = {  # with respa
     "bonds20": ["--bond-friction-per-ps", "20"],
     "bonds_low": ["--bond-friction-per-ps", "50", "--friction-per-ps", "0.1"],
+    "bonds100": ["--bond-friction-per-ps", "100"],
 }
 OUTER_FS = (3, 4, 5, 6, 8, 10, 12)
 SIZES = (64, 216)
