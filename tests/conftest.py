@@ -1,12 +1,19 @@
-"""The run that tests of ``dmts-ipi run`` and ``watchdog`` copy, and the same in one go."""
+"""The run that tests of ``dmts-ipi run`` and ``watchdog`` copy; a server for tests of drivers."""
 
 from __future__ import annotations
 
 import shutil
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ase import Atoms
+from driver_models import two_waters
 from run_tools import call, direct, kinds, make
+
+from dmts_ipi.ipi.client.check_server import Server
+from dmts_ipi.ipi.client.client import Endpoint
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +36,22 @@ def unbroken(made: Path) -> Path:
     assert done.returncode == 0, done.stderr
     assert kinds(folder) == ["start", "end"]
     return folder
+
+
+@pytest.fixture
+def water() -> Atoms:
+    return two_waters()
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A unix socket name of this test alone."""
+    unique = f"dmts_test_{uuid.uuid4().hex[:12]}"
+    yield unique
+    Path(f"/tmp/ipi_{unique}").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def server(name: str) -> Iterator[Server]:
+    with Server(Endpoint.unix(name)) as s:
+        yield s

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from ase import Atoms
 from ase.io import read, write
 from driver_models import PairModel
+from driver_tools import Start, programs
 
 TESTS = Path(__file__).parent
 PES = TESTS.parent / "drivers" / "ipi_pes.py"
@@ -47,14 +47,6 @@ INPUT = """
 </simulation>
 """
 SOCKET = "<ffsocket name='f' mode='{mode}' pbc='false'><address>{name}</address>{more}</ffsocket>"
-Start = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    unique = f"dmts_test_{uuid.uuid4().hex[:12]}"
-    yield unique
-    Path(f"/tmp/ipi_{unique}").unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -67,25 +59,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(folder: Path) -> Iterator[Start]:
-    """Starts processes in the folder, and ends by pid whatever is left of them."""
-    running: list[subprocess.Popen[str]] = []
+    """Starts processes in the folder."""
+    with programs() as begin:
 
-    def run(*command: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        running.append(process)
-        return process
+        def run(*command: object) -> subprocess.Popen[str]:
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            return begin(*command, cwd=folder, **pipes)
 
-    yield run
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        yield run
 
 
 @pytest.fixture
