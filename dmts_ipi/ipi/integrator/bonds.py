@@ -39,6 +39,7 @@ from typing import Any
 
 import numpy as np
 from ipi.utils.depend import dstrip
+from ipi.utils.units import unit_to_user
 
 from dmts_ipi.core.compiled import NotCompiled
 from dmts_ipi.core.errors import InputError
@@ -47,6 +48,13 @@ from dmts_ipi.core.neighbours import neighbour_pairs
 from .bond_step import BondLoops
 
 SKIN = 1.0  # bohr beyond the range, within which pairs are kept in the list
+
+
+def check_tau(field: str, tau: float) -> None:
+    """Raises InputError for a time constant, atomic units, that is not positive."""
+    if not tau > 0:
+        fs = unit_to_user("time", "femtosecond", tau)
+        raise InputError(field, f"{fs:g} fs", "must be positive; friction is 1/tau")
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,7 @@ class BondTau:
 
     def check(self) -> None:
         """Raises InputError for the first thing that is wrong by itself."""
-        if not self.tau > 0:
-            raise InputError("bonds: tau", self.tau, "a time constant must be positive")
+        check_tau("bonds: tau", self.tau)
         if len(self.pairs):
             return
         if len(self.names) != 2:

@@ -27,7 +27,7 @@ from ipi.utils.units import Constants
 from dmts_ipi.core.compiled import NotCompiled
 from dmts_ipi.core.errors import InputError
 
-from .bonds import BondFriction, BondTau
+from .bonds import BondFriction, BondTau, check_tau
 from .inner_step import InnerStep
 
 
@@ -59,8 +59,7 @@ class ThermoLocal(ThermoLangevin):
     ) -> None:
         """Raises InputError for a time constant that is not positive."""
         for what, value in [("tau", tau), *(("local_tau", x.tau) for x in local)]:
-            if not value > 0:
-                raise InputError(what, value, "a time constant must be positive")
+            check_tau(what, value)
         super().__init__(tau=tau)
         self.mode, self.local, self.bond_taus = mode, tuple(local), tuple(bonds)
         self._friction = BondFriction(bonds) if bonds else None
