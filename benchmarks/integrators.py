@@ -145,15 +145,17 @@ def table(folder: Path, evaluation: Path | None) -> None:
     for one in keep(RECORDS, new, list(runs)):
         groups.setdefault(one["run"], []).append(one)
     known = [one for several in groups.values() for one in several if one.get("by_forces")]
-    heating = {}
+    heating, heating_error = {}, {}
     if evaluation is not None:
-        heating = json.loads(evaluation.read_text())["predicted_heating_K_per_ps"] or {}
+        said = json.loads(evaluation.read_text())
+        heating = said["predicted_heating_K_per_ps"] or {}
+        heating_error = said["predicted_heating_stderr_K_per_ps"] or {}
     rows = [
         "K, mean +- standard error; in brackets what the integrator's own bias lets one expect",
         "(obabo, and baoab with an even number of inner steps: 300), and the distance in errors",
         "P: predicted heating; heating: by the slope of the conserved quantity, which counts the "
         "thermostat's heat; both K/ps of 3N kB",
-        f"{'run':26s} {'seeds':>5s} {'ps':>6s} {'rewinds':>7s} {'P, K/ps':>8s} {'heating':>14s} "
+        f"{'run':26s} {'seeds':>5s} {'ps':>6s} {'rewinds':>7s} {'P, K/ps':>11s} {'heating':>14s} "
         f"{'atoms':>26s} "
         f"{'O-H bonds':>26s} {'E, meV/atom':>15s} {'D, A^2/ps':>16s} {'vs STS':>11s} end",
     ]
@@ -175,12 +177,12 @@ def table(folder: Path, evaluation: Path | None) -> None:
         loss = 100 * (d / d_base - 1)
         loss_error = 100 * d / d_base * math.hypot(d_error / d, base_error / d_base)
         outer = name.split("fs")[0].rpartition("-")[2] if "fs-" in name else ""
-        p = heating.get(outer, heating.get(f"{outer}.0"))
+        p = f"{heating[outer]:.2f}+-{heating_error[outer]:.2f}" if outer in heating else ""
         power, p_error = mean_of(several, "heating_K_per_ps")
         ends = sorted({str(r["exit"]).split(";")[0][:60] for r in several} - {"finished"})
         rows.append(
             f"{name:26s} {len(several):5d} {sum(r['ps'] for r in several):6.1f} "
-            f"{sum(r.get('rewinds', 0) for r in several):7d} {'' if p is None else f'{p:.2f}':>8s} "
+            f"{sum(r.get('rewinds', 0) for r in several):7d} {p:>11s} "
             f"{power:7.2f}+-{p_error:5.2f} "
             + " ".join(f"{c:>26s}" for c in cells)
             + f" {energy:8.2f}+-{e_error:4.2f} {d:8.4f}+-{d_error:6.4f}"
