@@ -9,6 +9,8 @@
 300 K. Thermostats: low (Langevin 0.1/ps), 1ps, hhf (10/ps on hydrogen), hhf_ffl (the same by
 fast-forward Langevin), bonds (50/ps along bonds, 1/ps), bonds20 (20/ps), bonds_low (50/ps along
 bonds, 0.1/ps), bonds_hhf. The table gives D against `1ps`. Records in results/friction.jsonl.
+1ps_2fs, hhf_2fs and bonds_2fs have steps of 2 fs: kinetic temperatures that BAOAB puts 12 K below
+the thermostat, 47 K in the bonds, tell whether the expected ones are right.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ RECORDS = RESULTS / "friction.jsonl"
 LOW = ["--friction-per-ps", "0.1"]
 BONDS = ["--bond-friction-per-ps", "50"]
 HHF = ["--friction-by-element", "H=10"]
+TWO_FS = ["--inner-fs", "2"]
 RUNS: dict[str, list[str]] = {
     "low": LOW,
     "1ps": [],
@@ -43,6 +46,9 @@ RUNS: dict[str, list[str]] = {
     "bonds20": ["--bond-friction-per-ps", "20"],
     "bonds_low": [*BONDS, *LOW],
     "bonds_hhf": [*BONDS, *HHF],
+    "1ps_2fs": TWO_FS,
+    "hhf_2fs": [*HHF, *TWO_FS],
+    "bonds_2fs": [*BONDS, *TWO_FS],
 }
 CHARGES = {8: -0.82, 1: 0.41}
 
