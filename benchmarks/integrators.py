@@ -21,6 +21,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 from common import (
     RESULTS,
     go_on,
@@ -159,6 +160,8 @@ def table(folder: Path, evaluation: Path | None) -> None:
         f"{'atoms':>26s} "
         f"{'O-H bonds':>26s} {'E, meV/atom':>15s} {'D, A^2/ps':>16s} {'vs STS':>11s} end",
     ]
+    grid = {f"{s}-{t}-10fs-64" for s in SPLITTINGS for t in THERMOSTATS}
+    off_grid: dict[str, list[tuple[float, float]]] = {"atoms": [], "O-H": []}
     for name, several in groups.items():
         base = groups.get(reference(name), [])
         cells, long = [], sum(one["ps"] for one in several) >= SHORTEST_PS
@@ -168,6 +171,8 @@ def table(folder: Path, evaluation: Path | None) -> None:
             off = (mean - expected) / error
             text = f"{mean:6.1f}+-{error:4.1f} ({expected:5.1f} {off:+5.1f})"
             cells.append(text if long else "too short")
+            if name in grid:
+                off_grid[key].append((mean - expected, error))
         energy, e_error = mean_of(several, "potential_meV_per_atom")
         energy -= mean_of(base, "potential_meV_per_atom")[0]
         d, d_error = mean_of(several, "diffusion_A2_per_ps")
@@ -188,6 +193,13 @@ def table(folder: Path, evaluation: Path | None) -> None:
             + f" {energy:8.2f}+-{e_error:4.2f} {d:8.4f}+-{d_error:6.4f}"
             + (f" {loss:+6.0f}+-{loss_error:2.0f}% " if math.isfinite(loss) else " " * 12)
             + ("; ".join(ends) or "finished")
+        )
+    for key, values in ((k, v) for k, v in off_grid.items() if v):
+        off, error = np.array(values).T
+        mean, mean_error = np.average(off, weights=error**-2), (error**-2.0).sum() ** -0.5
+        rows.append(
+            f"{len(off)} runs of 64 waters at 10 fs, {key}: {mean:+.1f}+-{mean_error:.1f} K from "
+            f"what is expected, weighted; furthest {np.abs(off / error).max():.1f} errors"
         )
     save("integrators", "\n".join(rows).replace("nan", "-"))
 
