@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,10 +31,10 @@ def water() -> Atoms:
 
 
 @pytest.fixture
-def name() -> Iterator[str]:
-    unique = f"dmts_test_{uuid.uuid4().hex[:12]}"
-    yield unique
-    assert not Path(f"/tmp/ipi_{unique}").exists()
+def name(name: str) -> Iterator[str]:
+    """The one of conftest.py, whose socket the check must not leave behind."""
+    yield name
+    assert not Path(f"/tmp/ipi_{name}").exists()
 
 
 def subject(model: object, atoms: Atoms, **fields: object) -> Subject:

@@ -90,9 +90,11 @@ def state_for(folder: Path, facts: InputFacts, before: int | None = None) -> Sta
     if state is None and before is not None:
         older = [s for s in checkpoints(folder, facts) if newest_state(folder, facts, s.step) == s]
         state = older[-1] if older else None
-    later = [s for s in checkpoints(folder, facts) if s.step > 0]
-    if state is not None or not later:
+    if state is not None:
         return state
+    later = [s for s in checkpoints(folder, facts) if s.step > 0]
+    if not later:
+        return None
     short = _short_of(later[-1], folder, facts)[0]
     has = f"ends at step {_last(short)}" if short.is_file() else "is missing"
     raise InputError(
