@@ -13,6 +13,10 @@ import sys
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dmts_ipi.analysis.measure import Measured
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -119,17 +123,47 @@ def mean_of(several: list[dict], key: str, inner: str = "") -> tuple[float, floa
     return combined(found) if found else (math.nan, math.nan)
 
 
+def record_of(name: str, folder: Path, m: Measured) -> dict:
+    """What is kept of every run: pairs are mean and standard error, temperatures have the
+    expected one (K) as third."""
+    from dmts_ipi.ipi.run_folder.folder import RunFolder
+
+    water = max(m.diffusion, key=lambda d: d.molecules, default=None)
+    return {
+        "run": name,
+        "seed": RunFolder(folder).config.seed,
+        "date": str(datetime.date.today()),
+        "machine": machine(),
+        "ps": round(float(m.time_ps[-1]), 3),
+        "kelvin": {k: [e.mean, e.stderr, m.expected[k]] for k, e in m.kinetic.items()},
+        "potential_meV_per_atom": [m.potential.mean, m.potential.stderr],
+        "diffusion_A2_per_ps": water and [water.D_A2_per_ps.mean, water.D_A2_per_ps.stderr],
+        "ns_per_day": m.run.ns_per_day,
+    }
+
+
 def keep(file: Path, new: list[dict], order: list[str]) -> list[dict]:
-    """Adds records to a file of JSON lines, where they replace those of the same run and seed.
+    """Adds records to a file of JSON lines, where they replace those of the same run, seed and
+    student that are not longer: a run begun anew does not undo a long one.
 
     Returns all of them, in the order of the runs.
     """
-    kept = {}
+    kept: dict[tuple, dict] = {}
     for one in [*map(json.loads, file.read_text().splitlines() if file.exists() else []), *new]:
-        kept[one["run"], one["seed"]] = one
+        key = one["run"], one["seed"], one.get("student", "")
+        if key not in kept or one["ps"] >= kept[key]["ps"]:
+            kept[key] = one
     records = [kept[k] for k in sorted(kept, key=lambda k: (order.index(k[0]), k[1]))]
     file.write_text("".join(json.dumps(r) + "\n" for r in records))
     return records
+
+
+def by_run(records: list[dict]) -> dict[str, list[dict]]:
+    """Records of all replicas of each run."""
+    groups: dict[str, list[dict]] = {}
+    for one in records:
+        groups.setdefault(one["run"], []).append(one)
+    return groups
 
 
 def save(name: str, text: str) -> None:

@@ -21,10 +21,12 @@ from pathlib import Path
 import numpy as np
 from common import (
     RESULTS,
+    by_run,
     go_on,
     keep,
     mean_of,
     parse_runs,
+    record_of,
     replica_of,
     replicas,
     runs_parser,
@@ -133,26 +135,13 @@ def record(name: str, folder: Path) -> dict:
     """Figures of one run."""
     from dmts_ipi.analysis.measure import measure
     from dmts_ipi.analysis.source import read_run
-    from dmts_ipi.ipi.run_folder.folder import RunFolder
 
-    m = measure(read_run(folder))
-    water = max(m.diffusion, key=lambda d: d.molecules, default=None)
-    return {
-        "run": name,
-        "seed": RunFolder(folder).config.seed,
-        "ps": round(float(m.time_ps[-1]), 3),
-        "kelvin": {k: [e.mean, e.stderr, m.expected[k]] for k, e in m.kinetic.items()},
-        "potential_meV_per_atom": [m.potential.mean, m.potential.stderr],
-        "diffusion_A2_per_ps": water and [water.D_A2_per_ps.mean, water.D_A2_per_ps.stderr],
-    }
+    return record_of(name, folder, measure(read_run(folder)))
 
 
 def table(folder: Path) -> None:
     new = [record(name, f) for name in RUNS for f in replicas(folder, name)]
-    groups: dict[str, list[dict]] = {}
-    for one in keep(RECORDS, new, list(RUNS)):
-        groups.setdefault(one["run"], []).append(one)
-
+    groups = by_run(keep(RECORDS, new, list(RUNS)))
     base, base_error = mean_of(groups.get("1ps", []), "diffusion_A2_per_ps")
     rows = [f"{'thermostat':12s} {'seeds':>5s} {'ps':>6s} {'atoms, K':>22s} {'O-H bonds, K':>22s} "
             f"{'E, meV/atom':>16s} {'D, A^2/ps':>16s} {'against 1ps':>12s}"]  # fmt: skip

@@ -16,7 +16,6 @@ Figures are kept in results/integrators.jsonl by run and seed; the table average
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 from pathlib import Path
@@ -24,11 +23,12 @@ from pathlib import Path
 import numpy as np
 from common import (
     RESULTS,
+    by_run,
     go_on,
     keep,
-    machine,
     mean_of,
     parse_runs,
+    record_of,
     replica_of,
     replicas,
     runs_parser,
@@ -95,31 +95,21 @@ def record(name: str, folder: Path) -> dict | None:
     from dmts_ipi.ipi.run_folder.folder import RunFolder
 
     summary = RunFolder(folder).summary() or {}
-    one: dict = {
-        "run": name,
-        "seed": RunFolder(folder).config.seed,
-        "date": str(datetime.date.today()),
-        "machine": machine(),
-        "exit": summary.get("exit", "runs"),
-    }
+    end = summary.get("exit", "runs")
     try:
         m = measure(read_run(folder))
     except InputError as error:
-        return {**one, "ps": 0.0, "exit": f"{one['exit']}; {error}"} if summary else None
-    water = max(m.diffusion, key=lambda d: d.molecules, default=None)
+        if not summary:
+            return None
+        seed = RunFolder(folder).config.seed
+        return {"run": name, "seed": seed, "ps": 0.0, "exit": f"{end}; {error}"}
+    drift = m.drift_meV_per_atom_ps
     return {
-        **one,
-        "ps": round(float(m.time_ps[-1]), 3),
+        **record_of(name, folder, m),
+        "exit": end,
         "rewinds": sum(e.kind == "rewind" for e in m.events),
         "by_forces": m.expected_by_forces,
-        "kelvin": {k: [e.mean, e.stderr, m.expected[k]] for k, e in m.kinetic.items()},
-        "potential_meV_per_atom": [m.potential.mean, m.potential.stderr],
-        "heating_K_per_ps": [
-            x / (3000 * KB_EV_PER_K)
-            for x in (m.drift_meV_per_atom_ps.mean, m.drift_meV_per_atom_ps.stderr)
-        ],
-        "diffusion_A2_per_ps": water and [water.D_A2_per_ps.mean, water.D_A2_per_ps.stderr],
-        "ns_per_day": m.run.ns_per_day,
+        "heating_K_per_ps": [x / (3000 * KB_EV_PER_K) for x in (drift.mean, drift.stderr)],
     }
 
 
@@ -142,9 +132,7 @@ def table(folder: Path, evaluation: Path | None) -> None:
     runs, new = names(), []
     for name in runs:
         new += [one for f in replicas(folder, name) if (one := record(name, f)) is not None]
-    groups: dict[str, list[dict]] = {}
-    for one in keep(RECORDS, new, list(runs)):
-        groups.setdefault(one["run"], []).append(one)
+    groups = by_run(keep(RECORDS, new, list(runs)))
     known = [one for several in groups.values() for one in several if one.get("by_forces")]
     heating, heating_error = {}, {}
     if evaluation is not None:

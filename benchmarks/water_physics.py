@@ -13,7 +13,6 @@ there: a long sum can be gathered over days and machines.
 
 from __future__ import annotations
 
-import datetime
 import math
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from common import (
     combined,
     go_on,
     keep,
-    machine,
     parse_runs,
+    record_of,
     replica_of,
     replicas,
     runs_parser,
@@ -77,20 +76,13 @@ def record(name: str, folder: Path) -> dict[str, object]:
     pair = find_pair(m.distributions, "O-O")
     config = RunFolder(folder).config
     return {
-        "run": name,
+        **record_of(name, folder, m),
         "student": "" if config.student is None else config.student.identity[:8],
-        "seed": config.seed,
-        "ps": round(float(m.time_ps[-1]), 3),
-        "date": str(datetime.date.today()),
-        "machine": machine(),
-        "kelvin": {k: [e.mean, e.stderr, m.expected[k]] for k, e in m.kinetic.items()},
-        "potential_meV_per_atom": [m.potential.mean, m.potential.stderr],
         "oo_peak": [math.nan] * 2
         if pair is None or pair.peak is None
         else [pair.peak.height, pair.peak.stderr],
         "drift_meV_per_atom_ps": [m.drift_meV_per_atom_ps.mean, m.drift_meV_per_atom_ps.stderr],
         "heating_K": [m.heating_K.mean, m.heating_K.stderr],
-        "ns_per_day": m.run.ns_per_day,
     }
 
 
