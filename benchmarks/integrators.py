@@ -16,9 +16,11 @@ Figures are kept in results/integrators.jsonl by run and seed; the table average
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from common import (
@@ -35,6 +37,9 @@ from common import (
     save,
 )
 
+if TYPE_CHECKING:
+    from dmts_ipi.analysis.tuning import Frictions
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECORDS = RESULTS / "integrators.jsonl"
 SPLITTINGS = {"baoab": "baoab", "obabo": "obabo", "respa": "baoab-respa"}
@@ -45,6 +50,7 @@ THERMOSTATS: dict[str, list[str]] = {
     "bonds": ["--bond-friction-per-ps", "50"],
     "bonds_hhf": ["--bond-friction-per-ps", "50", "--friction-by-element", "H=10"],
 }
+HMR_AMU = 3.0
 VARIANTS: dict[str, list[str]] = {  # with respa
     "bonds20": ["--bond-friction-per-ps", "20"],
     "bonds_low": ["--bond-friction-per-ps", "50", "--friction-per-ps", "0.1"],
@@ -128,39 +134,71 @@ def expected_of(several: list[dict], known: list[dict], key: str) -> float:
     return sum(x * ps for x, ps in found) / sum(ps for _, ps in found) if found else own[0]
 
 
+def damping(options: list[str]) -> Frictions:
+    """What takes heat out of 64 waters, by a run's options of ``init``."""
+    from ase.io import read
+
+    from dmts_ipi.analysis.tuning import frictions
+    from dmts_ipi.core.molecules import bonds, repartition_hydrogen_mass
+
+    p = argparse.ArgumentParser()
+    p.add_argument("--friction-per-ps", type=float, default=1.0)
+    p.add_argument("--friction-by-element", default="H=")
+    p.add_argument("--bond-friction-per-ps", type=float, default=0.0)
+    given, _ = p.parse_known_args(options)
+    atoms = read(REPOSITORY / "ipi_inputs/water64.extxyz")
+    pairs, _ = bonds(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+    hydrogen = float(given.friction_by_element.partition("=")[2] or given.friction_per_ps)
+    return frictions(
+        np.where(atoms.numbers == 1, hydrogen, given.friction_per_ps),
+        repartition_hydrogen_mass(atoms.get_masses(), atoms.numbers, pairs, HMR_AMU),
+        pairs,
+        given.bond_friction_per_ps,
+    )
+
+
 def table(folder: Path, evaluation: Path | None) -> None:
     runs, new = names(), []
     for name in runs:
         new += [one for f in replicas(folder, name) if (one := record(name, f)) is not None]
     groups = by_run(keep(RECORDS, new, list(runs)))
     known = [one for several in groups.values() for one in several if one.get("by_forces")]
-    heating, heating_error = {}, {}
+    heating, heating_error, stretch = {}, {}, {}
     if evaluation is not None:
         said = json.loads(evaluation.read_text())
         heating = said["predicted_heating_K_per_ps"] or {}
         heating_error = said["predicted_heating_stderr_K_per_ps"] or {}
+        stretch = (said["predicted_heating_by_motion_K_per_ps"] or {}).get("stretch", {})
     rows = [
         "K, mean +- standard error; in brackets what the integrator's own bias lets one expect",
         "(obabo, and baoab with an even number of inner steps: 300), and the distance in errors",
         "P: predicted heating; heating: by the slope of the conserved quantity, which counts the "
         "thermostat's heat; both K/ps of 3N kB",
+        "rise: what this heating makes of atoms and of bonds, K, if bonds and other motions "
+        "exchange no heat (where all have one friction that of atoms is the same if they do)",
         f"{'run':26s} {'seeds':>5s} {'ps':>6s} {'rewinds':>7s} {'P, K/ps':>11s} {'heating':>14s} "
-        f"{'atoms':>26s} "
+        f"{'rise':>12s} {'atoms':>26s} "
         f"{'O-H bonds':>26s} {'E, meV/atom':>15s} {'D, A^2/ps':>16s} {'vs STS':>11s} end",
     ]
     grid = {f"{s}-{t}-10fs-64" for s in SPLITTINGS for t in THERMOSTATS}
-    off_grid: dict[str, list[tuple[float, float]]] = {"atoms": [], "O-H": []}
+    off_grid: dict[str, list[tuple[float, float, float]]] = {"atoms": [], "O-H": []}
     for name, several in groups.items():
         base = groups.get(reference(name), [])
         cells, long = [], sum(one["ps"] for one in several) >= SHORTEST_PS
-        for key in ("atoms", "O-H"):
+        outer = name.split("fs")[0].rpartition("-")[2] if "fs-" in name else ""
+        power, p_error = mean_of(several, "heating_K_per_ps")
+        rises = [math.nan, math.nan]
+        if heating.get(outer, 0) > 0:
+            held, part = damping(runs[name]), min(max(stretch[outer] / heating[outer], 0), 1)
+            rises = [power * held.atoms(part), power * held.bonds(part)]
+        for key, rise in zip(("atoms", "O-H"), rises, strict=True):
             mean, error = mean_of(several, "kelvin", key)
             expected = expected_of(several, known, key)
             off = (mean - expected) / error
             text = f"{mean:6.1f}+-{error:4.1f} ({expected:5.1f} {off:+5.1f})"
             cells.append(text if long else "too short")
             if name in grid:
-                off_grid[key].append((mean - expected, error))
+                off_grid[key].append((mean - expected, error, rise))
         energy, e_error = mean_of(several, "potential_meV_per_atom")
         energy -= mean_of(base, "potential_meV_per_atom")[0]
         d, d_error = mean_of(several, "diffusion_A2_per_ps")
@@ -169,25 +207,29 @@ def table(folder: Path, evaluation: Path | None) -> None:
         d_base, base_error = mean_of(base if seeds > 1 else [], "diffusion_A2_per_ps")
         loss = 100 * (d / d_base - 1)
         loss_error = 100 * d / d_base * math.hypot(d_error / d, base_error / d_base)
-        outer = name.split("fs")[0].rpartition("-")[2] if "fs-" in name else ""
         p = f"{heating[outer]:.2f}+-{heating_error[outer]:.2f}" if outer in heating else ""
-        power, p_error = mean_of(several, "heating_K_per_ps")
         ends = sorted({str(r["exit"]).split(";")[0][:60] for r in several} - {"finished"})
         rows.append(
             f"{name:26s} {len(several):5d} {sum(r['ps'] for r in several):6.1f} "
             f"{sum(r.get('rewinds', 0) for r in several):7d} {p:>11s} "
             f"{power:7.2f}+-{p_error:5.2f} "
+            + (
+                " {:+5.1f} {:+5.1f} ".format(*rises)
+                if long and math.isfinite(rises[0])
+                else " " * 13
+            )
             + " ".join(f"{c:>26s}" for c in cells)
             + f" {energy:8.2f}+-{e_error:4.2f} {d:8.4f}+-{d_error:6.4f}"
             + (f" {loss:+6.0f}+-{loss_error:2.0f}% " if math.isfinite(loss) else " " * 12)
             + ("; ".join(ends) or "finished")
         )
     for key, values in ((k, v) for k, v in off_grid.items() if v):
-        off, error = np.array(values).T
+        off, error, rise = np.array(values).T
         mean, mean_error = np.average(off, weights=error**-2), (error**-2.0).sum() ** -0.5
         rows.append(
             f"{len(off)} runs of 64 waters at 10 fs, {key}: {mean:+.1f}+-{mean_error:.1f} K from "
-            f"what is expected, weighted; furthest {np.abs(off / error).max():.1f} errors"
+            f"what is expected, weighted; rise {np.average(rise, weights=error**-2):+.1f}; "
+            f"furthest {np.abs(off / error).max():.1f} errors"
         )
     save("integrators", "\n".join(rows).replace("nan", "-"))
 

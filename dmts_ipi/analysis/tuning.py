@@ -86,9 +86,12 @@ class Frictions:
             stretch_part: of the heating, 0 to 1.
         """
         part = min(max(stretch_part, 0.0), 1.0)
-        atoms = tolerance_K / (part / self.stretch_per_ps + (1 - part) / self.atoms_per_ps)
-        excess = self.bonds(part)
+        atoms, excess = tolerance_K / self.atoms(part), self.bonds(part)
         return atoms if excess <= 0 else min(atoms, bonds_K / excess)
+
+    def atoms(self, stretch_part: float) -> float:
+        """Mean excess of atoms, K, for each K/ps of heating."""
+        return stretch_part / self.stretch_per_ps + (1 - stretch_part) / self.atoms_per_ps
 
     def bonds(self, stretch_part: float) -> float:
         """Excess of stretches, K, for each K/ps of heating, if they pass nothing on."""
