@@ -39,6 +39,25 @@ def thermostat(inside: str, mode: str = "langevin") -> str:
     return f"<thermostat mode='{mode}'>{inside}</thermostat>"
 
 
+def coloured(per_fs: np.ndarray) -> str:
+    """A generalised Langevin thermostat with this drift matrix, 1/fs."""
+    numbers = ", ".join(repr(float(a)) for a in per_fs.ravel() / FS)
+    return thermostat(f"<A shape='{per_fs.shape}'>[{numbers}]</A>", "gle")
+
+
+# memory of 30 fs that peaks at a period of 16.6 fs, and a white part
+DRIFT_PER_FS = np.array([[0.004, 0.05, 0.0], [-0.05, 0.033, 0.378], [0.0, -0.378, 0.033]])
+THERMOSTATS = {
+    "langevin": LANGEVIN,
+    "hhf": thermostat(HHF),
+    "ffl": thermostat(HHF, "ffl"),
+    "bonds": thermostat(HHF + BONDS),
+    "bonds, ffl": thermostat(HHF + BONDS, "ffl"),
+    "svr": LANGEVIN.replace("langevin", "svr"),
+    "gle": coloured(DRIFT_PER_FS),
+}
+
+
 def waters(molecules: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """Labels (n,) and positions (n, 3) in bohr, on a 2 x 2 x 2 lattice, each turned."""
     rng = np.random.default_rng(7)

@@ -12,6 +12,7 @@ from integrator_tools import (
     KELVIN,
     LANGEVIN,
     SIDE,
+    THERMOSTATS,
     Run,
     simulation_xml,
     thermostat,
@@ -20,7 +21,6 @@ from integrator_tools import (
 from dmts_ipi.core.errors import InputError
 
 FORCES = ({"k": 0.5}, {"k": 0.47, "bend": 0.16, "site": 0.011})
-PLAIN = thermostat("<tau units='femtosecond'>200</tau>")
 
 
 def reference(run: Run, steps: int, n: int, tau: np.ndarray, ffl: bool = False) -> tuple:
@@ -71,18 +71,13 @@ def close(run: Run, other: Run, tolerance: float = 1e-10) -> None:
 
 @pytest.mark.parametrize("kind", ["langevin", "hhf", "ffl"])
 def test_equals_an_independent_program(kind: str) -> None:
-    inside, mode = {
-        "langevin": (PLAIN, "langevin"),
-        "hhf": (thermostat(HHF), "langevin"),
-        "ffl": (thermostat(HHF, "ffl"), "ffl"),
-    }[kind]
-    run = Run(simulation_xml(inside))
+    run = Run(simulation_xml(THERMOSTATS[kind]))
     fs = float(run.motion.dt) / 2
     labels = np.repeat(np.array(run.system.beads.names), 3)
     tau = np.full(len(labels), 200.0 if kind == "langevin" else 1000.0)
     if kind != "langevin":
         tau[labels == "H"] = 100.0
-    x, p = reference(run, 100, 4, tau * fs, mode == "ffl")
+    x, p = reference(run, 100, 4, tau * fs, kind == "ffl")
     start = run.q[0]
     run.step(100)
     assert np.abs(x - start).max() > 0.05  # it went somewhere
@@ -90,8 +85,9 @@ def test_equals_an_independent_program(kind: str) -> None:
     np.testing.assert_allclose(run.p[0], p, rtol=0, atol=1e-10 * np.abs(p).max())
 
 
-@pytest.mark.parametrize("inside", [PLAIN, thermostat(HHF, "ffl"), thermostat(HHF + BONDS)])
-def test_one_inner_step_is_single_time_stepping(inside: str) -> None:
+@pytest.mark.parametrize("kind", ["langevin", "ffl", "bonds", "svr", "gle"])
+def test_one_inner_step_is_single_time_stepping(kind: str) -> None:
+    inside = THERMOSTATS[kind]
     mts = Run(simulation_xml(inside, levels="[1, 1]", outer_fs=0.5)).step(60)
     sts = Run(
         simulation_xml(inside, levels="[1]", weights=("[1]",), forces=("k: 0.5",), outer_fs=0.5)
@@ -100,21 +96,23 @@ def test_one_inner_step_is_single_time_stepping(inside: str) -> None:
     assert mts.conserved == pytest.approx(sts.conserved, abs=1e-10)
 
 
-def test_student_like_teacher_is_single_time_stepping_at_the_inner_step() -> None:
-    mts = Run(simulation_xml(thermostat(HHF), forces=("k: 0.5", "k: 0.5"))).step(15)
+@pytest.mark.parametrize("kind", ["hhf", "svr", "gle"])
+def test_student_like_teacher_is_single_time_stepping_at_the_inner_step(kind: str) -> None:
+    inside = THERMOSTATS[kind]
+    mts = Run(simulation_xml(inside, forces=("k: 0.5", "k: 0.5"))).step(15)
     options = {"levels": "[1]", "weights": ("[1]",), "forces": ("k: 0.5",), "outer_fs": 0.5}
-    sts = Run(simulation_xml(thermostat(HHF), **options)).step(60)
+    sts = Run(simulation_xml(inside, **options)).step(60)
     close(mts, sts)
 
 
 @pytest.mark.parametrize("levels", ["[1]", "[3]"])
 @pytest.mark.parametrize("nbeads", [1, 4])
-@pytest.mark.parametrize("kind", ["langevin", "svr"])
+@pytest.mark.parametrize("kind", ["langevin", "svr", "gle"])
 def test_one_level_is_baoab_of_ipi(levels: str, nbeads: int, kind: str) -> None:
     # i-PI's own with one level acts every nmts steps, so one step of a third is the same
-    inside = LANGEVIN.replace("langevin", kind)
     options = {"weights": ("[1]",), "forces": ("k: 0.5",), "nbeads": nbeads, "fixcom": True}
     n = int(levels[1])
+    inside = THERMOSTATS[kind]
     ours = Run(simulation_xml(inside, levels=levels, outer_fs=0.5 * n, **options)).step(30 // n)
     options["splitting"] = "baoab"
     stock = Run(simulation_xml(inside, levels="[1]", outer_fs=0.5, **options)).step(30)
@@ -137,19 +135,13 @@ def test_nve_is_that_of_ipi(levels: str, fixcom: bool) -> None:
 
 
 @pytest.mark.parametrize("fixcom", [False, True])
-@pytest.mark.parametrize("kind", ["hhf", "ffl", "bonds", "svr"])
+@pytest.mark.parametrize("kind", ["hhf", "ffl", "bonds", "svr", "gle"])
 def test_the_loop_on_arrays_is_the_general_one(
     kind: str, fixcom: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside = {
-        "hhf": thermostat(HHF),
-        "ffl": thermostat(HHF, "ffl"),
-        "bonds": thermostat(HHF + BONDS),
-        "svr": LANGEVIN.replace("langevin", "svr"),
-    }[kind]
     # a swirl pushes the centre of mass, so that holding it matters
     text = simulation_xml(
-        inside, fixcom=fixcom, forces=("k: 0.5, swirl: 1e-3", "k: 0.47"), levels="[1, 2]"
+        THERMOSTATS[kind], fixcom=fixcom, forces=("k: 0.5, swirl: 1e-3", "k: 0.47"), levels="[1, 2]"
     )
     fast = Run(text).step(25)
     general = Run(text)
@@ -179,20 +171,17 @@ def test_back_in_time(ensemble: str) -> None:
     assert float(run.system.cell.V) == pytest.approx(volume, rel=1e-8)
 
 
-@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
-@pytest.mark.parametrize("kind", ["langevin", "hhf", "ffl", "bonds"])
+@pytest.mark.parametrize("ensemble", ["nvt", "npt"])
+@pytest.mark.parametrize("kind", ["langevin", "hhf", "ffl", "bonds, ffl", "svr", "gle"])
 def test_a_restart_goes_on_as_if_there_were_none(ensemble: str, kind: str) -> None:
-    inside = {
-        "langevin": LANGEVIN,
-        "hhf": thermostat(HHF),
-        "ffl": thermostat(HHF, "ffl"),
-        "bonds": thermostat(HHF + BONDS, "ffl"),
-    }[kind]
-    if ensemble == "nve":
-        if kind != "langevin":
-            pytest.skip("NVE has no thermostat")
-        inside = ""
-    inside += BAROSTAT if ensemble == "npt" else ""
+    check_restart(THERMOSTATS[kind] + (BAROSTAT if ensemble == "npt" else ""), ensemble, kind)
+
+
+def test_a_restart_without_a_thermostat_goes_on_as_if_there_were_none() -> None:
+    check_restart("", "nve")
+
+
+def check_restart(inside: str, ensemble: str, kind: str = "") -> None:
     run = Run(simulation_xml(inside, mode=ensemble, fixcom=kind == "hhf")).step(7)
     text = run.checkpoint()
     again = Run(text)

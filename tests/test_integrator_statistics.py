@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from integrator_tools import AMU, BAROSTAT, FS, KELVIN, Run, simulation_xml, thermostat
+from integrator_tools import (
+    AMU,
+    BAROSTAT,
+    DRIFT_PER_FS,
+    FS,
+    KELVIN,
+    THERMOSTATS,
+    Run,
+    simulation_xml,
+    thermostat,
+)
+from scipy.linalg import expm
 from scipy.special import ive
 
 KT = 300 * KELVIN
@@ -27,16 +38,29 @@ def oscillators(
     )
 
 
-def outer_step(w2_slow: float, w2_fast: float, dt: float, n: int, c: float) -> tuple:
+def outer_step(
+    w2_slow: float, w2_fast: float, dt: float, n: int, c: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """One outer step of BAOAB-RESPA for a unit mass: state' = M state + noise, kT = 1.
 
     Linear theory, in (x, v): the outer force is -w2_slow x, the inner -w2_fast x, c the factor by
-    which the thermostat keeps a velocity. Returns M and the covariance of the noise.
+    which the thermostat keeps a velocity, or the matrix by which it keeps (v, s) of a generalised
+    Langevin equation. Returns M and the covariance of the noise.
     """
-    d = dt / n
-    kick = lambda w2, h: np.array([[1.0, 0.0], [-w2 * h, 1.0]])  # noqa: E731
-    drift = np.array([[1.0, d / 2], [0.0, 1.0]])
-    m, s = np.eye(2), np.zeros((2, 2))
+    d, c = dt / n, np.atleast_2d(c)
+    size = 1 + len(c)
+    m, s = np.eye(size), np.zeros((size, size))
+
+    def with_entry(row: int, column: int, value: float) -> np.ndarray:
+        a = np.eye(size)
+        a[row, column] = value
+        return a
+
+    def kick(w2: float, h: float) -> np.ndarray:
+        return with_entry(1, 0, -w2 * h)
+
+    drift, keep, noise = with_entry(0, 1, d / 2), np.eye(size), np.zeros((size, size))
+    keep[1:, 1:], noise[1:, 1:] = c, np.eye(len(c)) - c @ c.T
 
     def apply(a: np.ndarray) -> None:
         nonlocal m, s
@@ -46,8 +70,8 @@ def outer_step(w2_slow: float, w2_fast: float, dt: float, n: int, c: float) -> t
     for _ in range(n):
         apply(kick(w2_fast, d / 2))
         apply(drift)
-        apply(np.diag([1.0, c]))
-        s = s + np.diag([0.0, 1 - c * c])
+        apply(keep)
+        s = s + noise
         apply(drift)
         apply(kick(w2_fast, d / 2))
     apply(kick(w2_slow, dt / 2))
@@ -56,7 +80,7 @@ def outer_step(w2_slow: float, w2_fast: float, dt: float, n: int, c: float) -> t
 
 def stationary(m: np.ndarray, s: np.ndarray) -> np.ndarray:
     """Covariance C = M C M^T + S."""
-    return np.linalg.solve(np.eye(4) - np.kron(m, m), s.ravel()).reshape(2, 2)
+    return np.linalg.solve(np.eye(m.size) - np.kron(m, m), s.ravel()).reshape(m.shape)
 
 
 def check_mean(values: np.ndarray, wanted: float, sigmas: float = 3.0) -> None:
@@ -118,6 +142,39 @@ def test_oscillators_have_the_covariance_of_linear_theory(n: int) -> None:
         cross = found[2, here]
         assert abs(cross.mean() - c[0, 1]) < 3 * cross.std() / np.sqrt(len(cross))
     assert abs(wanted["H"][1, 1] - 1) > 0.01  # the bias is there to be seen
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_coloured_noise_gives_the_covariance_of_linear_theory(n: int) -> None:
+    """As above, O-H like modes only, with a generalised Langevin equation in every inner step."""
+    amu, off = 3.2, 0.03
+    k = amu * AMU * (2 * np.pi / (16.6 * FS)) ** 2
+    run = oscillators(
+        THERMOSTATS["gle"],
+        (f"k: {k}", f"k: {k * (1 - off)}"),
+        (amu, amu),
+        levels=f"[1, {n}]",
+        outer_fs=float(n),
+        seed=40 + n,
+    )
+    mass = float(run.m[0])
+    w2 = k / mass
+    map_, noise = outer_step(w2 * off, w2 * (1 - off), n * FS, n, expm(-DRIFT_PER_FS))
+    theory = stationary(map_, noise)
+    wanted = np.array([theory[0, 0] * w2, theory[1, 1]])
+    if n == 1:
+        np.testing.assert_allclose(wanted, [1.0, 1 - w2 * FS * FS / 4], rtol=1e-9)
+    state = np.random.default_rng(n).multivariate_normal(np.zeros(4), theory * KT, size=len(run.m))
+    run.set(state[:, 0] / np.sqrt(mass), state[:, 1] * np.sqrt(mass))
+    run.motion.thermostat.s[1:] = state[:, 2:].T
+    found = np.zeros((2, len(run.m)))
+    steps = 240 // n
+    for _ in range(steps):
+        run.step()
+        found += np.array([k * run.q[0] ** 2, run.p[0] ** 2 / mass]) / KT / steps
+    check_mean(found[0], wanted[0])
+    check_mean(found[1], wanted[1])
+    assert abs(wanted[1] - 1) > 0.01  # what the steps do is there to be seen
 
 
 @pytest.mark.parametrize("friction_per_ps", [1e-9, 1.0, 10.0])

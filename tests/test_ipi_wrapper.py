@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from integrator_tools import HHF, LANGEVIN, simulation_xml, thermostat
+from integrator_tools import HHF, LANGEVIN, THERMOSTATS, simulation_xml, thermostat
 from run_tools import call
 
 from dmts_ipi.core.errors import DmtsError, InputError
@@ -47,13 +47,19 @@ def figures(folder: Path) -> dict[str, bytes]:
     return {n: b.partition(b"-->")[2] if "chk" in n else b for n, b in files.items()}
 
 
-def test_an_input_without_our_tags_runs_as_under_plain_ipi(tmp_path: Path) -> None:
-    # as i-PI's own example pimd+mts_liquid_water: four beads, obabo, nmts [1, 4], 2 fs, 100 fs
+@pytest.mark.parametrize(
+    ("kind", "splitting", "nbeads"),
+    [("langevin", "obabo", 4), ("svr", "baoab", 1), ("gle", "baoab", 1)],
+)
+def test_an_input_without_our_tags_runs_as_under_plain_ipi(
+    tmp_path: Path, kind: str, splitting: str, nbeads: int
+) -> None:
+    # as i-PI's own example pimd+mts_liquid_water: four beads, obabo, nmts [1, 4], 2 fs
     text = with_output(
         simulation_xml(
-            LANGEVIN.replace("200", "100"),
-            splitting="obabo",
-            nbeads=4,
+            THERMOSTATS[kind],
+            splitting=splitting,
+            nbeads=nbeads,
             fixcom=True,
             weights=("[1, 0]", "[0, 1]"),
             forces=("k: 0, bend: 0", "site: 0"),
@@ -64,7 +70,7 @@ def test_an_input_without_our_tags_runs_as_under_plain_ipi(tmp_path: Path) -> No
         done = ipi(command, tmp_path / name, text)
         assert done.returncode == 0, done.stdout + done.stderr
     plain, ours = figures(tmp_path / "plain"), figures(tmp_path / "ours")
-    assert len(plain) == 8  # properties, four beads, three checkpoints
+    assert len(plain) == 4 + nbeads  # properties, three checkpoints
     assert plain == ours
 
 
