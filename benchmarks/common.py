@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,10 +61,18 @@ def dmts(*words: object, check: bool = True) -> int:
     return subprocess.run(command, check=check).returncode
 
 
-def go_on(target: Path, *options: object, time_ps: float) -> None:
-    """Runs a folder to that time; it is made by `init` with these options if it is not there."""
+def go_on(
+    target: Path,
+    *options: object,
+    time_ps: float,
+    edit: Callable[[str], str] = lambda text: text,
+) -> None:
+    """Runs a folder to that time; if it is not there, it is made by `init` with these options,
+    and ``edit`` makes its input.xml what it shall be."""
     if not (target / "run.yaml").exists():
         dmts("init", target, "--time-ps", time_ps, *options)
+        xml = target / "input.xml"
+        xml.write_text(edit(xml.read_text()))
     dmts("run", target, "--time-ps", time_ps, check=False)
 
 

@@ -8,8 +8,9 @@
 Names are SPLITTING-THERMOSTAT-OUTERfs-WATERS, and sts-THERMOSTAT-WATERS. Splittings: baoab, obabo
 (i-PI's own), respa. Thermostats: 1ps (Langevin, 1/ps), hhf (10/ps on hydrogen), hhf_ffl (the same
 by fast-forward Langevin), bonds (1/ps, and 50/ps along bonds), bonds_hhf, bonds20, bonds100 (20 and
-100/ps along bonds), bonds_low (50/ps along bonds, 0.1/ps on atoms). 300 K, HMR +3 amu, inner step
-1 fs, 50 ps. STS is compared with at 1/ps, as the ensemble does not depend on the thermostat.
+100/ps along bonds), bonds_low (50/ps along bonds, 0.1/ps on atoms), svr (global, 100 fs), gle
+(generalised Langevin: 1/ps, and 50/ps at the period of O-H stretches). 300 K, HMR +3 amu, inner
+step 1 fs, 50 ps. STS is compared with at 1/ps, as the ensemble does not depend on the thermostat.
 Figures are kept in results/integrators.jsonl by run and seed; the table averages over replicas.
 --evaluation FILE (of `dmts-ipi evaluate --json`) adds the predicted heating.
 """
@@ -19,6 +20,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,10 +55,14 @@ THERMOSTATS: dict[str, list[str]] = {
     "bonds_hhf": ["--bond-friction-per-ps", "50", "--friction-by-element", "H=10"],
 }
 HMR_AMU = 3.0
-VARIANTS: dict[str, list[str]] = {  # with respa
+VARIANTS: dict[str, list[str]] = {  # with respa only
     "bonds20": ["--bond-friction-per-ps", "20"],
     "bonds_low": ["--bond-friction-per-ps", "50", "--friction-per-ps", "0.1"],
     "bonds100": ["--bond-friction-per-ps", "100"],
+}
+OF_IPI: dict[str, list[str]] = {  # with every splitting
+    "svr": ["--thermostat", "svr", "--friction-per-ps", "10"],
+    "gle": [],
 }
 OUTER_FS = (3, 4, 5, 6, 8, 10, 12)
 SIZES = (64, 216)
@@ -63,23 +71,56 @@ SHORTEST_PS = 10.0  # for a temperature with an error bar; the heating is known 
 
 
 def names() -> dict[str, list[str]]:
-    """Every run and its options of ``init``."""
+    """Every run and its options of ``init``. New ones go to the end: seeds follow from places."""
     found: dict[str, list[str]] = {}
-    for size in SIZES:
-        box = ["--structure", str(REPOSITORY / f"ipi_inputs/water{size}.extxyz")]
-        for thermostat, options in THERMOSTATS.items():
-            found[f"sts-{thermostat}-{size}"] = ["--mode", "sts", *box, *options]
-        for splitting, value in SPLITTINGS.items():
-            for thermostat, options in THERMOSTATS.items():
-                for outer in OUTER_FS:
-                    steps = ["--splitting", value, "--n-inner", str(outer)]
-                    found[f"{splitting}-{thermostat}-{outer}fs-{size}"] = [*box, *steps, *options]
-    for size in SIZES:
-        for thermostat, options in VARIANTS.items():
+
+    def add(size: int, splittings: Iterable[str], thermostats: dict[str, list[str]]) -> None:
+        for splitting, (thermostat, options) in product(splittings, thermostats.items()):
             for outer in OUTER_FS:
-                box = ["--structure", str(REPOSITORY / f"ipi_inputs/water{size}.extxyz")]
-                steps = ["--splitting", "baoab-respa", "--n-inner", str(outer)]
-                found[f"respa-{thermostat}-{outer}fs-{size}"] = [*box, *steps, *options]
+                steps = ["--splitting", SPLITTINGS[splitting], "--n-inner", str(outer)]
+                name = f"{splitting}-{thermostat}-{outer}fs-{size}"
+                found[name] = [*box(size), *steps, *options]
+
+    for size in SIZES:
+        for thermostat, options in THERMOSTATS.items():
+            found[f"sts-{thermostat}-{size}"] = ["--mode", "sts", *box(size), *options]
+        add(size, SPLITTINGS, THERMOSTATS)
+    for size in SIZES:
+        add(size, ["respa"], VARIANTS)
+    for size in SIZES:
+        add(size, SPLITTINGS, OF_IPI)
+    return found
+
+
+def box(waters: int) -> list[str]:
+    """Options of ``init`` for a box of water."""
+    return ["--structure", str(REPOSITORY / f"ipi_inputs/water{waters}.extxyz")]
+
+
+def coloured(
+    white_per_ps: float = 1.0,
+    peak_per_ps: float = 50.0,
+    period_fs: float = 16.6,
+    width_per_fs: float = 0.02,
+) -> np.ndarray:
+    """Drift matrix (3, 3), 1/fs, of a generalised Langevin equation with a peak of friction.
+
+    Its memory is 2 white delta(t) + g^2 exp(-width t) cos(w t), so that friction at w is white +
+    g^2 / (2 width), and g^2 width / (width^2 + w^2) above white at frequency zero.
+    """
+    w, g = 2 * np.pi / period_fs, math.sqrt(2e-3 * width_per_fs * peak_per_ps)
+    white = 1e-3 * white_per_ps
+    return np.array([[white, g, 0.0], [-g, width_per_fs, w], [0.0, -w, width_per_fs]])
+
+
+def with_coloured(xml: str) -> str:
+    """An input with that in the place of its thermostat."""
+    from ipi.utils.units import unit_to_internal
+
+    drift = coloured() / unit_to_internal("time", "femtosecond", 1.0)
+    new = f"<thermostat mode='gle'><A shape='(3, 3)'>{drift.ravel().tolist()}</A></thermostat>"
+    found, count = re.subn("<thermostat mode=.*?</thermostat>", new, xml, flags=re.DOTALL)
+    assert count == 1, "one thermostat in an input of init"
     return found
 
 
@@ -89,7 +130,8 @@ def run(wanted: list[str], folder: Path, threads: int, replica: int, ps: float) 
         target = replica_of(folder, name, replica)
         seed = 1000 * replica + list(runs).index(name)
         options = ["--seed", seed, "--threads", threads, "--inner-fs", 1]
-        go_on(target, *options, *runs[name], time_ps=ps)
+        edit = with_coloured if "-gle-" in name else str
+        go_on(target, *options, *runs[name], time_ps=ps, edit=edit)
 
 
 def record(name: str, folder: Path) -> dict | None:
@@ -188,7 +230,7 @@ def table(folder: Path, evaluation: Path | None) -> None:
         outer = name.split("fs")[0].rpartition("-")[2] if "fs-" in name else ""
         power, p_error = mean_of(several, "heating_K_per_ps")
         rises = [math.nan, math.nan]
-        if heating.get(outer, 0) > 0:
+        if heating.get(outer, 0) > 0 and name.split("-")[1] not in OF_IPI:
             held, part = damping(runs[name]), min(max(stretch[outer] / heating[outer], 0), 1)
             rises = [power * held.atoms(part), power * held.bonds(part)]
         for key, rise in zip(("atoms", "O-H"), rises, strict=True):
