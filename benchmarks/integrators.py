@@ -12,7 +12,7 @@ by fast-forward Langevin), bonds (1/ps, and 50/ps along bonds), bonds_hhf, bonds
 (generalised Langevin: 1/ps, and 50/ps at the period of O-H stretches). 300 K, HMR +3 amu, inner
 step 1 fs, 50 ps. STS is compared with at 1/ps, as the ensemble does not depend on the thermostat.
 Figures are kept in results/integrators.jsonl by run and seed; the table averages over replicas.
---evaluation FILE (of `dmts-ipi evaluate --json`) adds the predicted heating.
+--evaluation FILE (of `dmts-ipi evaluate --json`) gives the predicted heating, which is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
     from dmts_ipi.analysis.tuning import Frictions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RECORDS = RESULTS / "integrators.jsonl"
+RECORDS, HEATING = RESULTS / "integrators.jsonl", RESULTS / "integrators_heating.json"
+KEYS = ("atoms", "O-H")
 SPLITTINGS = {"baoab": "baoab", "obabo": "obabo", "respa": "baoab-respa"}
 THERMOSTATS: dict[str, list[str]] = {
     "1ps": [],
@@ -199,81 +201,121 @@ def damping(options: list[str]) -> Frictions:
     )
 
 
+def predicted(evaluation: Path | None) -> dict[str, list[float]]:
+    """By outer step in fs: predicted heating, its error, what of it goes into stretches, K/ps.
+
+    Kept beside the records when an evaluation is given, and read from there when none is.
+    """
+    if evaluation is not None:
+        said = json.loads(evaluation.read_text())
+        parts = (
+            said["predicted_heating_K_per_ps"],
+            said["predicted_heating_stderr_K_per_ps"],
+            said["predicted_heating_by_motion_K_per_ps"]["stretch"],
+        )
+        by_outer_fs = {outer: [part[outer] for part in parts] for outer in parts[0]}
+        HEATING.write_text(json.dumps(by_outer_fs) + "\n")
+    return json.loads(HEATING.read_text()) if HEATING.exists() else {}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run, over its replicas. Temperatures: mean, error, what is expected without heating."""
+
+    name: str
+    records: list[dict]
+    known: list[dict]
+    heating: list[float] | None
+    zero_meV: float
+
+    @property
+    def power(self) -> tuple[float, float]:
+        """Measured heating and its error, K/ps."""
+        return mean_of(self.records, "heating_K_per_ps")
+
+    @property
+    def long(self) -> bool:
+        """Whether temperatures have an error bar."""
+        return sum(one["ps"] for one in self.records) >= SHORTEST_PS
+
+    def kelvin(self, key: str) -> tuple[float, float, float]:
+        """Of "atoms" or "O-H"."""
+        return *mean_of(self.records, "kelvin", key), expected_of(self.records, self.known, key)
+
+    @property
+    def rise(self) -> dict[str, float]:
+        """What the measured heating makes of atoms and of O-H bonds, K, if bonds exchange none."""
+        if not self.heating or self.heating[0] <= 0 or self.name.split("-")[1] in OF_IPI:
+            return dict.fromkeys(KEYS, math.nan)
+        held = damping(names()[self.name])
+        part = min(max(self.heating[2] / self.heating[0], 0.0), 1.0)
+        excess = held.atoms(part), held.bonds(part)
+        return {key: self.power[0] * x for key, x in zip(KEYS, excess, strict=True)}
+
+    def __str__(self) -> str:
+        cells = []
+        for key in KEYS:
+            mean, error, expected = self.kelvin(key)
+            off = (mean - expected) / error
+            cells.append(f"{mean:6.1f}+-{error:4.1f} ({expected:5.1f} {off:+5.1f})")
+        rise = " ".join(f"{x:+5.1f}" for x in self.rise.values() if math.isfinite(x))
+        if not self.long:
+            cells, rise = ["too short"] * len(KEYS), ""
+        energy, e_error = mean_of(self.records, "potential_meV_per_atom")
+        d, d_error = mean_of(self.records, "diffusion_A2_per_ps")
+        p = "{:.2f}+-{:.2f}".format(*self.heating) if self.heating else ""
+        ends = sorted({str(r["exit"]).split(";")[0][:60] for r in self.records} - {"finished"})
+        return (
+            f"{self.name:26s} {len(self.records):5d} {sum(r['ps'] for r in self.records):6.1f} "
+            f"{sum(r.get('rewinds', 0) for r in self.records):7d} {p:>11s} "
+            + "{:7.2f}+-{:5.2f}".format(*self.power)
+            + f" {rise:>12s} "
+            + " ".join(f"{c:>26s}" for c in cells)
+            + f" {energy - self.zero_meV:8.2f}+-{e_error:4.2f} {d:8.4f}+-{d_error:6.4f} "
+            + ("; ".join(ends) or "finished")
+        )
+
+
 def table(folder: Path, evaluation: Path | None) -> None:
     runs, new = names(), []
     for name in runs:
         new += [one for f in replicas(folder, name) if (one := record(name, f)) is not None]
     groups = by_run(keep(RECORDS, new, list(runs)))
     known = [one for several in groups.values() for one in several if one.get("by_forces")]
-    heating, heating_error, stretch = {}, {}, {}
-    if evaluation is not None:
-        said = json.loads(evaluation.read_text())
-        heating = said["predicted_heating_K_per_ps"] or {}
-        heating_error = said["predicted_heating_stderr_K_per_ps"] or {}
-        stretch = (said["predicted_heating_by_motion_K_per_ps"] or {}).get("stretch", {})
-    rows = [
+    heating = predicted(evaluation)
+    rows = []
+    for name, several in groups.items():
+        zero, _ = mean_of(groups.get(reference(name), []), "potential_meV_per_atom")
+        outer = name.split("fs")[0].rpartition("-")[2]
+        rows.append(Row(name, several, known, heating.get(outer), zero))
+    text = [
         "K, mean +- standard error; in brackets what the integrator's own bias lets one expect",
         "(obabo, and baoab with an even number of inner steps: 300), and the distance in errors",
         "P: predicted heating; heating: by the slope of the conserved quantity, which counts the "
         "thermostat's heat; both K/ps of 3N kB",
         "rise: what this heating makes of atoms and of bonds, K, if bonds and other motions "
         "exchange no heat (where all have one friction that of atoms is the same if they do)",
+        "E: against STS of the same size",
         f"{'run':26s} {'seeds':>5s} {'ps':>6s} {'rewinds':>7s} {'P, K/ps':>11s} {'heating':>14s} "
-        f"{'rise':>12s} {'atoms':>26s} "
-        f"{'O-H bonds':>26s} {'E, meV/atom':>15s} {'D, A^2/ps':>16s} {'vs STS':>11s} end",
+        f"{'rise':>12s} {'atoms':>26s} {'O-H bonds':>26s} {'E, meV/atom':>14s} "
+        f"{'D, A^2/ps':>16s} end",
+        *map(str, rows),
     ]
     grid = {f"{s}-{t}-10fs-64" for s in SPLITTINGS for t in THERMOSTATS}
-    off_grid: dict[str, list[tuple[float, float, float]]] = {"atoms": [], "O-H": []}
-    for name, several in groups.items():
-        base = groups.get(reference(name), [])
-        cells, long = [], sum(one["ps"] for one in several) >= SHORTEST_PS
-        outer = name.split("fs")[0].rpartition("-")[2] if "fs-" in name else ""
-        power, p_error = mean_of(several, "heating_K_per_ps")
-        rises = [math.nan, math.nan]
-        if heating.get(outer, 0) > 0 and name.split("-")[1] not in OF_IPI:
-            held, part = damping(runs[name]), min(max(stretch[outer] / heating[outer], 0), 1)
-            rises = [power * held.atoms(part), power * held.bonds(part)]
-        for key, rise in zip(("atoms", "O-H"), rises, strict=True):
-            mean, error = mean_of(several, "kelvin", key)
-            expected = expected_of(several, known, key)
-            off = (mean - expected) / error
-            text = f"{mean:6.1f}+-{error:4.1f} ({expected:5.1f} {off:+5.1f})"
-            cells.append(text if long else "too short")
-            if name in grid:
-                off_grid[key].append((mean - expected, error, rise))
-        energy, e_error = mean_of(several, "potential_meV_per_atom")
-        energy -= mean_of(base, "potential_meV_per_atom")[0]
-        d, d_error = mean_of(several, "diffusion_A2_per_ps")
-        # one STS run does not tell its mobility: boxes of 64 waters have slow and fast states
-        seeds = sum(bool(one.get("diffusion_A2_per_ps")) for one in base)
-        d_base, base_error = mean_of(base if seeds > 1 else [], "diffusion_A2_per_ps")
-        loss = 100 * (d / d_base - 1)
-        loss_error = 100 * d / d_base * math.hypot(d_error / d, base_error / d_base)
-        p = f"{heating[outer]:.2f}+-{heating_error[outer]:.2f}" if outer in heating else ""
-        ends = sorted({str(r["exit"]).split(";")[0][:60] for r in several} - {"finished"})
-        rows.append(
-            f"{name:26s} {len(several):5d} {sum(r['ps'] for r in several):6.1f} "
-            f"{sum(r.get('rewinds', 0) for r in several):7d} {p:>11s} "
-            f"{power:7.2f}+-{p_error:5.2f} "
-            + (
-                " {:+5.1f} {:+5.1f} ".format(*rises)
-                if long and math.isfinite(rises[0])
-                else " " * 13
-            )
-            + " ".join(f"{c:>26s}" for c in cells)
-            + f" {energy:8.2f}+-{e_error:4.2f} {d:8.4f}+-{d_error:6.4f}"
-            + (f" {loss:+6.0f}+-{loss_error:2.0f}% " if math.isfinite(loss) else " " * 12)
-            + ("; ".join(ends) or "finished")
+    for key in KEYS:
+        found = [(*row.kelvin(key), row.rise[key]) for row in rows if row.name in grid]
+        if not found:
+            continue
+        mean, error, expected, rise = np.array(found).T
+        weight = error**-2
+        off = np.average(mean - expected, weights=weight)
+        text.append(
+            f"{len(found)} runs of 64 waters at 10 fs, {key}: {off:+.1f}+-"
+            f"{weight.sum() ** -0.5:.1f} K from what is expected, weighted; "
+            f"rise {np.average(rise, weights=weight):+.1f}; "
+            f"furthest {np.abs((mean - expected) / error).max():.1f} errors"
         )
-    for key, values in ((k, v) for k, v in off_grid.items() if v):
-        off, error, rise = np.array(values).T
-        mean, mean_error = np.average(off, weights=error**-2), (error**-2.0).sum() ** -0.5
-        rows.append(
-            f"{len(off)} runs of 64 waters at 10 fs, {key}: {mean:+.1f}+-{mean_error:.1f} K from "
-            f"what is expected, weighted; rise {np.average(rise, weights=error**-2):+.1f}; "
-            f"furthest {np.abs(off / error).max():.1f} errors"
-        )
-    save("integrators", "\n".join(rows).replace("nan", "-"))
+    save("integrators", "\n".join(text).replace("nan", "-"))
 
 
 def main() -> None:
