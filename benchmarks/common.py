@@ -67,10 +67,13 @@ def go_on(
     time_ps: float,
     edit: Callable[[str], str] = lambda text: text,
 ) -> None:
-    """Runs a folder to that time; if it is not there, it is made by `init` with these options,
-    and ``edit`` makes its input.xml what it shall be."""
+    """Runs a folder to that time; if it is not there, it is made by `init` with these options.
+
+    ``edit`` makes the input.xml what it shall be, until the run has begun: twice is as once.
+    """
     if not (target / "run.yaml").exists():
         dmts("init", target, "--time-ps", time_ps, *options)
+    if not (target / "md.properties").exists():
         xml = target / "input.xml"
         xml.write_text(edit(xml.read_text()))
     dmts("run", target, "--time-ps", time_ps, check=False)

@@ -174,15 +174,16 @@ def test_back_in_time(ensemble: str) -> None:
 @pytest.mark.parametrize("ensemble", ["nvt", "npt"])
 @pytest.mark.parametrize("kind", ["langevin", "hhf", "ffl", "bonds, ffl", "svr", "gle"])
 def test_a_restart_goes_on_as_if_there_were_none(ensemble: str, kind: str) -> None:
-    check_restart(THERMOSTATS[kind] + (BAROSTAT if ensemble == "npt" else ""), ensemble, kind)
+    inside = THERMOSTATS[kind] + (BAROSTAT if ensemble == "npt" else "")
+    check_restart(inside, ensemble, fixcom=kind == "hhf")
 
 
 def test_a_restart_without_a_thermostat_goes_on_as_if_there_were_none() -> None:
     check_restart("", "nve")
 
 
-def check_restart(inside: str, ensemble: str, kind: str = "") -> None:
-    run = Run(simulation_xml(inside, mode=ensemble, fixcom=kind == "hhf")).step(7)
+def check_restart(inside: str, ensemble: str, fixcom: bool = False) -> None:
+    run = Run(simulation_xml(inside, mode=ensemble, fixcom=fixcom)).step(7)
     text = run.checkpoint()
     again = Run(text)
     assert again.done == 7

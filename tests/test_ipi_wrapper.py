@@ -49,12 +49,15 @@ def figures(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("kind", "splitting", "nbeads"),
-    [("langevin", "obabo", 4), ("svr", "baoab", 1), ("gle", "baoab", 1)],
+    [
+        ("langevin", "obabo", 4),  # as i-PI's own example pimd+mts_liquid_water
+        ("svr", "baoab", 1),
+        ("gle", "baoab", 1),
+    ],
 )
 def test_an_input_without_our_tags_runs_as_under_plain_ipi(
     tmp_path: Path, kind: str, splitting: str, nbeads: int
 ) -> None:
-    # as i-PI's own example pimd+mts_liquid_water: four beads, obabo, nmts [1, 4], 2 fs
     text = with_output(
         simulation_xml(
             THERMOSTATS[kind],
