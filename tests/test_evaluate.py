@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_water import toy_box
+from toy_water import BOND_A, STIFF_EV_PER_A2, toy_box
 
 from dmts_ipi.cli import main
 from dmts_ipi.commands.evaluate import two_digits
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.frames import Frame, write_frames
+from dmts_ipi.core.harmonic import stiffness_bias
 from dmts_ipi.core.model import ForceResult
+from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV
 from dmts_ipi.distill import smoothness
 from dmts_ipi.distill.evaluate import evaluate
 from dmts_ipi.distill.labelling.sampler import Langevin, hmr_masses, thermal_velocities
@@ -96,6 +98,47 @@ def test_known_errors(labels: list[Frame]) -> None:
     assert figures["predicted_heating_K_per_ps"]["4"] < 1.0
 
 
+class Stiffer(Shifted):
+    """A student whose O-H springs are stiffer by a part of the toy model's."""
+
+    by = 0.0
+
+    def compute(self, numbers, positions, cell, pbc) -> ForceResult:
+        self.error = np.zeros((len(numbers), 3))
+        for h, o in [(a, a - a % 3) for a in np.flatnonzero(numbers == 1)]:
+            d = positions[h] - positions[o]
+            d -= np.diag(cell) * np.round(d / np.diag(cell))
+            r = np.linalg.norm(d)
+            pull = -self.by * STIFF_EV_PER_A2 * (r - BOND_A) * d / r
+            self.error[h] += pull
+            self.error[o] -= pull
+        return super().compute(numbers, positions, cell, pbc)
+
+
+@pytest.mark.parametrize("by", [0.02, -0.02])
+def test_student_with_another_stiffness(labels: list[Frame], by: float) -> None:
+    """Heating hardly tells it; the period is that of k = 40 + 8 * 0.6 eV/A^2 and HMR +3 amu."""
+    student = Stiffer(0.0)
+    student.by = by
+    found = evaluate(student, [labels], outer_fs=[1, 4, 6]).as_dict()["student_stretches"]["O-H"]
+    reduced = 1 / (1 / 4.008 + 1 / 9.999) * AMU_A2_PER_FS2_IN_EV
+    assert found["period_fs"] == pytest.approx(2 * np.pi * np.sqrt(reduced / 44.8), rel=0.05)
+    assert found["student_stiffer"] == pytest.approx(by * 40 / 44.8, rel=0.1)
+    assert found["stderr"] < 0.1 * abs(by)
+    shift = found["shift_K"]
+    assert shift["1"] == pytest.approx(0.0, abs=1e-9)  # one inner step: STS
+    assert abs(shift["6"]) > 2 * abs(shift["4"]) > 1.0
+    assert np.sign(shift["6"]) == np.sign(by)
+    assert found["shift_stderr_K"]["6"] < 0.1 * abs(shift["6"])
+
+
+def test_stiffness_bias_of_linear_theory() -> None:
+    """A stretch of 16.6 fs, as in docs/heating.md; at half a period it runs away."""
+    assert stiffness_bias(0.0, 16.6, 6.0) == 0
+    assert 300 * stiffness_bias(0.02, 16.6, 6.0) == pytest.approx(8.7, abs=0.1)
+    assert stiffness_bias(0.02, 16.6, 8.3) == stiffness_bias(-0.02, 16.6, 8.3) == np.inf
+
+
 def test_bursts_of_two_files_do_not_mix(labels: list[Frame]) -> None:
     one = evaluate(Shifted(0.05), [labels]).as_dict()
     two = evaluate(Shifted(0.05), [labels, labels]).as_dict()
@@ -129,6 +172,7 @@ def test_command_json_and_plot(
     printed = capsys.readouterr().out
     assert "net force of molecules" in printed
     assert "predicted heating" in printed
+    assert "O-H stretches, period" in printed
 
 
 def test_smoothness_tells_rough_from_smooth() -> None:

@@ -22,6 +22,8 @@ from integrator_tools import (
 from scipy.linalg import expm
 from scipy.special import ive
 
+from dmts_ipi.core.harmonic import outer_step, stationary
+
 KT = 300 * KELVIN
 
 
@@ -36,51 +38,6 @@ def oscillators(
     return Run(
         simulation_xml(inside, forces=forces, pes="integrator_models", system=system, **options)
     )
-
-
-def outer_step(
-    w2_slow: float, w2_fast: float, dt: float, n: int, c: float | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """One outer step of BAOAB-RESPA for a unit mass: state' = M state + noise, kT = 1.
-
-    Linear theory, in (x, v): the outer force is -w2_slow x, the inner -w2_fast x, c the factor by
-    which the thermostat keeps a velocity, or the matrix by which it keeps (v, s) of a generalised
-    Langevin equation. Returns M and the covariance of the noise.
-    """
-    d, c = dt / n, np.atleast_2d(c)
-    size = 1 + len(c)
-    m, s = np.eye(size), np.zeros((size, size))
-
-    def with_entry(row: int, column: int, value: float) -> np.ndarray:
-        a = np.eye(size)
-        a[row, column] = value
-        return a
-
-    def kick(w2: float, h: float) -> np.ndarray:
-        return with_entry(1, 0, -w2 * h)
-
-    drift, keep, noise = with_entry(0, 1, d / 2), np.eye(size), np.zeros((size, size))
-    keep[1:, 1:], noise[1:, 1:] = c, np.eye(len(c)) - c @ c.T
-
-    def apply(a: np.ndarray) -> None:
-        nonlocal m, s
-        m, s = a @ m, a @ s @ a.T
-
-    apply(kick(w2_slow, dt / 2))
-    for _ in range(n):
-        apply(kick(w2_fast, d / 2))
-        apply(drift)
-        apply(keep)
-        s = s + noise
-        apply(drift)
-        apply(kick(w2_fast, d / 2))
-    apply(kick(w2_slow, dt / 2))
-    return m, s
-
-
-def stationary(m: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Covariance C = M C M^T + S."""
-    return np.linalg.solve(np.eye(m.size) - np.kron(m, m), s.ravel()).reshape(m.shape)
 
 
 def check_mean(values: np.ndarray, wanted: float, sigmas: float = 3.0) -> None:

@@ -122,10 +122,23 @@ def table(name: str, figures: dict[str, Any]) -> list[str]:
     lines.append(f"predicted heating, K/ps, {figures['n_bursts']} bursts")
     lines.append(f"{'outer step, fs':16s}" + "".join(f"{d:>9s}" for d in heating))
     rows = {"total": heating, "standard error": figures["predicted_heating_stderr_K_per_ps"]}
-    for title, values in {**rows, **figures["predicted_heating_by_motion_K_per_ps"]}.items():
-        cells = ["-" if v is None else two_digits(v) for v in values.values()]
-        lines.append(f"{title:16s}" + "".join(f"{c:>9s}" for c in cells))
+    rows |= figures["predicted_heating_by_motion_K_per_ps"]
+    lines += [_row(title, values) for title, values in rows.items()]
+    for kind, of in figures["student_stretches"].items():
+        error = "" if of["stderr"] is None else f" +- {100 * of['stderr']:.2f}"
+        lines.append(
+            f"{kind} stretches, period {of['period_fs']:.1f} fs: student stiffer by "
+            f"{100 * of['student_stiffer']:.2f}{error} %, which shifts their temperature, K "
+            "(docs/heating.md)"
+        )
+        lines.append(_row("shift", of["shift_K"]))
+        lines.append(_row("standard error", of["shift_stderr_K"]))
     return lines
+
+
+def _row(title: str, values: dict[str, float | None]) -> str:
+    cells = ["-" if v is None else two_digits(v) for v in values.values()]
+    return f"{title:16s}" + "".join(f"{c:>9s}" for c in cells)
 
 
 def two_digits(value: float) -> str:

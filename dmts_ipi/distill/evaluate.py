@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ from dmts_ipi.core.model import ForceModel, check_structure
 from dmts_ipi.core.molecules import bonds, molecules
 
 from .labelling.sampler import hmr_masses
+from .stiffness import Stiffness, stretch_stiffness
 
 DEFAULT_HMR_AMU = 3.0  # of bursts whose frames do not say
+INNER_FS = 1.0  # of the shift of bonds' temperature
 WHOLE_BURST = 0.8  # bursts shorter than this part of the longest are left out
 
 
@@ -66,6 +69,8 @@ class Evaluation:
     predicted: list[np.ndarray] = field(default_factory=list)
     symbols: list[np.ndarray] = field(default_factory=list)
     heating: Heating | None = None
+    stiffness: list[Stiffness] = field(default_factory=list)
+    temperature_K: float = 300.0
     n_bursts: int = 0
     ms_per_frame: float = 0.0
 
@@ -100,7 +105,23 @@ class Evaluation:
             out["predicted_heating_by_motion_K_per_ps"] = {
                 m: dict(zip(keys, v.tolist(), strict=True)) for m, v in h.by_motion.items()
             }
+            out["student_stretches"] = {s.kind: self._stiffness(s, keys) for s in self.stiffness}
         return out
+
+    def _stiffness(self, of: Stiffness, keys: list[str]) -> dict[str, Any]:
+        """JSON has no NaN and no infinity."""
+
+        def finite(x: float) -> float | None:
+            return x if math.isfinite(x) else None
+
+        shifts = [of.shift_K(float(key), INNER_FS, self.temperature_K) for key in keys]
+        return {
+            "student_stiffer": of.stiffer,
+            "stderr": finite(of.stderr),
+            "period_fs": of.period_fs,
+            "shift_K": {key: finite(x) for key, (x, _) in zip(keys, shifts, strict=True)},
+            "shift_stderr_K": {key: finite(e) for key, (_, e) in zip(keys, shifts, strict=True)},
+        }
 
 
 def evaluate(
@@ -243,13 +264,10 @@ def _add_heating(
     first = chosen[0][0][0]
     masses = hmr_masses(first, _number(first, "hmr_amu", DEFAULT_HMR_AMU))
     shortest = min(len(g) for g, _ in chosen)
-    out.heating = heating_of_bursts(
-        [g for g, _ in chosen],
-        [np.stack(f[:shortest]) for _, f in chosen],
-        masses,
-        outer_fs,
-        _number(first, "temperature_K", 300.0),
-    )
+    frames, forces = [g for g, _ in chosen], [np.stack(f[:shortest]) for _, f in chosen]
+    out.temperature_K = _number(first, "temperature_K", 300.0)
+    out.heating = heating_of_bursts(frames, forces, masses, outer_fs, out.temperature_K)
+    out.stiffness = stretch_stiffness(frames, forces, masses)
     out.n_bursts = len(chosen)
 
 
