@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,10 +55,12 @@ def header() -> str:
     )
 
 
-def dmts(*words: object, check: bool = True) -> int:
+DMTS = (sys.executable, "-W", "ignore", "-m", "dmts_ipi.cli")
+
+
+def dmts(*words: object, check: bool = True, program: Sequence[str] = DMTS) -> int:
     """A command of dmts-ipi in a process of its own; its exit status."""
-    command = [sys.executable, "-W", "ignore", "-m", "dmts_ipi.cli", *[str(w) for w in words]]
-    return subprocess.run(command, check=check).returncode
+    return subprocess.run([*program, *[str(w) for w in words]], check=check).returncode
 
 
 def go_on(
@@ -66,17 +68,19 @@ def go_on(
     *options: object,
     time_ps: float,
     edit: Callable[[str], str] = lambda text: text,
+    program: Sequence[str] = DMTS,
 ) -> None:
     """Runs a folder to that time; if it is not there, it is made by `init` with these options.
 
     ``edit`` makes the input.xml what it shall be, until the run has begun: twice is as once.
+    ``program`` runs it.
     """
     if not (target / "run.yaml").exists():
         dmts("init", target, "--time-ps", time_ps, *options)
     if not (target / "md.properties").exists():
         xml = target / "input.xml"
         xml.write_text(edit(xml.read_text()))
-    dmts("run", target, "--time-ps", time_ps, check=False)
+    dmts("run", target, "--time-ps", time_ps, check=False, program=program)
 
 
 def runs_parser(doc: str | None, folder: Path) -> argparse.ArgumentParser:

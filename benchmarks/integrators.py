@@ -21,7 +21,7 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from common import (
+    DMTS,
     RESULTS,
     by_run,
     go_on,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECORDS, HEATING = RESULTS / "integrators.jsonl", RESULTS / "integrators_heating.json"
+FOLDER = REPOSITORY / "work/integrators"
 KEYS = ("atoms", "O-H")
 SPLITTINGS = {"baoab": "baoab", "obabo": "obabo", "respa": "baoab-respa"}
 THERMOSTATS: dict[str, list[str]] = {
@@ -126,14 +128,22 @@ def with_coloured(xml: str) -> str:
     return found
 
 
-def run(wanted: list[str], folder: Path, threads: int, replica: int, ps: float) -> None:
+def run(
+    wanted: list[str],
+    folder: Path,
+    threads: int,
+    replica: int,
+    ps: float,
+    program: Sequence[str] = DMTS,
+) -> None:
+    """Runs these, each in its folder, by that program in the place of ``dmts-ipi``."""
     runs = names()
     for name in wanted:
         target = replica_of(folder, name, replica)
         seed = 1000 * replica + list(runs).index(name)
         options = ["--seed", seed, "--threads", threads, "--inner-fs", 1]
         edit = with_coloured if "-gle-" in name else str
-        go_on(target, *options, *runs[name], time_ps=ps, edit=edit)
+        go_on(target, *options, *runs[name], time_ps=ps, edit=edit, program=program)
 
 
 def record(name: str, folder: Path) -> dict | None:
@@ -319,7 +329,7 @@ def table(folder: Path, evaluation: Path | None) -> None:
 
 
 def main() -> None:
-    p = runs_parser(__doc__, REPOSITORY / "work/integrators")
+    p = runs_parser(__doc__, FOLDER)
     p.add_argument("--time-ps", type=float, default=PS, help="length of new runs, ps")
     p.add_argument("--evaluation", type=Path, help="JSON of `dmts-ipi evaluate --json`")
     args = parse_runs(p, names())
