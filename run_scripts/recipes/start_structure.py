@@ -5,6 +5,9 @@
         --friction-per-ps 5 --seed 7
     dmts-ipi run eq216
     python run_scripts/recipes/start_structure.py eq216 ipi_inputs/water216.extxyz
+
+and once more from that, with 60 ps at --n-inner 6, 1/ps (benchmarks/integrators.py,
+respa-1ps-6fs-216, replica 3): its energy falls by 4 meV/atom in the first 30 ps.
 """
 
 from __future__ import annotations
