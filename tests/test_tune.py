@@ -12,6 +12,7 @@ from toy_water import toy_box
 
 from dmts_ipi.analysis import tuning
 from dmts_ipi.cli import main
+from dmts_ipi.commands.tune import _shift_line
 from dmts_ipi.core.statistics import Estimate
 from dmts_ipi.core.units import KB_EV_PER_K
 from dmts_ipi.ipi.run_folder.folder import RunFolder
@@ -131,6 +132,10 @@ def test_command_tunes_and_writes(
     # all of it in 16 bonds of 72 degrees of freedom would be 4.5 times the mean at 1/ps
     chosen = next(t for t in record["trials"] if t["n_inner"] == 3)
     assert 0 <= record["bonds_K"] <= 4.5 * max(chosen["heating_K_per_ps"], 0) + 1e-9
+    (shift,) = record["shifts"]  # the student's bonds are the teacher's
+    assert shift["bonds"] == "O-H"
+    assert abs(shift["student_stiffer"]) < 1e-3
+    assert abs(shift["shift_K"]) < 0.1
     assert all(math.isfinite(t["heating_K_per_ps"]) for t in record["trials"])
     assert (folder / "tune" / "tune.png").stat().st_size > 5000
     assert RunFolder(folder).config.n_inner == 3
@@ -152,6 +157,7 @@ def test_friction_and_inner_step_are_chosen_and_written(
     said = capsys.readouterr().out
     assert "bonds 50/ps, inner 2 fs, n_inner 2, outer step 4 fs: heating within" in said
     assert f"written into {folder}" in said
+    assert "O-H bonds: the student is" in said
     for slug in ("hhf-n02", "hhf-2fs-n02", "bonds-n02", "bonds-2fs-n02"):
         assert (folder / "tune" / slug / "summary.json").is_file()
     config = RunFolder(folder).config
@@ -162,6 +168,16 @@ def test_friction_and_inner_step_are_chosen_and_written(
     assert RunFolder(folder).facts().outer_step_fs == pytest.approx(4.0)
     capsys.readouterr()
     assert main(["run", str(folder), "--time-ps", "0.02"]) == 0  # i-PI takes what was written
+
+
+def test_a_shift_of_bonds_beyond_the_tolerance_is_told() -> None:
+    of = {"bonds": "O-H", "student_stiffer": -0.02, "shift_K": -17.2, "shift_stderr_K": math.nan}
+    assert _shift_line(of, 20.0) == (
+        "O-H bonds: the student is softer by 2 %, which shifts them by -17 K without heating"
+    )
+    assert _shift_line(of, 10.0).endswith(
+        "more than 10 K: take a smaller outer step, or distil again"
+    )
 
 
 def test_wrong_input(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from dmts_ipi.core.files import replace_file, write_json
 
 if TYPE_CHECKING:
     from dmts_ipi.analysis import tuning
+    from dmts_ipi.distill.stiffness import Stiffness
 
     from .tune_trials import Predicted, Setting
 
@@ -63,9 +64,10 @@ def run(args: argparse.Namespace) -> int:
     _check(args, config)
     settings = {s.name: s for s in _settings(args, folder)}
     predicted: dict[float, Predicted] = {}
+    stiffness: list[Stiffness] = []
     if not args.no_prediction:
         outer = {n * s.inner_fs for s in settings.values() for n in s.candidates}
-        predicted = predict(args, folder, sorted(outer))
+        predicted, stiffness = predict(args, folder, sorted(outer))
         for fs, p in predicted.items():
             say(f"{fs:g} fs: predicted heating {p.K_per_ps:.2g} +- {p.stderr_K_per_ps:.1g} K/ps")
     choices = {name: _search(args, folder, s, predicted) for name, s in settings.items()}
@@ -77,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     record = _record(args, choices, best, predicted)
     if best is not None and chosen is not None:
         record["bonds_K"] = _bonds_K(settings[best], chosen, predicted)
+        record["shifts"] = _shifts(settings[best], chosen, stiffness, config.temperature_K)
     write_json(folder.path / "tune" / "tune.json", record)
     record["written"] = False
     if best is not None and chosen is not None and not args.dry_run:
@@ -231,6 +234,23 @@ def _bonds_K(
     return max(chosen.heating_K_per_ps.mean, 0.0) * setting.frictions.bonds(p.stretch_part)
 
 
+def _shifts(
+    setting: Setting, chosen: tuning.Trial, stiffness: list[Stiffness], temperature_K: float
+) -> list[dict[str, Any]]:
+    """What the student's stiffness does to bonds without heating them, by kind of bond."""
+    friction = setting.frictions.stretch_per_ps
+    return [
+        {
+            "bonds": s.kind,
+            "student_stiffer": s.stiffer,
+            "shift_K": shift,
+            "shift_stderr_K": error,
+        }
+        for s in stiffness
+        for shift, error in [s.shift_K(chosen.outer_fs, setting.inner_fs, temperature_K, friction)]
+    ]
+
+
 def _record(
     args: argparse.Namespace,
     choices: dict[str, tuning.Choice],
@@ -246,6 +266,7 @@ def _record(
         "chosen_n_inner": chosen.n_inner if chosen else None,
         "chosen_outer_fs": chosen.outer_fs if chosen else None,
         "bonds_K": None,
+        "shifts": [],
         "predicted": [
             {
                 "outer_fs": fs,
@@ -346,4 +367,19 @@ def _tell(args: argparse.Namespace, record: dict[str, Any], picture: Path) -> No
             print("friction on hydrogen slows diffusion (--thermostats own leaves it as it is)")
     if record["bonds_K"] is not None:
         print(f"bonds: hotter by {record['bonds_K']:.1f} K at most, where the heat goes in first")
+    for of in record["shifts"]:
+        print(_shift_line(of, args.bonds_tolerance_K))
     print(f"plot: {picture}")
+
+
+def _shift_line(of: dict[str, Any], tolerance_K: float) -> str:
+    error = f" +- {of['shift_stderr_K']:.1g}" if math.isfinite(of["shift_stderr_K"]) else ""
+    off = of["student_stiffer"]
+    line = (
+        f"{of['bonds']} bonds: the student is {'softer' if off < 0 else 'stiffer'} by "
+        f"{100 * abs(off):.2g} %, which shifts them by {of['shift_K']:+.2g}{error} K "
+        "without heating"
+    )
+    if abs(of["shift_K"]) > tolerance_K:
+        line += f"; more than {tolerance_K:g} K: take a smaller outer step, or distil again"
+    return line

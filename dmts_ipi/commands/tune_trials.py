@@ -6,13 +6,16 @@ import argparse
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dmts_ipi.analysis import tuning
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.statistics import Estimate, langevin_floor_K, mean_stderr, not_below
+
+if TYPE_CHECKING:
+    from dmts_ipi.distill.stiffness import Stiffness
 
 TOO_HOT, TOO_HOT_SIGMAS = 0.6, 6.0  # a trial hotter by this part, and this unlikely, is ended
 BURST_FRAMES, BURSTS, SETTLE_FS = 60, 3, 100.0
@@ -60,11 +63,14 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def predict(args: argparse.Namespace, folder: Any, outer_fs: list[float]) -> dict[float, Predicted]:
-    """Predicted heating at every outer step."""
+def predict(
+    args: argparse.Namespace, folder: Any, outer_fs: list[float]
+) -> tuple[dict[float, Predicted], list[Stiffness]]:
+    """Predicted heating at every outer step, and how stiff the student's stretches are."""
     from dmts_ipi.core.frames import bursts, read_frames, require_forces
     from dmts_ipi.core.heating import heating_of_bursts
     from dmts_ipi.distill.models import load_model
+    from dmts_ipi.distill.stiffness import stretch_stiffness
 
     config = folder.config
     numbers, masses, *_ = folder.structure()
@@ -86,10 +92,11 @@ def predict(args: argparse.Namespace, folder: Any, outer_fs: list[float]) -> dic
     ]
     found = heating_of_bursts(groups, forces, masses, outer_fs, config.temperature_K)
     values = zip(found.K_per_ps, found.stderr_K_per_ps, found.by_motion["stretch"], strict=True)
-    return {
+    heating = {
         outer: Predicted(*(float(x) for x in three))
         for outer, three in zip(outer_fs, values, strict=True)
     }
+    return heating, stretch_stiffness(groups, forces, masses)
 
 
 def _bursts(folder: Any) -> list[list[Any]]:

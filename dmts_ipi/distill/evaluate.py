@@ -12,6 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from dmts_ipi.core.errors import InputError, ModelFault
+from dmts_ipi.core.files import plain
 from dmts_ipi.core.frames import Frame, bursts
 from dmts_ipi.core.heating import OUTER_FS, Heating, heating_of_bursts
 from dmts_ipi.core.model import ForceModel, check_structure
@@ -109,19 +110,15 @@ class Evaluation:
         return out
 
     def _stiffness(self, of: Stiffness, keys: list[str]) -> dict[str, Any]:
-        """JSON has no NaN and no infinity."""
-
-        def finite(x: float) -> float | None:
-            return x if math.isfinite(x) else None
-
         shifts = [of.shift_K(float(key), INNER_FS, self.temperature_K) for key in keys]
-        return {
+        found = {
             "student_stiffer": of.stiffer,
-            "stderr": finite(of.stderr),
+            "stderr": of.stderr,
             "period_fs": of.period_fs,
-            "shift_K": {key: finite(x) for key, (x, _) in zip(keys, shifts, strict=True)},
-            "shift_stderr_K": {key: finite(e) for key, (_, e) in zip(keys, shifts, strict=True)},
+            "shift_K": {key: x for key, (x, _) in zip(keys, shifts, strict=True)},
+            "shift_stderr_K": {key: e for key, (_, e) in zip(keys, shifts, strict=True)},
         }
+        return dict(plain(found))
 
 
 def evaluate(

@@ -33,14 +33,20 @@ class Stiffness:
     stiffer: float
     stderr: float
 
-    def shift_K(self, outer_fs: float, inner_fs: float, temperature_K: float) -> list[float]:
-        """What it adds to the bonds' kinetic temperature at 1/ps, and the error of that.
+    def shift_K(
+        self,
+        outer_fs: float,
+        inner_fs: float,
+        temperature_K: float,
+        friction_per_ps: float = 1.0,
+    ) -> list[float]:
+        """What it adds to the bonds' kinetic temperature, and the error of that.
 
         Infinite where linear theory finds no stable motion; see ``stiffness_bias``.
         """
         off = self.stiffer, self.stiffer + self.stderr, self.stiffer - self.stderr
         at, high, low = (
-            temperature_K * stiffness_bias(x, self.period_fs, outer_fs, inner_fs)
+            temperature_K * stiffness_bias(x, self.period_fs, outer_fs, inner_fs, friction_per_ps)
             if math.isfinite(x)
             else math.nan
             for x in off
