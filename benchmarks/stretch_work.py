@@ -24,17 +24,7 @@ from typing import Any
 
 import integrators
 import numpy as np
-from common import (
-    RESULTS,
-    by_run,
-    keep,
-    mean_of,
-    parse_runs,
-    record_of,
-    replicas,
-    runs_parser,
-    save,
-)
+from common import parse_runs, replicas, runs_parser, save
 from ipi.utils.depend import dstrip
 from ipi.utils.units import unit_to_internal, unit_to_user
 
@@ -45,7 +35,7 @@ from dmts_ipi.ipi.integrator import respa
 from dmts_ipi.ipi.session import session
 from dmts_ipi.ipi.units import cell_from_ipi, positions_from_ipi
 
-RECORDS, FILE = RESULTS / "stretch_work.jsonl", "stretch_work.txt"
+FILE = "stretch_work.txt"
 MEMORIES_PS = (0.1, 0.3, 1.0)
 SKIPPED_PS = 2.0  # the first positions are those of another run
 EVERY = 8  # outer steps from line to line
@@ -146,63 +136,78 @@ def instrumented(words: list[str]) -> int:
     return cli.main(words)
 
 
-def controlled(kelvin: np.ndarray, noise: np.ndarray, step_ps: float) -> list[float]:
-    """Mean and standard error of a temperature (n,) less what noise (n, 2) explains, and before."""
+class Seeds:
+    """Temperatures of one run's seeds, each (n,), less what noise explains.
+
+    Slopes are those of all seeds together, each around its own means.
+    """
+
+    def __init__(self, kelvin: list[np.ndarray], noise: list[np.ndarray], step_ps: float) -> None:
+        used = slice(int(SKIPPED_PS / step_ps), None)
+        self.kelvin = [t[used] for t in kelvin]
+        self.x = [memories(w, step_ps)[used] for w in noise]
+        x = np.concatenate([x - x.mean(axis=0) for x in self.x])
+        t = np.concatenate([t - t.mean() for t in self.kelvin])
+        self.slopes, self.covariance = np.linalg.lstsq(x, t, rcond=None)[0], x.T @ x / len(x)
+
+    def mean(self, which: slice) -> list[str]:
+        """Of some seeds: with the noise taken out, and plain."""
+        t, x = np.concatenate(self.kelvin[which]), np.concatenate(self.x[which])
+        own, plain = mean_stderr(t - x @ self.slopes), mean_stderr(t)
+        off, part = x.mean(axis=0), len(t) / sum(map(len, self.kelvin))
+        of_slopes = math.sqrt(1 + part * off @ np.linalg.solve(self.covariance, off))
+        return [
+            f"{own.mean:.2f}+-{own.stderr * of_slopes:.2f}",
+            f"{plain.mean:.2f}+-{plain.stderr:.2f}",
+        ]
+
+
+def memories(noise: np.ndarray, step_ps: float) -> np.ndarray:
+    """Work (n, 2) as it is still remembered after each of ``MEMORIES_PS``: (n, 6)."""
     decay = np.exp(-step_ps / np.array(MEMORIES_PS))
-    x = np.zeros((len(kelvin), noise.shape[1], len(decay)))
-    for k in range(len(kelvin)):
+    x = np.zeros((len(noise), noise.shape[1], len(decay)))
+    for k in range(len(noise)):
         x[k] = (x[k - 1] * decay if k else 0.0) + noise[k][:, None]
-    used = slice(int(SKIPPED_PS / step_ps), None)
-    t, x = kelvin[used], x[used].reshape(len(kelvin[used]), -1)
-    mean, covariance = x.mean(axis=0), np.cov(x.T)
-    slopes = np.linalg.solve(covariance, (x - mean).T @ (t - t.mean()) / (len(t) - 1))
-    own, plain = mean_stderr(t - x @ slopes), mean_stderr(t)
-    of_slopes = math.sqrt(1 + mean @ np.linalg.solve(covariance, mean))
-    return [own.mean, own.stderr * of_slopes, plain.mean, plain.stderr]
+    return x.reshape(len(noise), -1)
 
 
-def record(name: str, folder: Path) -> dict:
+def rows(name: str, folders: list[Path]) -> list[str]:
+    """Of each seed, and of all together."""
     from dmts_ipi.analysis.measure import measure
     from dmts_ipi.analysis.source import read_run
+    from dmts_ipi.ipi.run_folder.folder import RunFolder
 
-    m = measure(read_run(folder))
-    fs, b, dof, at_O, at_end, on_bonds, on_all, *outer = np.loadtxt(folder / FILE).T[:9]
-    noise, step_ps = np.stack([on_bonds / b, (on_all - on_bonds) / (dof - b)], axis=1), 1e-3 * fs[0]
-    on = [mean_stderr(work / b / step_ps) for work in outer]
-    one = record_of(name, folder, m)
-    return {k: one[k] for k in ("run", "seed", "date", "machine")} | {
-        "ps": round(1e-3 * fs.sum(), 3),
-        "at_O_K": controlled(at_O, noise, step_ps),
-        "at_end_K": controlled(at_end, noise, step_ps),
-        "expected_K": m.expected["O-H"],
-        "outer_K_per_ps": dict(
-            zip(("bonds", "all"), [[e.mean, e.stderr] for e in on], strict=True)
-        ),
-    }
+    lines = [np.loadtxt(folder / FILE) for folder in folders]
+    measured = [measure(read_run(folder)) for folder in folders]
+    fs, b, dof = lines[0][0, :3]
+    step_ps = 1e-3 * fs
+    noise = [np.stack([a[:, 5] / b, (a[:, 6] - a[:, 5]) / (dof - b)], axis=1) for a in lines]
+    at_O, at_end = (Seeds([a[:, k] for a in lines], noise, step_ps) for k in (3, 4))
+    text = []
+    for k in range(len(folders) + (len(folders) > 1)):
+        which = slice(k, k + 1) if k < len(folders) else slice(None)
+        seed = str(RunFolder(folders[k]).config.seed) if k < len(folders) else "all"
+        expected = np.mean([m.expected["O-H"] for m in measured[which]])
+        several = np.concatenate(lines[which])
+        kicks = [mean_stderr(several[:, k] / b / step_ps) for k in (7, 8)]
+        cells = [*at_O.mean(which), *at_end.mean(which), f"{expected:.1f}"]
+        cells += [f"{e.mean:.2f}+-{e.stderr:.2f}" for e in kicks]
+        text.append(
+            f"{name:20s} {seed:>5s} {len(several) * step_ps:6.1f} "
+            + " ".join(f"{c:>14s}" for c in cells)
+        )
+    return text
 
 
 def table(folder: Path) -> None:
-    runs = integrators.names()
-    new = [record(n, f) for n in runs for f in replicas(folder, n) if (f / FILE).exists()]
+    heads = ["at O (300)", "plain", "at the end", "plain", "expected", "kicks on bonds", "on all"]
     text = [
-        "K, mean +- standard error of each seed and of all; plain: without the control variate",
-        f"{'run':20s} {'seed':>5s} {'ps':>6s} {'at O (300 K)':>14s} {'plain':>14s} "
-        f"{'at the end':>14s} {'plain':>14s} {'expected':>8s} {'outer on bonds':>16s} {'all':>16s}",
+        "K, mean +- standard error of each seed and of all; plain: with the thermostat's noise",
+        f"{'run':20s} {'seed':>5s} {'ps':>6s} " + " ".join(f"{h:>14s}" for h in heads),
     ]
-    for name, several in by_run(keep(RECORDS, new, list(runs))).items():
-        for group in [*([one] for one in several), *([several] if len(several) > 1 else [])]:
-            pairs = [
-                mean_of([{"ps": r["ps"], "x": r[key][at : at + 2]} for r in group], "x")
-                for key in ("at_O_K", "at_end_K")
-                for at in (0, 2)
-            ]
-            cells = [f"{m:7.2f}+-{e:5.2f}" for m, e in pairs]
-            cells += [f"{np.average([r['expected_K'] for r in group]):8.1f}"]
-            for of in ("bonds", "all"):
-                cells += ["{:8.2f}+-{:5.2f}".format(*mean_of(group, "outer_K_per_ps", of))]
-            seed = str(group[0]["seed"]) if len(group) == 1 else "all"
-            ps = sum(r["ps"] for r in group)
-            text.append(f"{name:20s} {seed:>5s} {ps:6.1f} " + " ".join(f"{c:>14s}" for c in cells))
+    for name in integrators.names():
+        found = [f for f in replicas(folder, name) if (f / FILE).exists()]
+        text += rows(name, found) if found else []
     save("stretch_work", "\n".join(text))
 
 
