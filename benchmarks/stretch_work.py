@@ -3,7 +3,7 @@
 
     python benchmarks/stretch_work.py list
     python benchmarks/stretch_work.py run respa-1ps-6fs-216 --replica 4 --time-ps 100
-    python benchmarks/stretch_work.py table
+    python benchmarks/stretch_work.py table       # of all seeds that lie in --folder
 
 At 1/ps the energy of a stretch wanders by kT in a picosecond, mostly by work of the thermostat's
 noise. The mean of that work is zero, so over memories of 0.1 to 1 ps it is a control variate: its
@@ -24,7 +24,7 @@ from typing import Any
 
 import integrators
 import numpy as np
-from common import parse_runs, replicas, runs_parser, save
+from common import combined, parse_runs, replicas, runs_parser, save
 from ipi.utils.depend import dstrip
 from ipi.utils.units import unit_to_internal, unit_to_user
 
@@ -150,16 +150,13 @@ class Seeds:
         t = np.concatenate([t - t.mean() for t in self.kelvin])
         self.slopes, self.covariance = np.linalg.lstsq(x, t, rcond=None)[0], x.T @ x / len(x)
 
-    def mean(self, which: slice) -> list[str]:
-        """Of some seeds: with the noise taken out, and plain."""
-        t, x = np.concatenate(self.kelvin[which]), np.concatenate(self.x[which])
+    def mean(self, k: int) -> list[tuple[float, float]]:
+        """Mean and standard error of a seed: with the noise taken out, and plain."""
+        t, x = self.kelvin[k], self.x[k]
         own, plain = mean_stderr(t - x @ self.slopes), mean_stderr(t)
         off, part = x.mean(axis=0), len(t) / sum(map(len, self.kelvin))
         of_slopes = math.sqrt(1 + part * off @ np.linalg.solve(self.covariance, off))
-        return [
-            f"{own.mean:.2f}+-{own.stderr * of_slopes:.2f}",
-            f"{plain.mean:.2f}+-{plain.stderr:.2f}",
-        ]
+        return [(own.mean, own.stderr * of_slopes), (plain.mean, plain.stderr)]
 
 
 def memories(noise: np.ndarray, step_ps: float) -> np.ndarray:
@@ -183,19 +180,22 @@ def rows(name: str, folders: list[Path]) -> list[str]:
     step_ps = 1e-3 * fs
     noise = [np.stack([a[:, 5] / b, (a[:, 6] - a[:, 5]) / (dof - b)], axis=1) for a in lines]
     at_O, at_end = (Seeds([a[:, k] for a in lines], noise, step_ps) for k in (3, 4))
+    seeds = [str(RunFolder(folder).config.seed) for folder in folders]
+    ps = [len(a) * step_ps for a in lines]
+    expected = [m.expected["O-H"] for m in measured]
+    found = []
+    for k, a in enumerate(lines):
+        kicks = [mean_stderr(a[:, column] / b / step_ps) for column in (7, 8)]
+        found.append([*at_O.mean(k), *at_end.mean(k), *((e.mean, e.stderr) for e in kicks)])
+    if len(found) > 1:
+        several = zip(*found, strict=True)
+        found.append([combined([(*v, t) for v, t in zip(c, ps, strict=True)]) for c in several])
+        seeds, ps, expected = [*seeds, "all"], [*ps, sum(ps)], [*expected, float(np.mean(expected))]
     text = []
-    for k in range(len(folders) + (len(folders) > 1)):
-        which = slice(k, k + 1) if k < len(folders) else slice(None)
-        seed = str(RunFolder(folders[k]).config.seed) if k < len(folders) else "all"
-        expected = np.mean([m.expected["O-H"] for m in measured[which]])
-        several = np.concatenate(lines[which])
-        kicks = [mean_stderr(several[:, k] / b / step_ps) for k in (7, 8)]
-        cells = [*at_O.mean(which), *at_end.mean(which), f"{expected:.1f}"]
-        cells += [f"{e.mean:.2f}+-{e.stderr:.2f}" for e in kicks]
-        text.append(
-            f"{name:20s} {seed:>5s} {len(several) * step_ps:6.1f} "
-            + " ".join(f"{c:>14s}" for c in cells)
-        )
+    for seed, time, wanted, values in zip(seeds, ps, expected, found, strict=True):
+        cells = [f"{mean:.2f}+-{error:.2f}" for mean, error in values]
+        cells.insert(4, f"{wanted:.1f}")
+        text.append(f"{name:20s} {seed:>5s} {time:6.1f} " + " ".join(f"{c:>14s}" for c in cells))
     return text
 
 
@@ -205,8 +205,10 @@ def table(folder: Path) -> None:
         "K, mean +- standard error of each seed and of all; plain: with the thermostat's noise",
         f"{'run':20s} {'seed':>5s} {'ps':>6s} " + " ".join(f"{h:>14s}" for h in heads),
     ]
-    for name in integrators.names():
-        found = [f for f in replicas(folder, name) if (f / FILE).exists()]
+    runs = {n: [f for f in replicas(folder, n) if (f / FILE).exists()] for n in integrators.names()}
+    if not any(runs.values()):
+        raise SystemExit(f"folder = {folder}: holds no {FILE}; run one first, or give --folder")
+    for name, found in runs.items():
         text += rows(name, found) if found else []
     save("stretch_work", "\n".join(text))
 
@@ -218,6 +220,8 @@ def main() -> None:
     p.add_argument("--time-ps", type=float, default=integrators.PS, help="length, ps")
     args = parse_runs(p, [n for n in integrators.names() if n.startswith("respa-1ps")])
     if args.what == "run":
+        if not args.names:
+            p.error("name runs; see list")
         own = [sys.executable, __file__, "dmts-ipi"]
         integrators.run(args.names, args.folder, args.threads, args.replica, args.time_ps, own)
     elif args.what == "table":

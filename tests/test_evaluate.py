@@ -117,7 +117,7 @@ class Stiffer(Shifted):
 
 @pytest.mark.parametrize("by", [0.02, -0.02])
 def test_student_with_another_stiffness(labels: list[Frame], by: float) -> None:
-    """Heating hardly tells it; the period is that of k = 40 + 8 * 0.6 eV/A^2 and HMR +3 amu."""
+    """The period is that of k = 40 + 8 * 0.6 eV/A^2 and HMR +3 amu."""
     student = Stiffer(0.0)
     student.by = by
     found = evaluate(student, [labels], outer_fs=[1, 4, 6]).as_dict()["student_stretches"]["O-H"]

@@ -12,7 +12,7 @@ from toy_water import toy_box
 
 from dmts_ipi.analysis import tuning
 from dmts_ipi.cli import main
-from dmts_ipi.commands.tune import _shift_line
+from dmts_ipi.commands.tune import shift_line
 from dmts_ipi.core.statistics import Estimate
 from dmts_ipi.core.units import KB_EV_PER_K
 from dmts_ipi.ipi.run_folder.folder import RunFolder
@@ -172,10 +172,10 @@ def test_friction_and_inner_step_are_chosen_and_written(
 
 def test_a_shift_of_bonds_beyond_the_tolerance_is_told() -> None:
     of = {"bonds": "O-H", "student_stiffer": -0.02, "shift_K": -17.2, "shift_stderr_K": math.nan}
-    assert _shift_line(of, 20.0) == (
+    assert shift_line(of, 20.0) == (
         "O-H bonds: the student is softer by 2 %, which shifts them by -17 K without heating"
     )
-    assert _shift_line(of, 10.0).endswith(
+    assert shift_line(of, 10.0).endswith(
         "more than 10 K: take a smaller outer step, or distil again"
     )
 

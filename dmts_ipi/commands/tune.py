@@ -368,11 +368,12 @@ def _tell(args: argparse.Namespace, record: dict[str, Any], picture: Path) -> No
     if record["bonds_K"] is not None:
         print(f"bonds: hotter by {record['bonds_K']:.1f} K at most, where the heat goes in first")
     for of in record["shifts"]:
-        print(_shift_line(of, args.bonds_tolerance_K))
+        print(shift_line(of, args.bonds_tolerance_K))
     print(f"plot: {picture}")
 
 
-def _shift_line(of: dict[str, Any], tolerance_K: float) -> str:
+def shift_line(of: dict[str, Any], tolerance_K: float) -> str:
+    """One of ``record["shifts"]`` for people."""
     error = f" +- {of['shift_stderr_K']:.1g}" if math.isfinite(of["shift_stderr_K"]) else ""
     off = of["student_stiffer"]
     line = (
