@@ -18,9 +18,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+
 from common import save
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 
 def write_bin(path: Path, name: str, atoms, frames: int, values) -> None:
@@ -47,9 +48,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=4000, help="a multiple of 1000")
     args = parser.parse_args()
     from analysis_runs import maxwell, water_box
-
     from dmts_ipi.analysis.measure import MAX_RDF_FRAMES, measure
-    from dmts_ipi.analysis.source import RunInput
+    from dmts_ipi.analysis.run_data import RunInput
     from dmts_ipi.ipi.run_folder.outputs import iter_trajectory
 
     atoms, rng, n = water_box(6), np.random.default_rng(1), args.frames

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from common import combined, go_on, parse_runs, replica_of, replicas, runs_parser, save
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def table(folder: Path, name_of_result: str) -> None:
     import physical_validation as pv
 
     from dmts_ipi.analysis.measure import measure
-    from dmts_ipi.analysis.source import read_run
+    from dmts_ipi.analysis.run_data import read_run
     from dmts_ipi.core.errors import InputError
     from dmts_ipi.core.statistics import statistical_inefficiency
 

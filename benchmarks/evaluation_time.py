@@ -14,8 +14,8 @@ import argparse
 import time
 
 import numpy as np
-from common import save
 
+from common import save
 from dmts_ipi.core.frames import read_frames
 from dmts_ipi.core.memory import keep_freed_memory
 from dmts_ipi.core.model import ForceModel
@@ -41,7 +41,7 @@ def main() -> None:
     args = p.parse_args()
     import torch
 
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.models.load import load_model
 
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(0)

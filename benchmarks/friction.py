@@ -19,6 +19,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+
 from common import (
     RESULTS,
     by_run,
@@ -134,7 +135,7 @@ def run(wanted: list[str], folder: Path, lmp: str, replica: int, ps: float) -> N
 def record(name: str, folder: Path) -> dict:
     """Figures of one run."""
     from dmts_ipi.analysis.measure import measure
-    from dmts_ipi.analysis.source import read_run
+    from dmts_ipi.analysis.run_data import read_run
 
     return record_of(name, folder, measure(read_run(folder)))
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from common import dmts, save
 
 HEAD = f"{'student':>8} {'frames':>7} {'RMSE':>7} {'allowed':>8} {'rewinds':>8} {'largest':>8}"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.io import read, write
+
 from common import save
 
 N_INNER = 6
@@ -83,7 +84,7 @@ def input_xml(name: str, folder: Path) -> str:
 
 def stepper(name: str, folder: Path) -> Callable[[], None]:
     """One outer step of a run within this process."""
-    from dmts_ipi.ipi.integrator.register import register
+    from dmts_ipi.ipi.patches.register import register
 
     register()
     from ipi.engine.simulation import Simulation

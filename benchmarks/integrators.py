@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from common import (
     DMTS,
     RESULTS,
@@ -149,7 +150,7 @@ def run(
 def record(name: str, folder: Path) -> dict | None:
     """Figures of one run; None before it has any."""
     from dmts_ipi.analysis.measure import measure
-    from dmts_ipi.analysis.source import read_run
+    from dmts_ipi.analysis.run_data import read_run
     from dmts_ipi.core.errors import InputError
     from dmts_ipi.core.units import KB_EV_PER_K
     from dmts_ipi.ipi.run_folder.folder import RunFolder

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from common import save
 
 SKIP = 10
@@ -99,10 +100,12 @@ def child(way: str, folder: Path, rows: int, pids: list[int]) -> int:
 
     Wall time of the step alone and with output; CPU time of i-PI, drivers, other threads.
     """
-    import dmts_ipi.distill.models as models
+    import dmts_ipi.models.load as models
     from dmts_ipi.core.recorder import Recorder
-    from dmts_ipi.ipi.integrator.register import register
-    from dmts_ipi.ipi.server import exchange, late_outputs, output_sync, quick_outputs
+    from dmts_ipi.ipi.patches import deferred_outputs as late_outputs
+    from dmts_ipi.ipi.patches import exchange, output_sync
+    from dmts_ipi.ipi.patches import fast_xyz_writer as quick_outputs
+    from dmts_ipi.ipi.patches.register import register
 
     models.load_model = lambda *_, **__: Zero()  # type: ignore[assignment, return-value]
     register()
@@ -156,7 +159,7 @@ def measure(way: str, args: argparse.Namespace, folder: Path) -> list[float]:
     if not telemetry:
         text = re.sub(r", telemetry: [\w.-]+", "", text)
     file.write_text(text)
-    from dmts_ipi.ipi.run_folder.validate import read_input
+    from dmts_ipi.ipi.input_xml import read_input
 
     me = [sys.executable, "-W", "ignore", str(Path(__file__).resolve())]
     drivers = []
@@ -188,9 +191,9 @@ def measure(way: str, args: argparse.Namespace, folder: Path) -> list[float]:
 
 def listener(file: Path) -> Any:
     """The watchdog's ears for a run."""
-    from dmts_ipi.commands.guarding import telemetry_of
+    from dmts_ipi.commands.build_watchdog import telemetry_of
+    from dmts_ipi.ipi.input_xml import read_input
     from dmts_ipi.ipi.run_folder.folder import RunFolder
-    from dmts_ipi.ipi.run_folder.validate import read_input
     from dmts_ipi.watchdog.listener import Listener
 
     folder = RunFolder(file.parent)

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import save
 
+from common import save
 from dmts_ipi.core.frames import read_frames
 from dmts_ipi.core.memory import keep_freed_memory
 from dmts_ipi.core.model import compute_batch
@@ -38,7 +38,7 @@ def main() -> None:
     args = p.parse_args()
     import torch
 
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.models.load import load_model
 
     torch.set_num_threads(args.threads)
     keep_freed_memory()

@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 import yaml
+
 from common import dmts, save
 
 REPOSITORY = Path(__file__).resolve().parents[1]

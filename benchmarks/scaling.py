@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from common import save
 
 BOX = Path(__file__).resolve().parents[1] / "ipi_inputs" / "water216.extxyz"
@@ -37,8 +38,8 @@ def child(student: str, copies: str, threads: int, budget_s: float) -> dict[str,
 
     from dmts_ipi.core.frames import read_frames
     from dmts_ipi.core.memory import keep_freed_memory
-    from dmts_ipi.distill.models import load_model
-    from dmts_ipi.distill.student.model import StudentModel
+    from dmts_ipi.models.load import load_model
+    from dmts_ipi.students.density.model import StudentModel
 
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter

@@ -22,16 +22,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import integrators
 import numpy as np
-from common import combined, parse_runs, replicas, runs_parser, save
 from ipi.utils.depend import dstrip
 from ipi.utils.units import unit_to_internal, unit_to_user
 
+import integrators
+from common import combined, parse_runs, replicas, runs_parser, save
 from dmts_ipi import cli
 from dmts_ipi.core.molecules import bonds
 from dmts_ipi.core.statistics import mean_stderr
-from dmts_ipi.ipi.integrator import respa
+from dmts_ipi.ipi.motion import respa
 from dmts_ipi.ipi.session import session
 from dmts_ipi.ipi.units import cell_from_ipi, positions_from_ipi
 
@@ -171,7 +171,7 @@ def memories(noise: np.ndarray, step_ps: float) -> np.ndarray:
 def rows(name: str, folders: list[Path]) -> list[str]:
     """Of each seed, and of all together."""
     from dmts_ipi.analysis.measure import measure
-    from dmts_ipi.analysis.source import read_run
+    from dmts_ipi.analysis.run_data import read_run
     from dmts_ipi.ipi.run_folder.folder import RunFolder
 
     lines = [np.loadtxt(folder / FILE) for folder in folders]

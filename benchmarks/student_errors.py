@@ -17,12 +17,12 @@ import io
 from pathlib import Path
 
 import numpy as np
-from common import dmts, save
 
+from common import dmts, save
 from dmts_ipi.cli import main as command
 from dmts_ipi.core.frames import Frame, write_frames
-from dmts_ipi.distill.labelling.geometry import share_protons
 from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.learning.labelling.geometry import share_protons
 
 BURSTS = 8
 

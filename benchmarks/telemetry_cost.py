@@ -29,8 +29,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from common import save
 
+from common import save
 from dmts_ipi.core.frames import read_frames
 from dmts_ipi.core.memory import keep_freed_memory
 from dmts_ipi.ipi import units
@@ -105,7 +105,7 @@ def study(
     """The student's driver."""
     import torch
 
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.models.load import load_model
 
     torch.set_num_threads(threads)
     if own_core:
@@ -125,7 +125,7 @@ def teach(
     """The teacher's driver: a position (bohr) and whether to publish, until None."""
     import torch
 
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.models.load import load_model
 
     frame = read_frames(path)[0]
     publisher = Publisher("teacher", at, len(frame.numbers), "cpu")

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import yaml
+
 from common import dmts, save
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -69,7 +69,7 @@ def record(name: str, folder: Path) -> dict[str, object]:
     """Figures of one run, as they are kept."""
     from dmts_ipi.analysis.measure import measure
     from dmts_ipi.analysis.rdf import find_pair
-    from dmts_ipi.analysis.source import read_run
+    from dmts_ipi.analysis.run_data import read_run
     from dmts_ipi.ipi.run_folder.folder import RunFolder
 
     m = measure(read_run(folder))

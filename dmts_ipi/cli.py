@@ -12,9 +12,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dmts_ipi import __version__
-from dmts_ipi.core.errors import DmtsError
-from dmts_ipi.core.options import OptionParser
+from . import __version__
+from .core.errors import DmtsError
+from .core.options import OptionParser
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "label": ("dmts_ipi.commands.label", "sample configurations with a teacher and label them"),

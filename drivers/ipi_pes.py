@@ -37,10 +37,10 @@ class DmtsDriver(Dummy_driver):
         """
         from dmts_ipi.core.errors import InputError
         from dmts_ipi.core.frames import read_frames
-        from dmts_ipi.distill.models import load_model
         from dmts_ipi.ipi.client.driver import limit_threads, warm_up
         from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
-        from dmts_ipi.ipi.client.hooks import profile_inside
+        from dmts_ipi.ipi.patches.profiler import profile_inside
+        from dmts_ipi.models.load import load_model
 
         given: dict[str, Any] = {k: v for k, v in self.kwargs.items() if k != "verbosity"}
         if self.args:

@@ -4,7 +4,7 @@
     python drivers/nnp_driver.py --model water-teacher --structure water.xyz --unix teacher
 
 Composition only: any model loads here, the options and exit statuses are in
-``dmts_ipi.ipi.client.driver``, the models in ``dmts_ipi.distill.models``, telemetry in
+``dmts_ipi.ipi.client.driver``, the models in ``dmts_ipi.models.load``, telemetry in
 ``dmts_ipi.watchdog``.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the driver; returns its exit status."""
-    from dmts_ipi.distill.models import load_model
     from dmts_ipi.ipi.client.driver import main as run
+    from dmts_ipi.models.load import load_model
     from dmts_ipi.watchdog.publisher import opener
 
     return run(

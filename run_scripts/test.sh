@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs into .venv (once) and runs every check: format, lint, types, shell scripts, tests.
-#   run_scripts/test.sh [PYTEST ARGUMENTS]      such as  -m slow  or  tests/test_heating.py
+#   run_scripts/test.sh [PYTEST ARGUMENTS]      such as  -m slow  or  tests/core/test_heating.py
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 run_scripts/install.sh mace,dev

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from ase import Atoms
-from driver_models import two_waters
-from run_tools import call, direct, kinds, make
 
 from dmts_ipi.ipi.client.check_server import Server
 from dmts_ipi.ipi.client.client import Endpoint
+from driver_models import two_waters
+from run_tools import call, direct, kinds, make
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from dmts_ipi.core.model import ForceModel
 from dmts_ipi.core.statistics import Estimate
 from dmts_ipi.core.units import KB_EV_PER_K
 
-from .source import RunInput
+from .run_data import RunInput
 
 STEP_A = 0.002
 FEWEST_FRAMES = 4  # for an error bar

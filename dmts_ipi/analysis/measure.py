@@ -24,11 +24,11 @@ from dmts_ipi.core.units import KB_EV_PER_K
 from .configurational import Configurational
 from .kinetic import BondKind, KineticSampler
 from .rdf import PairDistribution, PairHistogram
-from .source import RunInput
+from .run_data import RunInput
 from .spectrum import ForeignPeak, SpectrumSampler, VelocitySpectrum
 from .stream import Chunk, FrameStream, Progress
 from .transport import SHORTEST_PS, WINDOW_FRACTION, Diffusion, Displacements, relaxation_ps
-from .watched import Differences, Event, read_differences, read_events
+from .watchdog_log import Differences, Event, read_differences, read_events
 
 SKIP_FRACTION = 0.2
 COARSEST_FRAMES_FS = 10.0  # for spectra, where there is no X-H bond whose period decides

@@ -17,12 +17,7 @@ from dmts_ipi.core.files import replace_file
 
 from .compare import Comparison, headline_pair, speedup
 from .figures import Plot
-from .measure import Measured
-from .plots import colours, draw
-from .prose import reading, swatch, what_ran
-from .record import report_record
-from .tables import csv_files
-from .words import (
+from .formatting import (
     STATUS_CLASS,
     STATUS_WORD,
     Card,
@@ -32,6 +27,11 @@ from .words import (
     settling,
     summary_sentence,
 )
+from .json_report import report_record
+from .measure import Measured
+from .plots import colours, draw
+from .report_text import reading, swatch, what_ran
+from .tables import csv_files
 
 COPY_SCRIPT = """
 document.querySelectorAll('button[data-copy]').forEach(function (b) {

@@ -10,7 +10,7 @@ import numpy as np
 
 from dmts_ipi.core.errors import InputError
 
-from .source import RunInput
+from .run_data import RunInput
 
 CHUNK_NUMBERS = 1_500_000  # doubles of positions in a chunk: 12 MB
 Progress = Callable[[str, int, int], None]

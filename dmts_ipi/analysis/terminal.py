@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from .compare import AGREES, Comparison, speedup
+from .formatting import STATUS_WORD, plus_minus, summary_sentence
 from .measure import Measured
-from .words import STATUS_WORD, plus_minus, summary_sentence
 
 
 def lines(

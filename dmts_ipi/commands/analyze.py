@@ -74,7 +74,7 @@ def _configurational(measured: Sequence[Measured], count: int) -> None:
     import numpy as np
 
     from dmts_ipi.analysis.configurational import configurational, pick_frames
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.models.load import load_model
 
     models: dict[str, ForceModel] = {}
     for m in measured:
@@ -103,10 +103,10 @@ def _configurational(measured: Sequence[Measured], count: int) -> None:
 def run(args: argparse.Namespace) -> int:
     """Analyses the folders and writes the report."""
     from dmts_ipi.analysis.compare import compare
+    from dmts_ipi.analysis.json_report import report_record
     from dmts_ipi.analysis.measure import measure
-    from dmts_ipi.analysis.record import report_record
     from dmts_ipi.analysis.report import check_writable, csv_folder, write_report
-    from dmts_ipi.analysis.source import read_runs, reference_of
+    from dmts_ipi.analysis.run_data import read_runs, reference_of
 
     if args.skip_ps is not None and not args.skip_ps >= 0:
         raise InputError("--skip-ps", args.skip_ps, "must be zero or positive")

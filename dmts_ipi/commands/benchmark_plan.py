@@ -111,7 +111,7 @@ def _check_students(specs: dict[str, ModelSettings]) -> None:
     Raises:
         InputError: names it.
     """
-    from dmts_ipi.distill.models import read_record
+    from dmts_ipi.models.load import read_record
 
     teacher = read_record(specs["teacher"].model)
     for role in ("nc", "conservative"):
@@ -145,7 +145,7 @@ def _absolute(model: ModelSettings, base: Path) -> ModelSettings:
 
 def _elements(model: ModelSettings) -> frozenset[int] | None:
     """What a model knows, by its record, else by loading it; None: it does not say."""
-    from dmts_ipi.distill.models import load_model, read_record
+    from dmts_ipi.models.load import load_model, read_record
 
     found = read_record(model.model).get("elements")
     if isinstance(found, list):
@@ -305,7 +305,7 @@ def evaluation_times_ms(
     config: BenchmarkConfig, base: Path, plan: Plan, cells: Sequence[Cell]
 ) -> dict[str, float]:
     """Time of one evaluation of each model per atom, ms, on the smallest system that runs."""
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.models.load import load_model
 
     if not cells:
         return {}

@@ -14,7 +14,7 @@ from dmts_ipi.ipi.session.watch import Limits, Progress
 
 from . import init
 from .benchmark_plan import Plan, init_arguments
-from .guarding import guarded
+from .build_watchdog import guarded
 from .run import figures
 
 Say = Callable[[str], None]

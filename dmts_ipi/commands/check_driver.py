@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("timeout_s", args.timeout_s, "must be positive")
     frame = read_frames(Path(args.structure), index="0")[0]
     if not by_socket:
-        from dmts_ipi.distill.models import load_model
+        from dmts_ipi.models.load import load_model
 
         model = load_model(args.model, device=args.device, dtype=args.dtype, compile=args.compile)
     else:

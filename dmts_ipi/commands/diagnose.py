@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints a table, or JSON."""
     from dmts_ipi.core.frames import read_frames, require_forces
     from dmts_ipi.core.model import check_structure
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.models.load import load_model
 
     _check(args)
     frame = read_frames(args.structure, "-1")[0]
@@ -85,10 +85,10 @@ def _diagnose(
     args: argparse.Namespace, model: Any, frame: Any, files: list[Any], first: bool
 ) -> dict[str, Any]:
     """All figures of one model."""
-    from dmts_ipi.analysis import direct
-    from dmts_ipi.distill import evaluate as ev
-    from dmts_ipi.distill import smoothness
-    from dmts_ipi.distill.labelling.sampler import hmr_masses
+    from dmts_ipi.analysis import nonconservativity as direct
+    from dmts_ipi.learning import evaluate as ev
+    from dmts_ipi.learning import smoothness
+    from dmts_ipi.learning.labelling.sampler import hmr_masses
 
     found: dict[str, Any] = {
         "name": model.name,
@@ -139,7 +139,7 @@ def _dynamics(
     from dmts_ipi.core.frames import Frame
     from dmts_ipi.core.statistics import slope_stderr
     from dmts_ipi.core.units import KB_EV_PER_K
-    from dmts_ipi.distill.labelling.sampler import Langevin, relax, thermal_velocities
+    from dmts_ipi.learning.labelling.sampler import Langevin, relax, thermal_velocities
 
     rng = np.random.default_rng(args.seed)
     start = Frame(frame.numbers, relax(model, frame, 8.0, 100), frame.cell, frame.pbc)

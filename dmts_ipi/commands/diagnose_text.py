@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dmts_ipi.analysis.direct import PUBLISHED_LAMBDA, PUBLISHED_LOOP_MEV
+from dmts_ipi.analysis.nonconservativity import PUBLISHED_LAMBDA, PUBLISHED_LOOP_MEV
 
 MISSING = "–"
 

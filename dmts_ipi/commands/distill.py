@@ -44,7 +44,7 @@ def build_config(args: argparse.Namespace) -> Any:
         InputError: a field is unknown or wrong.
     """
     from dmts_ipi.core.config import parse, read_fields
-    from dmts_ipi.distill.training.config import NEW_STUDENT, TrainConfig
+    from dmts_ipi.learning.training.config import NEW_STUDENT, TrainConfig
 
     fields = {} if args.config is None else read_fields(args.config, "config")
     where = "option" if args.config is None else str(args.config)
@@ -70,7 +70,7 @@ def describe_teacher(spec: str) -> dict[str, str]:
 
     The labels are what counts: a teacher that is not on this machine is still named.
     """
-    from dmts_ipi.distill.models import read_record
+    from dmts_ipi.models.load import read_record
 
     try:
         record = read_record(spec)
@@ -91,12 +91,12 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from dmts_ipi.core.frames import Frame, read_frames, require_forces
-    from dmts_ipi.distill.model_files import check_can_write
-    from dmts_ipi.distill.models import check_device
-    from dmts_ipi.distill.training.parallel import join_workers, leave_workers
-    from dmts_ipi.distill.training.plot import plot_history
-    from dmts_ipi.distill.training.split import data_hash
-    from dmts_ipi.distill.training.train import CURVE, Trainer
+    from dmts_ipi.learning.training.parallel import join_workers, leave_workers
+    from dmts_ipi.learning.training.plot import plot_history
+    from dmts_ipi.learning.training.split import data_hash
+    from dmts_ipi.learning.training.train import CURVE, Trainer
+    from dmts_ipi.models.load import check_device
+    from dmts_ipi.models.model_files import check_can_write
 
     check_device(config.device)
     check_can_write(args.out)

@@ -38,9 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints a table, or JSON."""
     from dmts_ipi.core.frames import read_frames, require_forces
-    from dmts_ipi.distill import evaluate as ev
-    from dmts_ipi.distill import smoothness
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.learning import evaluate as ev
+    from dmts_ipi.learning import smoothness
+    from dmts_ipi.models.load import load_model
 
     if not args.labels and not args.teacher_smoothness:
         raise InputError("labels", "", "give --labels FILE, or --teacher-smoothness STRUCTURE")
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         measured = smoothness.measure(model, start, report=report)
         figures["smoothness"] = measured.as_dict()
     if args.plot is not None:
-        from dmts_ipi.distill.evaluate_plot import plot
+        from dmts_ipi.learning.evaluate_plot import plot
 
         plot(args.plot, model.name, evaluation, measured)
     if args.json:

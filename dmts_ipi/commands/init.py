@@ -129,12 +129,12 @@ def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
     Raises:
         DmtsError: as ``run``; nothing is written then.
     """
-    from dmts_ipi.distill.models import read_record
     from dmts_ipi.ipi.create import check_target, create_folder
     from dmts_ipi.ipi.run_folder.folder import RunConfig
     from dmts_ipi.ipi.run_folder.resources import inputs_folder, ipi_script
     from dmts_ipi.ipi.run_folder.structure import prepare_structure, read_structure
     from dmts_ipi.ipi.run_folder.summary import versions
+    from dmts_ipi.models.load import read_record
 
     target = Path(args.folder)
     check_target(target)
@@ -159,7 +159,7 @@ def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
     config = parse(RunConfig, {**fields, "versions": versions()}, "option")
     folder = create_folder(target, config, atoms)
     if config.network.address is not None:
-        from .guarding import keys_of
+        from .build_watchdog import keys_of
 
         keys_of(folder)
     return target, config, len(atoms)
@@ -247,7 +247,7 @@ def _model(args: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def absolute_spec(spec: str) -> str:
     """A spec that means the same from any folder: relative paths made absolute."""
-    from dmts_ipi.distill.models import parse_spec, shipped
+    from dmts_ipi.models.load import parse_spec, shipped
 
     parsed = parse_spec(spec)
     if parsed.kind == "folder":
@@ -290,7 +290,7 @@ def _evaluate(name: str, settings: Any, atoms: Any, needs_virial: bool) -> None:
     Raises:
         DmtsError: the model cannot be loaded, or fails on this structure.
     """
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.models.load import load_model
 
     model = load_model(settings.model, device=settings.device, dtype=settings.dtype, compile=False)
     if model.elements is not None:

@@ -46,8 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Registers our classes and runs i-PI's own script; ends as that does."""
-    from dmts_ipi.ipi.client.hooks import profile_ipi
-    from dmts_ipi.ipi.integrator.register import register
+    from dmts_ipi.ipi.patches.profiler import profile_ipi
+    from dmts_ipi.ipi.patches.register import register
     from dmts_ipi.ipi.run_folder.resources import ipi_script
 
     if not Path(args.input).is_file():
@@ -55,13 +55,16 @@ def run(args: argparse.Namespace) -> int:
     if args.single_steps_until < 0:
         raise InputError("single-steps-until", args.single_steps_until, "must not be negative")
     register()
-    from dmts_ipi.ipi.integrator import single_steps, together
-    from dmts_ipi.ipi.server import late_outputs, output_sync, quick_outputs, quick_stop
+    from dmts_ipi.ipi.patches import deferred_outputs as late_outputs
+    from dmts_ipi.ipi.patches import fast_xyz_writer as quick_outputs
+    from dmts_ipi.ipi.patches import lockstep_systems as together
+    from dmts_ipi.ipi.patches import output_sync, single_steps
+    from dmts_ipi.ipi.patches import softexit_latency as quick_stop
 
     together.register()
 
     if not args.poll_thread:
-        from dmts_ipi.ipi.server import exchange
+        from dmts_ipi.ipi.patches import exchange
 
         exchange.register()
     late_outputs.register()

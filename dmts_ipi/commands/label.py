@@ -11,7 +11,7 @@ from typing import get_args
 from dmts_ipi.core.config import parse, read_fields, write_yaml
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.tasks import Task
-from dmts_ipi.distill.labelling.config import LabelConfig
+from dmts_ipi.learning.labelling.config import LabelConfig
 
 from .many import add_options, config_of, ours, run_all
 
@@ -47,8 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Samples and labels; status 0 when something was labelled."""
-    from dmts_ipi.distill.labelling.label import Labeller, read_structures
-    from dmts_ipi.distill.labelling.tasks import parse_shard
+    from dmts_ipi.learning.labelling.label import Labeller, read_structures
+    from dmts_ipi.learning.labelling.tasks import parse_shard
 
     config = read_config(args)
     if args.shards is not None or args.tasks is not None or args.parallel is not None:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     out = part_of(args.out, *shard)
     structures = read_structures(config.structures)
     frames = read_structures([f if "@" in f else f + "@:" for f in config.frames], name="frame")
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.models.load import load_model
 
     teacher = load_model(config.teacher, device=config.device, dtype=config.dtype)
     sampler = None

@@ -9,7 +9,7 @@ from typing import Any
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    from dmts_ipi.distill import models
+    from dmts_ipi.models import load as models
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table, or JSON."""
-    from dmts_ipi.distill.models import read_record, shipped
+    from dmts_ipi.models.load import read_record, shipped
 
     cards = [summary(read_record(name)) for name in args.names or shipped()]
     if args.json:

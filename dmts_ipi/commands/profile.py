@@ -22,7 +22,7 @@ from dmts_ipi.ipi.session.session import run_session
 from dmts_ipi.ipi.session.supervise import Hooks
 from dmts_ipi.ipi.session.watch import Limits
 
-from .guarding import guarded
+from .build_watchdog import guarded
 
 SKIP = 5  # first steps, in which caches are filled
 

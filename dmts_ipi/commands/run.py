@@ -20,7 +20,7 @@ from dmts_ipi.ipi.session.supervise import Hooks
 from dmts_ipi.ipi.session.watch import Progress
 
 from . import many
-from .guarding import add_limits, guarded, limits_of
+from .build_watchdog import add_limits, guarded, limits_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

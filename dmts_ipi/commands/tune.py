@@ -16,7 +16,7 @@ from dmts_ipi.core.files import replace_file, write_json
 
 if TYPE_CHECKING:
     from dmts_ipi.analysis import tuning
-    from dmts_ipi.distill.stiffness import Stiffness
+    from dmts_ipi.learning.stiffness import Stiffness
 
     from .tune_trials import Predicted, Setting
 

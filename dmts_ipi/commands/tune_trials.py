@@ -15,7 +15,7 @@ from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.statistics import Estimate, langevin_floor_K, mean_stderr, not_below
 
 if TYPE_CHECKING:
-    from dmts_ipi.distill.stiffness import Stiffness
+    from dmts_ipi.learning.stiffness import Stiffness
 
 TOO_HOT, TOO_HOT_SIGMAS = 0.6, 6.0  # a trial hotter by this part, and this unlikely, is ended
 BURST_FRAMES, BURSTS, SETTLE_FS = 60, 3, 100.0
@@ -69,8 +69,8 @@ def predict(
     """Predicted heating at every outer step, and how stiff the student's stretches are."""
     from dmts_ipi.core.frames import bursts, read_frames, require_forces
     from dmts_ipi.core.heating import heating_of_bursts
-    from dmts_ipi.distill.models import load_model
-    from dmts_ipi.distill.stiffness import stretch_stiffness
+    from dmts_ipi.learning.stiffness import stretch_stiffness
+    from dmts_ipi.models.load import load_model
 
     config = folder.config
     numbers, masses, *_ = folder.structure()
@@ -102,8 +102,8 @@ def predict(
 def _bursts(folder: Any) -> list[list[Any]]:
     """Consecutive frames of the teacher, 1 fs apart, from the folder's structure."""
     from dmts_ipi.core.frames import Frame
-    from dmts_ipi.distill.labelling.sampler import Langevin, thermal_velocities
-    from dmts_ipi.distill.models import load_model
+    from dmts_ipi.learning.labelling.sampler import Langevin, thermal_velocities
+    from dmts_ipi.models.load import load_model
 
     config = folder.config
     numbers, masses, positions, cell, pbc = folder.structure()

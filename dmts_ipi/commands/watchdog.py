@@ -9,7 +9,7 @@ from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.session.attach import IPI, Others, option, watch_session
 from dmts_ipi.ipi.session.supervise import Hooks
 
-from .guarding import add_limits, guarded, limits_of
+from .build_watchdog import add_limits, guarded, limits_of
 from .run import display, tell
 
 NAMES = (IPI, "teacher", "student")

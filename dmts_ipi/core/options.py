@@ -17,7 +17,7 @@ class OptionParser(argparse.ArgumentParser):
 
     ``time_ps = x: must be a number; see dmts-ipi run --help``. Subparsers are of this class too.
     ``_get_value`` and ``_check_value`` are argparse's own names: no public hook knows an option
-    and its value together. ``tests/test_wrong_input.py`` notices if a Python renames them.
+    and its value together. ``tests/commands/test_wrong_input.py`` notices if a Python renames them.
     """
 
     def error(self, message: str) -> NoReturn:

@@ -15,12 +15,12 @@ from typing import Any
 from dmts_ipi.core.config import write_yaml
 from dmts_ipi.core.errors import InputError
 
+from .input_xml import read_input
 from .run_folder.bond_pairs import bond_pairs
 from .run_folder.folder import CONFIG, INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
 from .run_folder.render import render
 from .run_folder.resources import ipi_command
 from .run_folder.structure import write_structure
-from .run_folder.validate import read_input
 from .session.session import driver_command
 from .session.socket_file import is_private
 

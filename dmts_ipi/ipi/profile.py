@@ -18,7 +18,7 @@ import numpy as np
 
 from dmts_ipi.core.errors import InputError
 
-from .client import hooks
+from .patches import profiler as hooks
 
 Interval = tuple[float, float]
 Span = tuple[str, float, float]

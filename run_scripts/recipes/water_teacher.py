@@ -21,7 +21,7 @@ import torch
 from water_frames import split
 
 from dmts_ipi.core.neighbours import neighbour_pairs
-from dmts_ipi.distill.teachers.mace_model import build_mace, mace_graph, save_mace
+from dmts_ipi.models.mace_model import build_mace, mace_graph, save_mace
 
 
 def parse() -> argparse.Namespace:

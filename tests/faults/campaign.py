@@ -26,7 +26,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "support"), str(ROOT), str(ROOT / "benchmarks")]
 
 from common import header  # noqa: E402
 from injection import KINDS, OPTIONS, Failed, check, one, prepare, start  # noqa: E402

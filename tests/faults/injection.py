@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from run_tools import alive, command, descendants, environment, lines, make
 
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.watchdog.journal import read_events
+from run_tools import alive, command, descendants, environment, lines, make
 
 HERE = Path(__file__).resolve().parent
-PYTHONPATH = f"{HERE}:{HERE.parent}:{HERE.parents[1]}"
+SUPPORT = HERE.parent / "support"
+PYTHONPATH = f"{HERE}:{SUPPORT}:{HERE.parents[1]}"
 STEPS = 120
 OPTIONS: list[str] = []  # of `init`, further ones
 LIMIT_S = 400.0

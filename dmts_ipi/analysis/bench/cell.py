@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dmts_ipi.analysis.measure import Measured, measure
-from dmts_ipi.analysis.source import read_run, read_summary
+from dmts_ipi.analysis.run_data import read_run, read_summary
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.files import EVENTS, read_lines
 

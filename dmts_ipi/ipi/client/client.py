@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.private import is_private, user_folder
-from dmts_ipi.ipi.run_folder.validate import SOCKET_PREFIX
+from dmts_ipi.ipi.input_xml import SOCKET_PREFIX
 
 from .client_session import ConnectionLost, Evaluator, ProtocolFault, Session, close_cleanly
 

@@ -26,11 +26,11 @@ from dmts_ipi.core.model import ForceModel, check_structure
 from dmts_ipi.core.options import OptionParser
 from dmts_ipi.core.telemetry import Observer, OpenTelemetry
 from dmts_ipi.ipi import units
-from dmts_ipi.ipi.run_folder.validate import SOCKET_PREFIX
+from dmts_ipi.ipi.input_xml import SOCKET_PREFIX
+from dmts_ipi.ipi.patches.profiler import profile_driver
 
 from .client import Client, Endpoint
 from .driver_model import AtomicUnitsModel
-from .hooks import profile_driver
 from .network import AnnouncedEndpoint, address_towards
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.private import make_private_folder, read_private, write_private
-from dmts_ipi.ipi.run_folder.validate import InputFacts, Socket
+from dmts_ipi.ipi.input_xml import InputFacts, Socket
 
 from .client import Endpoint
 

@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 
-from dmts_ipi.ipi.run_folder.validate import Socket, socket_of
+from dmts_ipi.ipi.input_xml import Socket, socket_of
 
 _BLOCK = re.compile(rb"<ffsocket\b.*?</ffsocket>", re.DOTALL)
 _MODE = re.compile(rb"\smode\s*=\s*(?:'[^']*'|\"[^\"]*\")")

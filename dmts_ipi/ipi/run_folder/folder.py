@@ -16,9 +16,9 @@ from dmts_ipi.core.config import StrictModel, read_yaml, write_yaml
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.files import SUMMARY
 from dmts_ipi.core.watch_settings import WatchdogSettings
+from dmts_ipi.ipi.input_xml import InputFacts, read_input
 
 from . import outputs
-from .validate import InputFacts, read_input
 
 CONFIG, INPUT, STRUCTURE, LOGS = "run.yaml", "input.xml", "structure.extxyz", "logs"
 

@@ -17,7 +17,7 @@ from ase import units as ase_units
 from ase.cell import Cell
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi.server import fixed_width
+from dmts_ipi.ipi import fixed_width
 
 LONGEST_TITLE = 300  # letters
 _TITLE = re.compile(r"Step:\s+(-?\d+)\s+Bead:\s+\d+\s+(\w+)\{([^}]*)\}\s+cell\{([^}]*)\}")

@@ -17,13 +17,13 @@ from ase.data import chemical_symbols
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.supervision import Guard, Segment
+from dmts_ipi.ipi.input_xml import InputFacts, Socket, read_checkpoint
 from dmts_ipi.ipi.run_folder import outputs
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.run_folder.resources import ipi_command
-from dmts_ipi.ipi.run_folder.validate import InputFacts, Socket, read_checkpoint
 
 from . import processes, resume
-from .external import External, words_of
+from .attached_process import External, words_of
 from .launch import Child
 from .lock import FolderLock
 from .session import Outcome, Session, driver_command, finished, follow_input, same_physics

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dmts_ipi.ipi.run_folder.validate import Socket
+from dmts_ipi.ipi.input_xml import Socket
 
 PROC = Path("/proc")
 LISTENS, CONNECTED = "0A", "01"  # of /proc/net/tcp

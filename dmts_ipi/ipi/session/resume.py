@@ -9,15 +9,9 @@ from pathlib import Path
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.client.transport import with_sockets
+from dmts_ipi.ipi.input_xml import TEACHER, InputFacts, parse_xml, read_checkpoint, single_step
 from dmts_ipi.ipi.run_folder import outputs
 from dmts_ipi.ipi.run_folder.folder import INPUT
-from dmts_ipi.ipi.run_folder.validate import (
-    TEACHER,
-    InputFacts,
-    parse_xml,
-    read_checkpoint,
-    single_step,
-)
 
 RESTART, RESUME, BEGIN = "RESTART", "resume.xml", "begin.xml"
 Weights = tuple[str, tuple[float, ...]]  # forcefield, weight of each MTS level

@@ -18,18 +18,18 @@ from dmts_ipi.core.files import replace_file, write_json
 from dmts_ipi.core.private import is_loopback
 from dmts_ipi.core.supervision import Guard, NoGuard, Segment, Stop
 from dmts_ipi.ipi.client.network import KEYS, NETWORK, announce, over_tcp
+from dmts_ipi.ipi.input_xml import InputFacts, Socket, read_checkpoint
 from dmts_ipi.ipi.run_folder.folder import INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
 from dmts_ipi.ipi.run_folder.render import Template
 from dmts_ipi.ipi.run_folder.resources import driver_script, ipi_command
 from dmts_ipi.ipi.run_folder.summary import SESSIONS, read_sessions, write_summary
-from dmts_ipi.ipi.run_folder.validate import InputFacts, Socket, read_checkpoint
 
 from . import resume
-from .foreign import foreign_command, split
 from .launch import Child, Signals
 from .lock import FolderLock
 from .socket_file import free_socket, placed, prefix_of
 from .supervise import Driver, Hooks, Supervisor
+from .third_party_driver import foreign_command, split
 from .watch import Limits, check_room
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.private import make_private_folder, user_folder
 from dmts_ipi.ipi.client.client import MAX_UNIX_PATH
+from dmts_ipi.ipi.input_xml import SOCKET_PREFIX, Socket
 from dmts_ipi.ipi.run_folder.folder import RunConfig
-from dmts_ipi.ipi.run_folder.validate import SOCKET_PREFIX, Socket
 
 SOCKET_LIMIT_S = 2.0
 

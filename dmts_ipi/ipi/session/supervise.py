@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 
 from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.core.supervision import Event, Guard, Heartbeat, Plan, Segment, Stop, Verdict
+from dmts_ipi.ipi.input_xml import InputFacts
 from dmts_ipi.ipi.run_folder.folder import RunFolder
-from dmts_ipi.ipi.run_folder.validate import InputFacts
 
 from . import resume
-from .ends import BROKEN, DISK, how, process_event, reason
-from .external import UNKNOWN, NeedsPerson
+from .attached_process import UNKNOWN, NeedsPerson
+from .driver_processes import DRIVER_LIMIT_S, Driver, Drivers, Hooks
+from .exit_reasons import BROKEN, DISK, how, process_event, reason
 from .launch import Child, Signals, stop, wait_any
 from .processes import resident_MB
 from .socket_file import free_socket
-from .tending import DRIVER_LIMIT_S, Driver, Drivers, Hooks
 from .watch import Limits, Progress, Watch
 
 __all__ = ["Driver", "Hooks", "Supervisor"]

@@ -1,0 +1,276 @@
+"""What the analysis needs of a run, and how to read it from a run folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.formula import Formula
+
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.files import SUMMARY
+
+FrameTuple = tuple[int, np.ndarray, np.ndarray, "np.ndarray | None"]
+CELL_TOLERANCE = 0.01
+
+
+@dataclass
+class RunInput:
+    """One run, ready to be measured. Units in the names; shapes as in ``core.model``.
+
+    ``properties`` are series by name (``ipi.folder.RunFolder.properties``), ``frames`` starts a
+    fresh pass over (step, positions_A, cell_A, velocities_A_per_fs or None), ``forces`` one over
+    (step, forces_eV_per_A) of the teacher, at some of these steps or none. ``settings`` and
+    ``summary`` are run.yaml and summary.json as mappings, for the page's record.
+    ``thermostat_mid_drift``: see ``kinetic``; it decides which temperature to expect.
+    ``langevin_per_ps``: friction of a Langevin thermostat, None with any other. ``label`` stands in
+    figures: the scheme, with the name where two runs have the same.
+    """
+
+    path: Path
+    name: str
+    mode: str
+    ensemble: str
+    inner_fs: float
+    n_inner: int
+    temperature_K: float
+    numbers: np.ndarray
+    masses_amu: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    properties: dict[str, np.ndarray]
+    frames: Callable[[], Iterator[FrameTuple]]
+    forces: Callable[[], Iterator[tuple[int, np.ndarray]]] = lambda: iter(())
+    fixcom: bool = False
+    thermostat_mid_drift: bool = True
+    langevin_per_ps: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        self.label = self.label or self.scheme
+
+    @property
+    def outer_fs(self) -> float:
+        """Outer time step, fs (the inner one for STS)."""
+        return self.inner_fs * (1 if self.mode == "sts" else self.n_inner)
+
+    @property
+    def formula(self) -> str:
+        """Chemical formula, such as H128O64."""
+        return str(Formula.from_list(_symbols(self.numbers)).format("hill"))
+
+    @property
+    def system(self) -> str:
+        """In words: ``64 H₂O`` where all molecules are alike, else the formula."""
+        from dmts_ipi.core.molecules import bonds, molecules
+
+        pairs, _ = bonds(self.numbers, self.positions, self.cell, self.pbc)
+        label = molecules(len(self.numbers), pairs)
+        order = np.lexsort((self.numbers, label))
+        groups = np.split(self.numbers[order], np.flatnonzero(np.diff(label[order])) + 1)
+        kinds = {tuple(int(z) for z in g) for g in groups}
+        if len(kinds) != 1:
+            return _subscripts(self.formula)
+        one = Formula.from_list(_symbols(np.array(kinds.pop()))).format("hill")
+        return _subscripts(str(one)) if len(groups) == 1 else f"{len(groups)} {_subscripts(one)}"
+
+    @property
+    def scheme(self) -> str:
+        """In words: ``STS 1 fs`` or ``DMTS-NC 1–5 fs``."""
+        if self.mode == "sts":
+            return f"STS {self.inner_fs:g} fs"
+        return f"DMTS-NC {self.inner_fs:g}–{self.outer_fs:g} fs"
+
+    @property
+    def ns_per_day(self) -> float:
+        """Speed from summary.json; NaN where it is not there."""
+        value = self.summary.get("ns_per_day")
+        return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _subscripts(formula: str) -> str:
+    return formula.translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
+def _symbols(numbers: np.ndarray) -> list[str]:
+    from ase.data import chemical_symbols
+
+    return [chemical_symbols[int(z)] for z in numbers]
+
+
+def read_run(path: Path) -> RunInput:
+    """Reads a run folder.
+
+    Raises:
+        InputError: the folder is absent, holds no run, or the run has written nothing yet.
+    """
+    from dmts_ipi.ipi.run_folder.folder import RunFolder
+
+    if not path.is_dir():
+        raise InputError("folder", path, "does not exist; give folders made by 'dmts-ipi init'")
+    if not (path / "run.yaml").is_file():
+        raise InputError(
+            "folder", path, "holds no run (no run.yaml); make one with 'dmts-ipi init'"
+        )
+    folder = RunFolder(path)
+    config = folder.config
+    numbers, masses, positions, cell, pbc = folder.structure()
+    try:
+        properties = folder.properties()
+    except FileNotFoundError as error:
+        raise InputError("folder", path, f"has no output; type 'dmts-ipi run {path}'") from error
+    if not len(properties.get("step", [])):
+        raise InputError("folder", path, f"has no output yet; type 'dmts-ipi run {path}'")
+    fixcom, mid_drift, langevin = _integrator(path / "input.xml")
+    settings = config.model_dump(mode="json")
+    return RunInput(
+        path=path,
+        name=path.resolve().name,
+        mode=str(config.mode),
+        ensemble=str(config.ensemble),
+        inner_fs=float(config.inner_step_fs),
+        n_inner=int(config.n_inner),
+        temperature_K=float(config.temperature_K),
+        numbers=np.asarray(numbers),
+        masses_amu=np.asarray(masses, float),
+        positions=np.asarray(positions, float),
+        cell=np.asarray(cell, float),
+        pbc=np.broadcast_to(np.asarray(pbc, bool), (3,)),
+        properties=properties,
+        frames=folder.frames,
+        forces=folder.forces,
+        fixcom=fixcom,
+        thermostat_mid_drift=mid_drift,
+        langevin_per_ps=float(config.friction_per_ps) if langevin else None,
+        settings=settings,
+        summary=read_summary(path),
+    )
+
+
+def _integrator(path: Path) -> tuple[bool, bool, bool]:
+    """``fixcom``, ``thermostat_mid_drift`` and Langevin of one friction or not."""
+    from dmts_ipi.ipi.input_xml import OUR_TAGS
+
+    try:
+        dynamics = ET.parse(path).getroot().find("system/motion")
+    except FileNotFoundError as error:
+        raise InputError("file", path, "does not exist; make the folder again") from error
+    except ET.ParseError as error:
+        raise InputError("file", path, f"is not valid XML ({error})") from error
+    inner = dynamics.find("dynamics") if dynamics is not None else None
+    if dynamics is None or inner is None:
+        raise InputError("file", path, "has no <motion> with <dynamics>; is it an MD input?")
+    # i-PI's defaults: fixcom true, splitting obabo, nmts one level of one step.
+    splitting = inner.get("splitting", "obabo").strip()
+    levels = [int(x) for x in re.findall(r"\d+", inner.findtext("nmts") or "")]
+    odd = all(x % 2 == 1 for x in levels)
+    fixcom = (dynamics.findtext("fixcom") or "true").strip().lower() == "true"
+    thermostat = inner.find("thermostat")
+    langevin = (
+        thermostat is not None
+        and thermostat.get("mode") == "langevin"
+        and all(thermostat.find(tag) is None for tag in OUR_TAGS)
+    )
+    canonical = inner.get("mode", "nve").strip() in ("nvt", "npt")
+    return fixcom, thermostat_mid_drift(splitting, odd), langevin and canonical
+
+
+def thermostat_mid_drift(splitting: str, odd_nmts: bool) -> bool:
+    """Whether the thermostat acts in the middle of an inner drift (``kinetic``, first case).
+
+    Stock ``baoab`` does with odd ``nmts``; a splitting of ours that holds ``respa`` acts in every
+    inner step, always there; ``obabo`` never does.
+    """
+    return "respa" in splitting or (splitting == "baoab" and odd_nmts)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """``summary.json`` of a run folder; empty where no session has ended.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / SUMMARY
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            "file", path, f"is not valid JSON ({error}); delete it or finish the run"
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunInput]:
+    """Reads several folders and gives each run a name of its own.
+
+    Raises:
+        InputError: as ``read_run``; a folder is given twice; the systems differ.
+    """
+    resolved = [p.resolve() for p in paths]
+    for k, path in enumerate(resolved):
+        if path in resolved[:k]:
+            raise InputError("folder", paths[k], "is given twice; name each run once")
+    runs = [read_run(p) for p in paths]
+    names = [r.name for r in runs]
+    for run, path in zip(runs, paths, strict=True):
+        if names.count(run.name) > 1:
+            run.name = str(path)
+    schemes = [r.scheme for r in runs]
+    for run in runs:
+        if schemes.count(run.scheme) > 1:
+            run.label = f"{run.scheme} ({run.name})"
+    check_comparable(runs)
+    return runs
+
+
+def check_comparable(runs: Sequence[RunInput]) -> None:
+    """Refuses runs that do not sample the same ensemble of the same system.
+
+    Raises:
+        InputError: names the first difference in atoms, periodicity, temperature or density.
+            Masses may differ: structure and temperatures do not depend on them.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        both = f"{first.name} and {run.name}"
+        if not np.array_equal(first.numbers, run.numbers):
+            if first.formula == run.formula:
+                raise InputError("folders", both, "list their atoms in different orders")
+            raise InputError(
+                "folders",
+                f"{first.name} ({first.formula}) and {run.name} ({run.formula})",
+                "are different systems; compare runs of one system",
+            )
+        if not np.array_equal(first.pbc, run.pbc):
+            raise InputError("folders", both, "differ in periodicity; compare runs of one system")
+        if first.temperature_K != run.temperature_K:
+            raise InputError(
+                "folders",
+                f"{first.name} ({first.temperature_K:g} K) and {run.name} "
+                f"({run.temperature_K:g} K)",
+                "differ in temperature; compare runs at one temperature",
+            )
+        fixed = "npt" not in (first.ensemble, run.ensemble)
+        if fixed and first.pbc.all():
+            a, b = abs(np.linalg.det(first.cell)), abs(np.linalg.det(run.cell))
+            if abs(a - b) > CELL_TOLERANCE * a:
+                raise InputError(
+                    "folders", both, f"have cells of {a:.1f} and {b:.1f} A^3; compare one density"
+                )
+
+
+def reference_of(runs: Sequence[RunInput]) -> RunInput | None:
+    """The run that others are compared with: the first STS run."""
+    return next((r for r in runs if r.mode == "sts"), None)

@@ -1,0 +1,158 @@
+"""Joins a run folder and the watchdog: thresholds from its settings, ears at its drivers."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from contextlib import AbstractContextManager
+
+from dmts_ipi.core.errors import DmtsError, InputError
+from dmts_ipi.core.private import make_private_folder
+from dmts_ipi.core.supervision import Guard, NoGuard
+from dmts_ipi.core.watch_settings import WatchdogSettings
+from dmts_ipi.ipi.client.network import KEYS, NETWORK
+from dmts_ipi.ipi.input_xml import STUDENT, InputFacts, Socket
+from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.session.session import needs_keys, telemetry_setting
+from dmts_ipi.ipi.session.watch import Limits
+from dmts_ipi.watchdog.endpoints import AUTO, OFF, Addresses, Announced, addresses
+from dmts_ipi.watchdog.guard import Watchdog
+from dmts_ipi.watchdog.keys import Keys, make_keys, read_keys
+from dmts_ipi.watchdog.thresholds import Physics, thresholds
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that watch a run: how often to report, and when to stop."""
+    limits = Limits()
+    parser.add_argument(
+        "--report-every-s", type=float, default=10.0, help="between lines without a terminal, s"
+    )
+    parser.add_argument(
+        "--startup-limit-s", type=float, default=limits.startup_s, help="wait for the first step, s"
+    )
+    parser.add_argument(
+        "--stall-limit-s",
+        type=float,
+        default=limits.stall_s,
+        help="longest wait for news, s; None: 60, and 30 times the longest wait so far",
+    )
+    parser.add_argument(
+        "--min-free-MB", type=float, default=limits.free_MB, help="stops below this room, MB"
+    )
+
+
+def limits_of(args: argparse.Namespace, settings: WatchdogSettings) -> Limits:
+    """What these options say; a limit of stalls that is not given is the one of ``run.yaml``.
+
+    Raises:
+        InputError: a limit is not positive.
+    """
+    for name in ("startup_limit_s", "stall_limit_s"):
+        if (value := getattr(args, name)) is not None and not value > 0:
+            raise InputError(name, value, "must be positive")
+    stall_s = args.stall_limit_s or settings.stall_limit_s
+    return Limits(args.startup_limit_s, stall_s, args.min_free_MB)
+
+
+def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guard]:
+    """The watchdog of a run that is about to start; one that lets pass all where it is off.
+
+    Raises:
+        InputError: its settings contradict the run.
+    """
+    settings = folder.config.watchdog
+    if not settings.enabled:
+        return contextlib.nullcontext(NoGuard())
+    structure = folder.structure()
+    physics = physics_of(folder, facts, len(structure.numbers))
+    limits = thresholds(settings, physics, student_rmse(folder))
+    telemetry = telemetry_of(folder, facts)
+    return Watchdog(
+        folder.path,
+        settings,
+        limits,
+        physics,
+        structure.numbers,
+        structure.pbc,
+        telemetry,
+        folder.config.seed,
+    )
+
+
+def physics_of(folder: RunFolder, facts: InputFacts, n_atoms: int) -> Physics:
+    """What thresholds depend on. Degrees of freedom as i-PI counts them: 3 N, or 3 N - 3."""
+    config = folder.config
+    strides = {
+        kind: output.stride
+        for kind in ("properties", "checkpoint")
+        if (output := facts.output(kind)) is not None
+    }
+    return Physics(
+        ensemble=facts.ensemble,
+        temperature_K=facts.temperature_K or config.temperature_K,
+        n_atoms=n_atoms,
+        dof=3 * n_atoms,
+        outer_step_fs=facts.outer_step_fs,
+        equilibration_ps=config.equilibration_ps,
+        properties_stride=strides["properties"],
+        checkpoint_stride=strides["checkpoint"],
+        keep_checkpoints=config.keep_checkpoints,
+        multiple_steps=facts.n_inner > 1,
+    )
+
+
+def student_rmse(folder: RunFolder) -> float | None:
+    """The student's validation error, RMS over force components, eV/A; None: not known."""
+    from dmts_ipi.models.load import read_record
+
+    student = folder.config.student
+    if student is None:
+        return None
+    try:
+        errors = read_record(student.model).get("errors") or {}
+    except DmtsError:
+        return None  # its driver will say what is wrong with it
+    value = errors.get("force_rmse_eV_per_A")
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def telemetry_of(folder: RunFolder, facts: InputFacts) -> dict[str, Addresses | Announced]:
+    """Where the drivers of a run are to be heard; by role. Programs of others say nothing.
+
+    Raises:
+        InputError: a wrong setting, or keys that are missing or open to others.
+    """
+    found: dict[str, Addresses | Announced] = {}
+    private = folder.path / NETWORK
+    for name, at in facts.sockets.items():
+        settings, model = telemetry_setting(folder.config, name), folder.config.models().get(name)
+        if model is None or model.command:
+            continue
+        if settings == AUTO and at.mode == "inet" and folder.config.network.address is not None:
+            found[name] = Announced(private / f"{name}.json", keys_of(folder))
+            continue
+        keys = private / KEYS if needs_keys(settings) else None
+        where = addresses(settings, socket_name(at), keys)
+        if where is not None:
+            found[name] = where
+    if facts.resident and folder.config.student is not None:
+        own = AUTO if telemetry_setting(folder.config, STUDENT) != OFF else OFF
+        where = addresses(own, facts.resident)
+        if where is not None:
+            found[STUDENT] = where
+    return found
+
+
+def keys_of(folder: RunFolder) -> Keys:
+    """The keys of a run's telemetry, made if it has none yet.
+
+    Raises:
+        InputError: they are open to others, or cannot be made.
+    """
+    file = make_private_folder(folder.path / NETWORK) / KEYS
+    return read_keys(file) if file.exists() else make_keys(file)
+
+
+def socket_name(at: Socket) -> str:
+    """What a driver calls its socket."""
+    return at.address if at.mode == "unix" else f"{at.address}-{at.port}"

@@ -1,0 +1,83 @@
+"""Single time steps for a while, then multiple ones, by one i-PI: after a rewind.
+
+Up to a step the teacher alone acts, in the innermost level. Then each force has the MTS weights of
+the input again. Checkpoints hold the weights of their moment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ipi.engine.simulation import Simulation
+
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.ipi.input_xml import TEACHER, single_step
+
+from . import deferred_outputs as late_outputs
+
+
+class SingleSteps:
+    """Replaces ``Simulation.run_step`` until ``undo``.
+
+    Args:
+        until_step: the first step that is a multiple one again; steps count from 0.
+    """
+
+    def __init__(self, until_step: int) -> None:
+        self.until_step = until_step
+        self._saved: list[tuple[np.ndarray, np.ndarray]] | None = None
+        self._run_step = Simulation.run_step
+
+    def register(self) -> None:
+        """Puts it in, around what is there."""
+
+        def run_step(simulation: Any, step: int) -> None:
+            self.before(simulation, step)
+            self._run_step(simulation, step)
+
+        Simulation.run_step = run_step
+
+    def undo(self) -> None:
+        """Puts back what was there."""
+        Simulation.run_step = self._run_step
+
+    def before(self, simulation: Any, step: int) -> None:
+        """Sets the weights that hold in a step.
+
+        Raises:
+            InputError: no force of the input is the teacher's.
+        """
+        single = step < self.until_step
+        if single and self._saved is None:
+            everything = [f for s in simulation.syslist for f in s.forces.mforces]
+            if not any(_is_teacher(f) for f in everything):
+                text = f"needs a force of the forcefield '{TEACHER}'; the input has none"
+                raise InputError("single-steps-until", self.until_step, text)
+            late_outputs.write(simulation)  # potentials are sums with these weights
+            self._saved = [(f.mts_weights, f.mts_weights.copy()) for f in everything]
+            for force in everything:
+                weights = force.mts_weights
+                weights[:] = single_step(weights, _is_teacher(force))
+            _tell(simulation, first=True)
+        elif not single and self._saved is not None:
+            late_outputs.write(simulation)
+            for weights, saved in self._saved:
+                weights[:] = saved
+            self._saved = None
+            _tell(simulation)
+
+
+def _is_teacher(force: Any) -> bool:
+    return str(force.ffield) == TEACHER
+
+
+def _tell(simulation: Any, first: bool = False) -> None:
+    """i-PI keeps the force of a level, and has looked by the weights at what it depends on."""
+    for system in simulation.syslist:
+        for level in system.forces.mts_forces:
+            for force in system.forces.mforces if first else ():
+                level._f.add_dependency(force._f)
+                level._virs.add_dependency(force._virs)
+            level._f.taint()
+            level._virs.taint()

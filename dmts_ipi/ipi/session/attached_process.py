@@ -1,0 +1,161 @@
+"""Processes that others started: watched by their id, ended by it, started again by a command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dmts_ipi.core.errors import InputError, RunFault
+
+from . import processes
+from .launch import Child
+from .third_party_driver import split
+
+UNKNOWN = 1000  # exit status of a process that is not a child of ours
+SEEK_EVERY_S = 2.0
+INPUT_WORD = "{input}"
+
+
+class NeedsPerson(RunFault):
+    """Only a person may go on: the message says how. i-PI and drivers are left as they are."""
+
+
+@dataclass
+class External(Child):
+    """A process of others until it ends; what ``start`` makes of it is a child of ours.
+
+    Args:
+        command: starts it again; empty: nobody but a person may.
+        by_hand: what a person has to type.
+        find: looks for its process; None: it is not seen here (not started yet, another machine).
+    """
+
+    by_hand: str = ""
+    find: Callable[[], int | None] = lambda: None
+    lasting: bool = True
+    _foreign: int | None = None
+    _gone: bool = False
+    _our_log: Path | None = None  # what we start writes there
+    _sought: float = field(default=float("-inf"))
+
+    def adopt(self, pid: int) -> External:
+        """Watches a process from now on."""
+        self.close()
+        self._foreign, self._gone, self._process = pid, processes.ended(pid), None
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                self._pidfd = os.pidfd_open(pid)
+        if (log := processes.log_of(pid)) is not None:
+            self._our_log = self._our_log or self.log
+            self.log, self._log_start = log, log.stat().st_size
+        return self
+
+    def start(self) -> Child:
+        """Starts it by its command.
+
+        Raises:
+            NeedsPerson: there is none.
+            InputError: it cannot be started.
+        """
+        if self.remedy:
+            raise NeedsPerson(f"{self.name} must be started; {self.remedy}")
+        self._foreign, self.log = None, self._our_log or self.log
+        return super().start()
+
+    @property
+    def remedy(self) -> str:
+        return "" if self.command else f"no command of ours starts it: {self.by_hand}"
+
+    @property
+    def started(self) -> bool:
+        return True
+
+    @property
+    def unseen(self) -> bool:
+        return self._process is None and self._foreign is None
+
+    @property
+    def pid(self) -> int:
+        return self._foreign if self._foreign is not None else super().pid
+
+    @property
+    def status(self) -> int | None:
+        if self._process is not None:
+            return super().status
+        if self._foreign is None:
+            self._seek()
+            return None
+        if not self._gone:
+            self._gone = self._ended(0.0)
+        return UNKNOWN if self._gone else None
+
+    def _seek(self) -> None:
+        now = time.monotonic()
+        if now - self._sought < SEEK_EVERY_S:
+            return
+        self._sought = now
+        pid = self.find()
+        if pid is not None and not processes.ended(pid):
+            self.adopt(pid)
+
+    def _ended(self, limit_s: float) -> bool:
+        """Whether the foreign process ends within a limit."""
+        if self._pidfd is not None:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            return bool(poll.poll(1000 * limit_s))
+        deadline = time.monotonic() + limit_s
+        while not processes.ended(self._foreign or 0):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def signal(self, number: int) -> None:
+        if self._process is not None:
+            super().signal(number)
+        elif self._foreign is not None and self.status is None:
+            with contextlib.suppress(OSError):  # ended, or somebody else's: seen by its not ending
+                if self._pidfd is not None:
+                    signal.pidfd_send_signal(self._pidfd, signal.Signals(number))
+                else:
+                    os.kill(self._foreign, number)
+
+    def wait(self, limit_s: float) -> bool:
+        if self._process is not None or self._foreign is None:
+            return super().wait(limit_s)
+        self._gone = self._gone or self._ended(max(limit_s, 0.0))
+        return self._gone
+
+    def tail(self, lines: int = 12) -> list[str]:
+        return [] if self.unseen else super().tail(lines)
+
+
+def words_of(field_name: str, command: str, folder: Path, file: str = "") -> list[str]:
+    """A restart command as words.
+
+    Args:
+        field_name: its option, for complaints.
+        command: as a person writes it; ``{input}`` stands for ``file``, which comes last otherwise.
+        folder: of the run, where it is started.
+        file: i-PI's input or checkpoint; empty: none is added.
+
+    Raises:
+        InputError: it is empty, has an open quote, or there is no such program.
+    """
+    words = split(command, field_name)
+    program = folder / words[0] if "/" in words[0] else Path(words[0])
+    if shutil.which(str(program)) is None:
+        raise InputError(field_name, words[0], "no such program (commands run in the run folder)")
+    if not file:
+        return words
+    if any(INPUT_WORD in word for word in words):
+        return [word.replace(INPUT_WORD, file) for word in words]
+    return [*words, file]

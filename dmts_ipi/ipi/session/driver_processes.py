@@ -1,0 +1,183 @@
+"""The drivers of a run: started, missed, ended where they hang, and started again."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.supervision import Event, Guard, Verdict
+
+from .attached_process import NeedsPerson
+from .exit_reasons import how, process_event, reason
+from .launch import Child
+from .watch import Progress, Watch
+
+DRIVER_LIMIT_S = 5.0
+
+
+@dataclass
+class Driver:
+    """A driver's process, and when it is to be started again."""
+
+    child: Child
+    restart_at: float | None = None
+    told: bool = False  # its end is known, or was ours to bring about
+
+
+@dataclass
+class Hooks:
+    """What the command line wants to hear: one line at a time, progress at every tick."""
+
+    say: Callable[[str], None] = lambda line: None
+    progress: Callable[[Progress], None] = lambda progress: None
+
+
+@dataclass
+class Drivers:
+    """Tends the drivers of a session; ``watch`` is that of the current start of i-PI.
+
+    Args:
+        drivers: their processes.
+        hooks: see ``Hooks``.
+        guard: see ``core.supervision.Guard``.
+        missing_s: a driver that is neither seen nor heard for so long is not there.
+    """
+
+    drivers: Sequence[Driver]
+    hooks: Hooks
+    guard: Guard
+    missing_s: float = 60.0
+    watch: Watch = field(init=False)
+
+    @property
+    def children(self) -> list[Child]:
+        """Their processes."""
+        return [d.child for d in self.drivers]
+
+    def start_all(self, found: bool) -> None:
+        """Starts those that do not run. Where i-PI was ``found`` running, the dead are tended."""
+        for driver in self.drivers:
+            child = driver.child
+            dead = child.status is not None and not found
+            if dead and not driver.told and not child.remedy:  # i-PI's trouble was seen first
+                text = f"{_end_of(child)}; started again with i-PI"
+                self.guard.note("restart", self.watch.progress.step, text)
+                self.hooks.say(text)
+            if dead or not child.started:
+                self.start(driver)
+
+    def tend_all(self, ipi: Child) -> None:
+        """Looks after each of them; see ``tend``."""
+        for driver in self.drivers:
+            self.tend(driver, ipi)
+
+    def end_culprits(self, verdict: Verdict, stalled: bool) -> None:
+        """Ends, after i-PI, the driver that a verdict names; all where nothing else has helped.
+
+        Raises:
+            NeedsPerson: it must not be ended, because nobody would start it again.
+        """
+        for driver in self.drivers:
+            child = driver.child
+            if child.status is not None or not (stalled or verdict.culprit == child.name):
+                continue
+            if child.remedy and not stalled:
+                raise NeedsPerson(f"{verdict.text}; end {child.name}; {child.remedy}")
+            if not child.remedy and child.unseen and not self.guard.hearing(child.name):
+                self.start(driver)
+            elif not child.remedy:
+                child.signal(signal.SIGKILL)
+                driver.told = child.wait(DRIVER_LIMIT_S)
+
+    def end_hung(self, name: str) -> None:
+        """Ends a driver that hangs, by its id. i-PI asks the next one, at the same step."""
+        step = self.watch.progress.step
+        for driver in self.drivers:
+            child = driver.child
+            if child.status is not None or name != child.name:
+                continue
+            if child.remedy:
+                where = "" if child.unseen else f" (process {child.pid})"
+                raise NeedsPerson(f"{name}{where} hangs: end it; {child.remedy}")
+            if child.unseen:  # on another machine: what i-PI waits for cannot be ended from here
+                self.guard.restart_delay_s(name, "hangs out of reach", step)
+                self.start(driver)
+                raise process_event("hung", f"{name} hangs; another one is started", step)
+            self.guard.note("hung", step, f"{name} hangs: it is ended")
+            self.hooks.say(f"{name} hangs: it is ended")
+            child.signal(signal.SIGKILL)
+            if not child.wait(DRIVER_LIMIT_S):
+                raise NeedsPerson(f"{name} (process {child.pid}) hangs and cannot be ended; end it")
+            self.watch.wait_for_start()
+
+    def _miss(self, driver: Driver) -> None:
+        """Starts a driver that nobody has seen or heard, where i-PI has waited for long enough.
+
+        Raises:
+            DmtsError: it may not be started, or was too often.
+        """
+        name, step = driver.child.name, self.watch.progress.step
+        if self.watch.waited_s < self.missing_s or self.guard.hearing(name) is not False:
+            return
+        if driver.child.remedy:
+            raise NeedsPerson(
+                f"{name} is neither seen nor heard, and i-PI waits; {driver.child.remedy}"
+            )
+        self.guard.restart_delay_s(name, "neither seen nor heard", step)
+        self.start(driver)
+        self.watch.wait_for_start()
+
+    def tend(self, driver: Driver, ipi: Child) -> None:
+        """Starts a dead driver again after a delay.
+
+        Raises:
+            Event: its end is not an accident.
+            RunFault: it has died too often.
+        """
+        child = driver.child
+        if child.status is None:
+            if child.unseen:
+                self._miss(driver)
+            return
+        now = time.monotonic()
+        if driver.restart_at is None:
+            if ipi.wait(2.0):
+                return  # the end of i-PI is what counts
+            driver.told = True
+            self._check_end(child)
+            child.close()  # its end is known
+            step, text = self.watch.progress.step, f"({how(child)}): {reason(child)}"
+            driver.restart_at = now + self.guard.restart_delay_s(child.name, text, step)
+            self.hooks.say(f"{_end_of(child)}; it is started again")
+            self.watch.wait_for_start()
+        if driver.restart_at is not None and now >= driver.restart_at:
+            self.start(driver)
+            self.watch.wait_for_start()
+
+    def _check_end(self, child: Child) -> None:
+        """Returns where a driver may be started again.
+
+        Raises:
+            Event: its input is wrong, or its model failed.
+            NeedsPerson: only a person may start it.
+        """
+        text, step = _end_of(child), self.watch.progress.step
+        if child.status == InputError.status:
+            raise Event(Verdict("input", text, step, step, "fault"))
+        if child.logged(": error: evaluation "):
+            raise Event(Verdict("model", text, step, step, "physics"))
+        if child.remedy:
+            raise NeedsPerson(f"{text}; {child.remedy}")
+
+    def start(self, driver: Driver) -> None:
+        """Starts one; what was heard of an earlier one does not count."""
+        driver.restart_at, driver.told = None, False
+        driver.child.start()
+        self.guard.driver_started(driver.child.name)
+
+
+def _end_of(child: Child) -> str:
+    return f"{child.name} ended ({how(child)}): {reason(child)}"

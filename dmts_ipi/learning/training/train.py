@@ -1,0 +1,390 @@
+"""Training of a student on labelled frames."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmts_ipi.core.errors import InputError, RunFault
+from dmts_ipi.core.frames import Frame
+from dmts_ipi.models.model_files import pack, write_atomically
+from dmts_ipi.students.density.architecture import StudentArchitecture
+from dmts_ipi.students.density.energy import EnergyStudent, new_student
+from dmts_ipi.students.density.files import save_student
+from dmts_ipi.students.density.network import Student
+
+from .config import TrainConfig
+from .data import Batch, GraphSet
+from .optim import make_optimizers, optimizer_tensors, rate, restore_optimizers
+from .parallel import Workers
+from .report import Reporter, duration
+from .setup import calibrate, fit_atom_energies, fit_base, set_wall
+from .split import Plan, frames_per_batch, partners, split_frames
+from .validate import Validation, Validator
+
+STATE = "training/state.safetensors"
+HISTORY = "training/history.json"
+CURVE = "training/curve.png"
+SETUP_FRAMES = 32
+CACHED_BATCHES = 6000
+MOST_COMPILED_COMPOSITIONS = 4
+
+
+@dataclass
+class Progress:
+    """Where a training is; stored with its state."""
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    best_score: float = math.inf
+    best_step: int = -1
+    validations: int = 0
+    losses: list[float] = field(default_factory=list)  # since the last validation
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def student_loss(
+    student: Student, batch: Batch, huber: float, pairs: Tensor | None, weight: float
+) -> Tensor:
+    """Pseudo-Huber of the error vectors, and of their change between paired frames.
+
+    delta (sqrt(1 + |e|^2 / delta^2) - 1), averaged over atoms; eV/A.
+    """
+    forces = student(batch.positions, batch.cell, batch.graph, batch.layout)[0]
+    error = forces - batch.forces
+
+    def robust(e: Tensor) -> Tensor:
+        return (huber * (torch.sqrt(1.0 + e.square().sum(-1) / huber**2) - 1.0)).mean()
+
+    loss = robust(error)
+    if pairs is not None:
+        loss = loss + weight * robust(error[pairs[1]] - error[pairs[0]])
+    return loss
+
+
+class Trainer:
+    """Trains a student, writes checkpoints, resumes.
+
+    Args:
+        frames: labelled frames (forces required).
+        config: options; of a resumed run they must be those it began with.
+        folder: model files go here, everything else into ``training/`` below it.
+        teacher: ``name`` and ``identity``, recorded.
+        data_sha256: hash of the labels, recorded and compared on resuming.
+        workers: processes that share the batches.
+        reporter: shows lines and progress.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        config: TrainConfig,
+        folder: Path,
+        teacher: Mapping[str, str],
+        data_sha256: str,
+        workers: Workers | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.config, self.folder = config, Path(folder)
+        self.teacher, self.data_sha256 = dict(teacher), data_sha256
+        self.workers = workers or Workers()
+        self.reporter = reporter or Reporter()
+        torch.manual_seed(config.seed)
+        self.elements = sorted({int(z) for f in frames for z in f.numbers})
+        a = config.architecture
+        self.student = new_student(a, self.elements)
+        kept, held = split_frames(frames, config.validation_fraction, config.seed)
+        self.train_set = GraphSet([frames[k] for k in kept], a, self.elements)
+        self.validator = Validator([frames[k] for k in held], config, self.elements)
+        self.later = (
+            partners(self.train_set.frames, range(len(kept)), config.difference_fs)
+            if config.difference_weight > 0
+            else {}
+        )
+        self.sizes = (len(kept), len(held))
+        groups = self.train_set.groups()
+        sizes = [
+            config.batch_frames
+            or min(len(g), frames_per_batch(sum(self.train_set.rows[g[0]].counts)))
+            for g in groups
+        ]
+        self.plan = Plan(groups, sizes, self.workers.world, config.seed)
+        self._cache: dict[tuple[int, ...], tuple[Batch, Tensor | None]] = {}
+        self.progress = Progress()
+        self.base_rmse = self._setup(config)
+        self.student.to(config.device)
+        self.parameters = dict(self.student.named_parameters())
+        self.average = {k: v.detach().clone() for k, v in self.parameters.items()}
+        self.optimizers = make_optimizers(self.student, config)
+        # Each composition is compiled by itself, a minute each: worth it for a few. torch.compile
+        # does not differentiate twice, which a conservative student needs.
+        few = len(self.plan.groups) <= MOST_COMPILED_COMPOSITIONS
+        self._compiled = config.compile and few and not a.energy
+        self._loss = torch.compile(student_loss, dynamic=False) if self._compiled else student_loss
+
+    def _setup(self, config: TrainConfig) -> float:
+        rng = np.random.default_rng([config.seed, 3])
+        chosen = rng.permutation(len(self.train_set))[:SETUP_FRAMES]
+        batches = [self.train_set.batch([int(k)]) for k in chosen]
+        calibrate(self.student, batches)
+        base = fit_base(self.student, batches)
+        set_wall(self.student, (self.train_set.batch([k]) for k in range(len(self.train_set))))
+        return base
+
+    def _batch(self, index: tuple[int, ...]) -> tuple[Batch, Tensor | None]:
+        """A batch and the pairs of the same atom in consecutive frames, if wanted."""
+        if index in self._cache:
+            return self._cache[index]
+        device = self.config.device
+        frames = list(index)
+        pairs: Tensor | None = None
+        links = [(b, self.later[k]) for b, k in enumerate(index) if k in self.later]
+        frames += [later for _, later in links]
+        batch = self.train_set.batch(frames, device=device)
+        if links:
+            rows = [self.train_set.rows[k] for k in frames]
+            layout = self.train_set.layouts[rows[0].counts]
+            where = [
+                self.train_set.places(r, layout, len(frames), b)[np.argsort(r.order)]
+                for b, r in enumerate(rows)
+            ]
+            first = np.concatenate([where[b] for b, _ in links])
+            second = np.concatenate(where[len(index) :])
+            pairs = torch.as_tensor(np.stack([first, second]), device=device)
+        if len(self._cache) < CACHED_BATCHES:
+            self._cache[index] = batch, pairs
+        return batch, pairs
+
+    def fraction_done(self) -> float:
+        """Progress 0..1 by steps or by the clock."""
+        if self.config.steps is not None:
+            return self.progress.step / self.config.steps
+        return self.progress.elapsed_s / (60.0 * float(self.config.minutes or 1.0))
+
+    def _value_and_gradients(self, batch: Batch, pairs: Tensor | None) -> Tensor:
+        c = self.config
+        arguments = (self.student, batch, c.huber_eV_per_A, pairs, c.difference_weight)
+        if self._compiled:
+            try:
+                loss = self._loss(*arguments)
+            except Exception as error:  # no compiler, or one that fails: any exception
+                why = " ".join(str(error).split()) or type(error).__name__
+                print(f"warning: trains uncompiled and slower ({why[:200]})", file=sys.stderr)
+                self._compiled, self._loss = False, student_loss
+                loss = student_loss(*arguments)
+        else:
+            loss = student_loss(*arguments)
+        loss.backward()
+        return loss.detach()
+
+    def step(self) -> Tensor:
+        """One optimiser step. Returns the loss."""
+        c, p = self.config, self.progress
+        batch, pairs = self._batch(self.plan.batch(p.step, self.workers.rank))
+        loss = self._value_and_gradients(batch, pairs)
+        done, loss = self.workers.average_gradients(
+            self.parameters.values(), self.fraction_done(), loss
+        )
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), c.clip)
+        usable = bool(torch.isfinite(norm))  # one frame that overflows must not end a night's run
+        scale = rate(done, p.step, c)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * scale
+            if usable:
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        p.step += 1
+        keep = min(c.ema, p.step / (p.step + 10.0))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.average.values()), list(self.parameters.values()), 1.0 - keep
+            )
+        return loss
+
+    def run(self, stop_after_steps: int | None = None) -> Progress:
+        """Trains to the end (or for some steps, then saves the state: for tests and job limits).
+
+        Raises:
+            InputError: a checkpoint cannot be written (the previous one stays good).
+            RunFault: the loss is no longer finite.
+        """
+        p = self.progress
+        self._say_start()
+        begin, before, first = time.monotonic(), p.elapsed_s, p.step
+        losses = [torch.tensor(x) for x in p.losses]
+        while not self.workers.agree(self.fraction_done() >= 1.0):
+            if stop_after_steps is not None and p.step - first >= stop_after_steps:
+                p.losses = [float(x) for x in losses]
+                self._save_state()
+                return p
+            losses.append(self.step())
+            if p.step == first + 1:
+                begin = time.monotonic()  # the first step compiles: it is not training
+            p.elapsed_s = before + time.monotonic() - begin
+            if self.workers.leads:
+                self.reporter.tick(p.step, min(self.fraction_done(), 1.0), p.elapsed_s)
+            due = (p.validations + 1) / self.config.validations
+            if self.workers.agree(self.fraction_done() >= min(due, 1.0)):
+                finite = [float(x) for x in losses if math.isfinite(float(x))]
+                loss = math.fsum(finite) / len(finite) if finite else math.nan
+                losses, p.losses = [], []
+                self._validate(loss)
+                p.elapsed_s = before + time.monotonic() - begin
+        return p
+
+    def _say_start(self) -> None:
+        if not self.workers.leads or self.progress.step:
+            return
+        count = sum(v.numel() for v in self.parameters.values())
+        self.reporter.line(
+            f"{count} parameters, {self.sizes[0]} frames to train on, {self.sizes[1]} held out; "
+            f"base pair force alone: RMSE {1e3 * self.base_rmse:.0f} meV/A"
+            + ("; compiling" if self._compiled else "")
+        )
+
+    def _validate(self, loss: float) -> None:
+        p = self.progress
+        p.validations += 1
+        if math.isnan(loss):
+            kept = (
+                f"the checkpoint in {self.folder} is good" if p.best_step >= 0 else "none is kept"
+            )
+            raise RunFault(
+                f"training: the loss is not finite at step {p.step}; lower the learning rates, and "
+                f"look for wrong labels; {kept}"
+            )
+        if not self.workers.leads:
+            return
+        now = {k: v.detach().clone() for k, v in self.parameters.items()}
+        self._set_weights(self.average)
+        result = self.validator(self.student, self._late())
+        row = {"step": p.step, "elapsed_s": round(p.elapsed_s, 1), "loss_eV_per_A": loss}
+        row.update(result.figures())
+        p.history.append(row)
+        better = result.score < p.best_score or not math.isfinite(p.best_score)
+        if better:
+            p.best_score, p.best_step = result.score, int(p.step)
+            self._save_model(result, row)
+        self._set_weights(now)
+        self._save_state()
+        self._say(row, result, better)
+
+    def _late(self) -> bool:
+        """Whether checkpoints already compete by heating (it costs many evaluations)."""
+        return self.fraction_done() >= self.config.heating_from
+
+    def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(weights[name])
+
+    def _say(self, row: Mapping[str, float], result: Validation, better: bool) -> None:
+        done = min(self.fraction_done(), 1.0)
+        left = self.progress.elapsed_s * (1.0 / max(done, 1e-9) - 1.0)
+        loss = 1e3 * row["loss_eV_per_A"]
+        self.reporter.line(
+            f"step {self.progress.step} ({100 * done:3.0f} %)  loss {loss:.1f}"
+            f"  held-out {result.text()}{' *' if better else '  '}"
+            f"  {self.progress.step / max(self.progress.elapsed_s, 1e-9):.1f} steps/s"
+            f"  left {duration(left)}"
+        )
+
+    def _save_model(self, result: Validation, row: Mapping[str, float]) -> None:
+        c = self.config
+        if isinstance(self.student, EnergyStudent):
+            fit_atom_energies(self.student, self.train_set)
+        save_student(
+            self.folder,
+            self.student,
+            teacher=self.teacher,
+            training_data_sha256=self.data_sha256,
+            errors=result.figures(),
+            extra={
+                "training": {
+                    "step": row["step"],
+                    "frames": self.sizes[0],
+                    "held_out_frames": self.sizes[1],
+                    "chosen_by": self.validator.chosen_by,
+                    "base_rmse_eV_per_A": self.base_rmse,
+                    "options": c.model_dump(mode="json", exclude={"architecture"}),
+                }
+            },
+        )
+
+    def _save_state(self) -> None:
+        if not self.workers.leads:
+            return
+        p = self.progress
+        tensors = {f"weights.{k}": v for k, v in self.student.state_dict().items()}
+        tensors.update({f"average.{k}": v for k, v in self.average.items()})
+        tensors.update(optimizer_tensors(self.optimizers))
+        note = {
+            "config": self.config.model_dump_json(),
+            "data_sha256": self.data_sha256,
+            "teacher": json.dumps(self.teacher),
+            "progress": json.dumps({**vars(p), "best_score": _finite(p.best_score)}),
+        }
+        write_atomically(self.folder / STATE, pack(tensors, note))
+        history = {"best_step": p.best_step, "validations": p.history}
+        write_atomically(self.folder / HISTORY, (json.dumps(history, indent=1) + "\n").encode())
+
+    def resume(self) -> bool:
+        """Continues from the state in the folder, if there is one. Returns whether there was.
+
+        Raises:
+            InputError: the state is unreadable, or belongs to other options or labels.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self.folder / STATE
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, framework="pt") as stream:
+                note = stream.metadata() or {}
+                tensors = {k: stream.get_tensor(k) for k in stream.keys()}  # noqa: SIM118
+            stored = json.loads(note["config"])
+            progress = json.loads(note["progress"])
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise InputError(
+                "state", path, "is unreadable; remove it to start again, or restore a copy"
+            ) from error
+        wanted = json.loads(self.config.model_dump_json())
+        known = StudentArchitecture.model_fields  # a state may be older than one of its fields
+        stored["architecture"] = {
+            **{k: f.default for k, f in known.items()}, **stored.get("architecture", {})
+        }  # fmt: skip
+        for name, value in wanted.items():
+            if stored.get(name) != value and name not in ("device", "compile"):
+                raise InputError(
+                    name, value, f"differs from the training in {self.folder} "
+                    f"({stored.get(name)}); use that value, or another folder",
+                )  # fmt: skip
+        if note.get("data_sha256") != self.data_sha256:
+            raise InputError(
+                "labels", "", f"differ from those of the training in {self.folder}; use the same"
+            )
+        weights = {k[8:]: v for k, v in tensors.items() if k.startswith("weights.")}
+        self.student.load_state_dict(weights)
+        with torch.no_grad():
+            for name, value in self.average.items():
+                value.copy_(tensors[f"average.{name}"])
+        restore_optimizers(self.optimizers, tensors)
+        self.progress = Progress(**progress)
+        if progress["best_score"] is None:
+            self.progress.best_score = math.inf
+        return True
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

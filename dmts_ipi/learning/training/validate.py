@@ -1,0 +1,107 @@
+"""Errors and predicted heating of a student on held-out frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dmts_ipi.core.frames import Frame, bursts
+from dmts_ipi.core.heating import FEWEST_FRAMES, heating_of_bursts
+from dmts_ipi.students.density.network import Student
+
+from .config import TrainConfig
+from .data import Batch, GraphSet
+
+# A student that heats less than this at the wanted outer step is as good as any other.
+HEATING_FLOOR_K_PER_PS = 0.02
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Errors in eV/A, heating in K/ps (None without bursts); the smaller score wins."""
+
+    mae: float
+    rmse: float
+    heating: float | None
+    outer_fs: float
+    score: float
+
+    def figures(self) -> dict[str, float]:
+        """For history and model.json, units in the names."""
+        found = {"force_mae_eV_per_A": self.mae, "force_rmse_eV_per_A": self.rmse}
+        if self.heating is not None:
+            found[f"heating_at_{self.outer_fs:g}fs_K_per_ps"] = self.heating
+        return found
+
+    def text(self) -> str:
+        """One line for the progress."""
+        line = f"MAE {1e3 * self.mae:.2f} RMSE {1e3 * self.rmse:.2f} meV/A"
+        if self.heating is not None:
+            line += f", heating at {self.outer_fs:g} fs {self.heating:.3f} K/ps"
+        return line
+
+
+class Validator:
+    """Evaluates a student on held-out frames and bursts.
+
+    Checkpoints compete by predicted heating times force RMSE, where bursts are there: by
+    linear response heating scales as the error squared at fixed shape, and its estimate from a
+    few short bursts is noisy, so the error stays in the score. Without bursts: by MAE.
+    """
+
+    def __init__(self, frames: Sequence[Frame], config: TrainConfig, elements: list[int]) -> None:
+        self.config = config
+        rng = np.random.default_rng([config.seed, 4])
+        chosen = sorted(rng.permutation(len(frames))[: config.validation_frames].tolist())
+        self.frames = GraphSet([frames[k] for k in chosen], config.architecture, elements)
+        groups = [g for g in bursts(frames) if len(g) >= FEWEST_FRAMES]
+        same = [g for g in groups if np.array_equal(g[0].numbers, groups[0][0].numbers)]
+        self.groups = [g[: config.burst_frames] for g in same[: config.heating_bursts]]
+        self.burst_sets = [GraphSet(g, config.architecture, elements) for g in self.groups]
+        self.chosen_by = (
+            f"predicted heating at {config.heating_at_fs:g} fs times force RMSE"
+            if self.groups
+            else "force MAE"
+        )
+        self._batches: dict[tuple[int, int], Batch] = {}
+
+    def _forces(self, student: Student, which: int, graphs: GraphSet, k: int) -> np.ndarray:
+        """Forces of one frame in its own order, (n, 3)."""
+        if (which, k) not in self._batches:
+            self._batches[which, k] = graphs.batch([k], device=self.config.device)
+        b = self._batches[which, k]
+        forces = student(b.positions, b.cell, b.graph, b.layout)[0]
+        out = np.empty((len(forces), 3))
+        out[graphs.rows[k].order] = forces.cpu().numpy()
+        return out
+
+    @torch.no_grad()
+    def __call__(self, student: Student, with_heating: bool = True) -> Validation:
+        """Errors; predicted heating too if there are bursts and it is wanted."""
+        errors = np.concatenate(
+            [
+                (self._forces(student, -1, self.frames, k) - np.asarray(f.forces)).ravel()
+                for k, f in enumerate(self.frames.frames)
+            ]
+        )
+        mae, rmse = float(np.abs(errors).mean()), float(np.sqrt((errors**2).mean()))
+        heating = None
+        score = np.inf if self.groups else mae
+        if self.groups and with_heating:
+            predicted = [
+                np.stack([self._forces(student, w, s, k) for k in range(len(s))])
+                for w, s in enumerate(self.burst_sets)
+            ]
+            heating = heating_of_bursts(
+                self.groups,
+                predicted,
+                np.ones(len(self.groups[0][0].numbers)),
+                (self.config.heating_at_fs,),
+                self.config.temperature_K,
+                split=False,
+            ).at(self.config.heating_at_fs)
+            score = max(heating, HEATING_FLOOR_K_PER_PS) * rmse
+        return Validation(mae, rmse, heating, self.config.heating_at_fs, score)

@@ -1,0 +1,355 @@
+"""Training: it learns, resumes to the same result, splits by burst, refuses wrong input."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from datetime import timedelta
+from io import StringIO
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dmts_ipi.cli import main
+from dmts_ipi.core.errors import InputError, RunFault
+from dmts_ipi.core.frames import write_frames
+from dmts_ipi.learning.training import optim as train_optim
+from dmts_ipi.learning.training.config import TrainConfig
+from dmts_ipi.learning.training.muon import Muon
+from dmts_ipi.learning.training.parallel import Workers, leave_workers
+from dmts_ipi.learning.training.report import Reporter
+from dmts_ipi.learning.training.split import Plan, frames_per_batch, partners, split_frames
+from dmts_ipi.learning.training.train import STATE, Trainer
+from dmts_ipi.students.density.files import read_student
+from dmts_ipi.students.density.model import load_student
+from student_tools import TINY, toy_frames
+
+ARCHITECTURE = TINY.model_dump()
+FRAMES = toy_frames(8)
+
+
+def config(**options) -> TrainConfig:
+    fields = {
+        "architecture": TINY,
+        "steps": 30,
+        "warmup_steps": 5,
+        "validations": 3,
+        "compile": False,
+        "ema": 0.9,
+        "validation_fraction": 0.25,
+        "batch_frames": 1,
+    }
+    return TrainConfig(**{**fields, **options})
+
+
+def trainer(folder, frames=FRAMES, **options) -> Trainer:
+    return Trainer(
+        frames, config(**options), folder, {"name": "toy"}, "0" * 64, reporter=Reporter(StringIO())
+    )
+
+
+def weights(folder):
+    return read_student(folder)[0].state_dict()
+
+
+def same(one, two, atol=0.0) -> bool:
+    return all(torch.allclose(one[k], two[k], rtol=0, atol=atol) for k in one)
+
+
+def test_learns_and_the_saved_model_has_the_reported_error(tmp_path):
+    t = trainer(tmp_path, steps=120)
+    progress = t.run()
+    spread = np.sqrt(np.mean([np.square(f.forces).mean() for f in FRAMES]))
+    best = min(progress.history, key=lambda row: row["force_mae_eV_per_A"])
+    assert best["force_rmse_eV_per_A"] < 0.2 * spread
+    model = load_student(tmp_path, compile=False)
+    _, held = split_frames(FRAMES, 0.25, 0)
+    errors = []
+    for k in held:
+        f = FRAMES[k]
+        errors.append(model.compute(f.numbers, f.positions, f.cell, f.pbc).forces_eV_per_A)
+        errors[-1] -= f.forces
+    assert np.abs(errors).mean() == pytest.approx(best["force_mae_eV_per_A"], rel=1e-3)
+    record = json.loads((tmp_path / "model.json").read_text())
+    assert record["format"] == "dmts-ipi-student"
+    assert record["elements"] == [1, 8]
+    assert record["teacher"] == {"name": "toy"}
+    assert record["training"]["held_out_frames"] == 2
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_cut_and_resumed_equals_unbroken(tmp_path, optimizer):
+    trainer(tmp_path / "whole", optimizer=optimizer).run()
+    for _ in range(4):
+        part = trainer(tmp_path / "parts", optimizer=optimizer)
+        part.resume()
+        part.run(stop_after_steps=11)
+    assert part.progress.step == 30
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    whole = json.loads((tmp_path / "whole/training/history.json").read_text())
+    parts = json.loads((tmp_path / "parts/training/history.json").read_text())
+    for a, b in zip(whole["validations"], parts["validations"], strict=True):
+        a.pop("elapsed_s"), b.pop("elapsed_s")
+        assert a == pytest.approx(b)
+
+
+def test_the_seed_decides(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        trainer(tmp_path / name, seed=seed, steps=6).run()
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"), atol=1e-4)
+
+
+def test_batches_join_frames_without_changing_their_forces(tmp_path):
+    t = trainer(tmp_path)
+    joined = t.train_set.batch([0, 1, 2])
+    together, _ = t.student(joined.positions, joined.cell, joined.graph, joined.layout)
+    rows, layout = t.train_set.rows, t.train_set.layouts[t.train_set.rows[0].counts]
+    for k in range(3):
+        one = t.train_set.batch([k])
+        alone, _ = t.student(one.positions, one.cell, one.graph, one.layout)
+        where = t.train_set.places(rows[k], layout, 3, k)
+        torch.testing.assert_close(together[where], alone, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(joined.forces[where], one.forces)
+
+
+def test_frames_of_different_composition_train_together(tmp_path):
+    small = toy_frames(4, seed=50)
+    for f in small:
+        f.numbers, f.positions, f.forces = f.numbers[:6], f.positions[:6], f.forces[:6]
+        f.pbc = np.zeros(3, bool)
+    t = trainer(tmp_path, frames=[*FRAMES, *small], batch_frames=2)
+    assert len(t.train_set.groups()) == 2
+    t.run()
+
+
+def test_gradients_of_the_gather_functions():
+    """The hand-written backward passes against numerical derivatives."""
+    from dmts_ipi.students.density.graph import build_rows, to_graph
+    from dmts_ipi.students.density.network import _GatherRows, _PairSum
+    from student_tools import make_student, water_box
+
+    numbers, x, cell = water_box(1, molecules=2, length=5.0)
+    student = make_student()
+    rows = build_rows((numbers == 8).astype(int), x, cell, np.ones(3, bool), 2, (3.0, 0.0, 0.0))
+    graph = to_graph([rows], rows.layout(), torch.float64, "cpu")
+    real = (1.0 - graph.pad).unsqueeze(-1)  # edges that are padding carry no force
+    q = torch.randn(len(x), 2, dtype=torch.float64, requires_grad=True)
+    f = torch.randn(*graph.pad.shape, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda t: _GatherRows.apply(t, graph.neighbour, graph.reverse) * real, (q,)
+    )
+    assert torch.autograd.gradcheck(
+        lambda t: _PairSum.apply(t * real, graph.neighbour, graph.reverse), (f,)
+    )
+    assert student.elements == [1, 8]
+
+
+def test_bursts_are_held_out_whole_and_checkpoints_compete_by_heating(tmp_path):
+    frames = toy_frames(6, burst=True)
+    kept, held = split_frames(frames, 0.4, 0)
+    for burst in (0, 1):
+        members = {k for k, f in enumerate(frames) if f.burst == burst}
+        assert members <= set(kept) or members <= set(held)
+    t = trainer(tmp_path, frames=frames, heating_at_fs=4.0)
+    progress = t.run()
+    assert "heating_at_4fs_K_per_ps" in progress.history[-1]
+    assert "heating" in json.loads((tmp_path / "model.json").read_text())["training"]["chosen_by"]
+
+
+def test_consecutive_frames_are_paired_and_can_be_trained_on(tmp_path):
+    frames = toy_frames(3, burst=True)
+    found = partners(frames, range(len(frames)), 3.0)
+    assert found
+    for k, later in found.items():
+        assert frames[later].burst == frames[k].burst
+        assert frames[later].time_fs - frames[k].time_fs == 3.0
+    t = trainer(tmp_path, frames=frames, difference_weight=5.0)
+    batch, pairs = t._batch((next(iter(t.later)),))
+    assert pairs is not None
+    moved = (batch.positions[pairs[1]] - batch.positions[pairs[0]]).norm(dim=-1)
+    assert float(moved.max()) < 0.2  # the same atom, 3 fs later
+    t.run()
+
+
+def test_every_frame_is_visited_once_an_epoch_by_all_processes_together():
+    plan = [Plan([[0, 1, 2, 3, 4], [5, 6, 7]], [1, 1], 2, seed=3) for _ in range(2)]
+    seen = [plan[rank].batch(step, rank)[0] for step in range(4) for rank in range(2)]
+    assert sorted(seen) == list(range(8))
+
+
+def test_small_molecules_come_in_batches(tmp_path):
+    """As many frames as make some 192 atoms, at most all there are; large boxes one by one."""
+    assert [frames_per_batch(n) for n in (3, 9, 192, 648)] == [64, 21, 1, 1]
+    t = trainer(tmp_path, batch_frames=None)
+    assert len(t.plan.batch(0)) == 6  # of 8 frames of 24 atoms, 2 held out
+
+
+def test_muon_takes_hidden_matrices_and_adamw_the_rest(tmp_path):
+    t = trainer(tmp_path)
+    assert len(t.optimizers) == 2
+    assert all(p.ndim == 2 for g in t.optimizers[1].param_groups for p in g["params"])
+    covered = sum(len(g["params"]) for o in t.optimizers for g in o.param_groups)
+    assert covered == len(t.parameters)
+
+
+def test_muon_does_what_torch_does_in_bfloat16():
+    theirs = pytest.importorskip("torch.optim", reason="torch").__dict__.get("Muon")
+    if theirs is None:
+        pytest.skip("torch.optim.Muon came with torch 2.9")
+    torch.manual_seed(0)
+    start = [torch.randn(6, 10), torch.randn(10, 6), torch.randn(6, 10)]
+    one = [torch.nn.Parameter(s.clone()) for s in start]
+    two = [torch.nn.Parameter(s.clone()) for s in start]
+    ours = Muon(one, 0.02, 0.95, 0.1)
+    other = theirs(two, 0.02, 0.1, 0.95, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        for p, q in zip(one, two, strict=True):
+            p.grad = torch.randn(p.shape)
+            q.grad = p.grad.clone()
+        ours.step()
+        other.step()
+    for p, q, s in zip(one, two, start, strict=True):
+        assert float((p - q).detach().norm()) < 0.02 * float((p - s).detach().norm())
+
+
+def test_rate_warms_up_and_falls():
+    c = config(warmup_steps=10, final_rate=0.01)
+    assert train_optim.rate(0.0, 0, c) == pytest.approx(0.1)
+    assert train_optim.rate(0.0, 10, c) == pytest.approx(1.0)
+    assert train_optim.rate(1.0, 100, c) == pytest.approx(0.01)
+
+
+def test_resume_refuses_other_options_labels_and_broken_files(tmp_path):
+    trainer(tmp_path).run(stop_after_steps=2)
+    with pytest.raises(InputError, match="learning_rate"):
+        trainer(tmp_path, learning_rate=1e-4).resume()
+    other = trainer(tmp_path)
+    other.data_sha256 = "f" * 64
+    with pytest.raises(InputError, match="labels"):
+        other.resume()
+    (tmp_path / STATE).write_bytes(b"broken")
+    with pytest.raises(InputError, match="unreadable"):
+        trainer(tmp_path).resume()
+
+
+def test_diverging_training_stops_and_says_so(tmp_path):
+    t = trainer(tmp_path)
+    t.run(stop_after_steps=12)
+    with torch.no_grad():
+        t.student.rho.weight.fill_(float("nan"))
+    with pytest.raises(RunFault, match="loss is not finite"):
+        t.run()
+    read_student(tmp_path)
+
+
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
+    t = trainer(tmp_path)
+    t.run(stop_after_steps=12)
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left"):
+        t.run()
+    monkeypatch.undo()
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    read_student(tmp_path)
+    assert not list(tmp_path.rglob("*.new"))
+
+
+def command(tmp_path, *extra, frames=FRAMES) -> list[str]:
+    labels = tmp_path / "labels.extxyz"
+    write_frames(labels, frames)
+    options = tmp_path / "options.yaml"
+    fields = config().model_dump(mode="json")
+    options.write_text(yaml.safe_dump({k: fields[k] for k in fields if k not in ("minutes",)}))
+    return [
+        *("distill", "--labels", str(labels), "--out", str(tmp_path / "out")),
+        *("--teacher", "toy", "--config", str(options), *extra),
+    ]
+
+
+def test_command_trains_draws_and_reports(tmp_path, capsys):
+    assert main(command(tmp_path, "--steps", "9", "--json")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    figures = json.loads(lines[-1])
+    assert figures["force_mae_eV_per_A"] > 0
+    assert any("left" in line for line in lines)
+    assert (tmp_path / "out/training/curve.png").stat().st_size > 1000
+    assert main(command(tmp_path, "--steps", "9", "--json")) == 0  # done already: says so, quickly
+    assert "resumes at step 9" in capsys.readouterr().out
+
+
+def one_of_two(rank, folder, queue):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=250),
+    )
+    workers = Workers(rank, 2)
+    teacher = {"name": "toy"}
+    t = Trainer(FRAMES, config(steps=12), folder / "out", teacher, "0" * 64, workers)
+    t.run()
+    queue.put((rank, t.plan.batch(0, rank), float(t.parameters["rho.weight"].sum())))
+    leave_workers(workers)
+
+
+def test_two_processes_share_the_batches_and_stay_equal(tmp_path):
+    """Data parallel over gloo: different batches, the same weights, one model written."""
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    processes = [context.Process(target=one_of_two, args=(r, tmp_path, queue)) for r in (0, 1)]
+    for process in processes:
+        process.start()
+    results = sorted(queue.get(timeout=250) for _ in processes)
+    for process in processes:
+        process.join(timeout=250)
+        assert process.exitcode == 0
+    assert results[0][1] != results[1][1]
+    assert results[0][2] == results[1][2]
+    history = json.loads((tmp_path / "out/training/history.json").read_text())
+    assert history["validations"][-1]["step"] == 12
+    read_student(tmp_path / "out")
+
+
+def test_progress_lives_on_a_terminal_and_is_sparse_in_a_log(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    log, terminal = StringIO(), StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    for stream in (log, terminal):
+        clock[0] = 0.0
+        reporter = Reporter(stream)
+        for step in range(1, 41):
+            clock[0] = float(step)
+            reporter.tick(step, step / 80, float(step))
+        reporter.line("a line")
+    assert log.getvalue().splitlines() == ["step 30 (38 %)  1.0 steps/s  left 50 s", "a line"]
+    assert terminal.getvalue().count("\r") == 42
+    assert terminal.getvalue().endswith("\ra line\n")
+
+
+def test_a_frame_that_overflows_costs_one_step_only(tmp_path):
+    t = trainer(tmp_path, steps=12)
+    t.step()
+    before = {k: v.detach().clone() for k, v in t.parameters.items()}
+    whole = t._value_and_gradients
+
+    def overflow(batch, pairs):
+        return whole(batch, pairs) * t.parameters["rho.weight"].grad.fill_(float("inf")).sum()
+
+    t._value_and_gradients = overflow  # type: ignore[method-assign]
+    t.step()
+    t._value_and_gradients = whole  # type: ignore[method-assign]
+    assert same(before, t.parameters)
+    t.run()
+    assert t.progress.step == 12

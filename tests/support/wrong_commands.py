@@ -1,0 +1,251 @@
+"""Wrong input of options, structures, models and labels: the lists of cases."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from dmts_ipi.core.frames import Frame
+from dmts_ipi.ipi.client.driver import main as driver_main
+from dmts_ipi.models.load import PRETRAINED
+from driver_models import load
+from run_tools import Done, call
+from wrong_tools import (
+    TOY,
+    Case,
+    Words,
+    init,
+    label,
+    labelled,
+    pair,
+    replaced,
+    shorter,
+    with_file,
+    words,
+)
+
+TAKEN = "labels.extxyz/student"  # below a file
+
+
+def model(name: str, breaks: Callable[[Path], object]) -> Callable[[], Words]:
+    """``init`` with a broken copy of a shipped model."""
+
+    def build() -> Words:
+        shutil.copytree(PRETRAINED / name, "model")
+        breaks(Path("model"))
+        which = "--student" if name == "water-student" else "--teacher"
+        return ["init", "run", "--no-model-check", which, "model"]
+
+    return build
+
+
+def weights(folder: Path) -> Path:
+    return folder / "model.safetensors"
+
+
+def no_forces(frame: Frame) -> None:
+    frame.forces = None
+
+
+def nan_forces(frame: Frame) -> None:
+    assert frame.forces is not None
+    frame.forces[5, 0] = np.nan
+
+
+def squeezed(frame: Frame) -> None:
+    frame.positions *= 0.1  # O-H of 0.1 A
+
+
+def of_sulphur(frame: Frame) -> None:
+    frame.numbers[frame.numbers == 8] = 16
+
+
+def close(atoms: Atoms) -> None:
+    atoms.positions[1] = atoms.positions[0] + [0.1, 0, 0]
+
+
+def nan(atoms: Atoms) -> None:
+    atoms.positions[3, 1] = np.nan
+
+
+def no_cell(atoms: Atoms) -> None:
+    atoms.cell, atoms.pbc = np.zeros((3, 3)), False
+
+
+def flat(atoms: Atoms) -> None:
+    atoms.cell[2] = 0.0
+
+
+def one_hydrogen(atoms: Atoms) -> None:
+    atoms.numbers[4] = 1
+
+
+def plain_driver(given: Words) -> Done:
+    """A driver by itself."""
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+        status = driver_main("nc_driver", load, argv=[str(w) for w in given])
+    return Done(status, "", err.getvalue())
+
+
+class Absent:
+    """A finder that knows of no ``package``."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(self, name: str, *unused: object) -> None:
+        if name.split(".")[0] == self.package:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+def without(package: str) -> Callable[[Words], Done]:
+    """On a machine that lacks a package."""
+
+    def run(given: Words) -> Done:
+        kept = {k: sys.modules.pop(k) for k in list(sys.modules) if k.split(".")[0] == package}
+        finder = Absent(package)
+        sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+        try:
+            return call(*given)
+        finally:
+            sys.meta_path.remove(finder)  # type: ignore[arg-type]
+            sys.modules.update(kept)
+
+    return run
+
+
+OPTIONS = [
+    Case("a number that is none", words("run", "run", "--time-ps", "x")),
+    Case("a number that is none, of `init`", init("--time-ps", "long")),
+    Case("NaN for a number", init("--temperature-K", "nan")),
+    Case("a whole number that is none", words("distill", "--steps", "1e3")),
+    Case("not a whole number of inner steps", init("--n-inner", 2.5)),
+    Case("a number out of range", init("--inner-fs", -1)),
+    Case("a number out of range, of `label`", label("--time-ps", -1)),
+    Case("an impossible temperature", label("--temperatures-K", 0)),
+    Case("not one of the choices", words("evaluate", "--model", "x", "--dtype", "float16")),
+    Case("an unknown ensemble", init("--ensemble", "nst")),
+    Case("an unknown mode", init("--mode", "mts")),
+    Case("an unknown precision", init("--teacher-dtype", "float16")),
+    Case("an unknown option", words("run", "run", "--time-pss", 3)),
+    Case("an option without its value", words("run", "run", "--time-ps")),
+    Case("options that are missing", words("distill", "--out", "student")),
+    Case("options that exclude each other", words("distill", "--minutes", 1, "--steps", 5)),
+    Case("no length of the training", labelled("distill")),
+    Case("nothing to evaluate on", words("evaluate", "--model", "water-student")),
+    Case("nothing to label", words("label", "--teacher", TOY, "--out", "labels.extxyz")),
+    Case("an unknown part of a job array", label("--shard", "3/2")),
+    Case("nothing to check", words("check-driver", "--structure", "s.xyz")),
+    Case("an unknown command", words("lable")),
+    Case("a driver's option", words("--threads", "many"), run=plain_driver),
+]
+
+
+STRUCTURES = [
+    Case("the file does not exist", words("init", "run", "--structure", "s.xyz")),
+    Case("the file is empty", with_file("s.xyz", "", words("init", "run", "--structure", "s.xyz"))),
+    Case(
+        "the file is no structure",
+        with_file("s.xyz", "hello\nworld\n", words("init", "run", "--structure", "s.xyz")),
+    ),
+    Case("NaN in the positions", init(change=nan)),
+    Case("NaN in the positions, `label`", label(change=nan)),
+    Case("atoms closer than 0.3 A", init(change=close)),
+    Case("atoms closer than 0.3 A, `label`", label(change=close)),
+    Case("no cell, for NPT", init("--ensemble", "npt", change=no_cell)),
+    Case("a cell without volume", init(change=flat)),
+    Case("HMR of a hydrogen that is bonded to nothing", init(change=one_hydrogen)),
+    Case("an element that the student does not know", init("--student", "water-student")),
+    Case("an element that the teacher does not know", init("--teacher", "water-teacher")),
+]
+
+
+MODELS = [
+    Case("no such model", init("--teacher", "no-such-model")),
+    Case("no such calculator", init("--teacher", "ase:no.such")),
+    Case("keywords that are no JSON", init("--teacher", 'ase:ase.calculators.emt.EMT {"a"}')),
+    Case(
+        "the teacher's package is missing",
+        with_file("m.fnx", "", labelled("evaluate", "--model", "fennol:m.fnx")),
+        run=without("fennol"),
+    ),
+    Case("the weights are truncated", model("water-student", lambda p: shorter(weights(p)))),
+    Case("the same of a MACE teacher", model("water-teacher", lambda p: shorter(weights(p)))),
+    Case(
+        "a pickle where safetensors belong",
+        model("water-student", lambda p: torch.save({"a": torch.ones(2)}, weights(p))),
+    ),
+    Case("the weights are missing", model("water-student", lambda p: weights(p).unlink())),
+    Case(
+        "a model of a newer version",
+        model("water-student", replaced("model.json", '"version": 1', '"version": 99')),
+    ),
+    Case("the record is cut off", model("water-student", lambda p: shorter(p / "model.json"))),
+    Case(
+        "the student of another teacher",
+        words("init", "run", "--teacher", TOY, "--student", "water-student", "--no-model-check"),
+    ),
+    Case(
+        "a model without virial, for NPT",
+        init("--student", pair(stress=False), "--ensemble", "npt"),
+    ),
+    Case("a device that is not there", labelled("evaluate", "--device", "abacus")),
+]
+
+
+LABELS = [
+    Case("an outer step that is not positive", labelled("evaluate", "--outer-fs", 0)),
+    Case("no thread", labelled("distill", "--steps", 5, "--threads", 0)),
+    Case("an unknown device, `distill`", labelled("distill", "--steps", 5, "--device", "abacus")),
+    Case("a student that cannot be written", labelled("distill", "--steps", 5, "--out", TAKEN)),
+    Case("labels without forces", labelled("distill", "--steps", 5, change=no_forces)),
+    Case("the same, `evaluate`", labelled("evaluate", change=no_forces)),
+    Case("labels with NaN", labelled("distill", "--steps", 5, change=nan_forces)),
+    Case("labels with atoms that are too close", labelled("evaluate", change=squeezed)),
+    Case(
+        "labels of an element that the model does not know",
+        labelled("evaluate", "--model", "water-student", change=of_sulphur),
+    ),
+    Case("labels that do not exist", words("evaluate", "--model", TOY, "--labels", "l.extxyz")),
+    Case(
+        "an unknown field in the YAML of `label`",
+        with_file("o.yaml", "temperature_K: [310]\n", label("--config", "o.yaml")),
+    ),
+    Case(
+        "an unknown field in the YAML of `distill`",
+        with_file(
+            "o.yaml", "steps: 5\nlearning_rat: 1\n", labelled("distill", "--config", "o.yaml")
+        ),
+    ),
+    Case(
+        "a wrong value in a YAML",
+        with_file(
+            "o.yaml", "steps: 5\nbatch_frames: many\n", labelled("distill", "--config", "o.yaml")
+        ),
+    ),
+    Case(
+        "a value out of range in a YAML, one level down",
+        with_file(
+            "o.yaml",
+            "steps: 5\narchitecture: {cutoff_A: 0.5}\n",
+            labelled("distill", "--config", "o.yaml"),
+        ),
+    ),
+    Case(
+        "a YAML that is none",
+        with_file("o.yaml", "steps: [5\n", labelled("distill", "--config", "o.yaml")),
+    ),
+    Case("a YAML that does not exist", label("--config", "o.yaml")),
+    Case("an output that `label` did not make", with_file("labels.extxyz", "mine", label())),
+    Case("an output that cannot be written", with_file("file", "", label("--out", "file/l.xyz"))),
+    Case("a plot that cannot be written", labelled("evaluate", "--plot", "nowhere/a.png")),
+]
