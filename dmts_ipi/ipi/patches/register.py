@@ -177,7 +177,7 @@ def register() -> None:
     from ipi.inputs.motion import motion
 
     known = motion.InputMotionBase.fields.get("dynamics", (None,))[0]
-    if getattr(known, "__module__", "").startswith(__package__):
+    if getattr(known, "__module__", "").startswith("dmts_ipi."):
         return
     check()
     from dmts_ipi.ipi.motion.inputs import InputRespaDynamics
