@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_model,
         default_dtype="float32",
         argv=argv,
-        open_telemetry=opener("student"),
+        telemetry=opener,
         role="student",
     )
 

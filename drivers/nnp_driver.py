@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_model,
         default_dtype=None,
         argv=argv,
-        open_telemetry=opener("teacher"),
+        telemetry=opener,
         role="teacher",
     )
 

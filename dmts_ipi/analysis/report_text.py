@@ -75,30 +75,15 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def commands(m: Measured) -> str:
-    """The commands that make and run this run again."""
-    run, s = m.run, m.run.settings
-    words = ["dmts-ipi", "init", "again", "--structure", str(run.path / "structure.extxyz")]
-    for role in ("teacher", "student"):
-        model = s.get(role)
-        if isinstance(model, dict) and model.get("model"):
-            words += [f"--{role}", str(model["model"])]
-            if model.get("dtype"):
-                words += [f"--{role}-dtype", str(model["dtype"])]
-    words += ["--ensemble", run.ensemble, "--mode", run.mode, "--inner-fs", f"{run.inner_fs:g}"]
-    if run.mode != "sts":
-        words += ["--n-inner", str(run.n_inner)]
-    words += ["--temperature-K", f"{run.temperature_K:g}"]
-    for option, key in (
-        ("--time-ps", "time_ps"),
-        ("--friction-per-ps", "friction_per_ps"),
-        ("--hmr", "hmr_added_amu"),
-        ("--frames-every-fs", "frames_every_fs"),
-        ("--output-every-fs", "properties_every_fs"),
-        ("--seed", "seed"),
-    ):
-        if key in s:
-            words += [option, f"{s[key]:g}"]
-    return shlex.join(words) + "\ndmts-ipi run again"
+    """The commands that make and run this run again, from its ``input.xml`` and ``run.yaml``."""
+    run = m.run
+    structure = str(run.path / "structure.extxyz")
+    init = ["dmts-ipi", "init", "again", "--structure", structure, *run.init_words]
+    lines = [shlex.join(init)]
+    if run.not_analysed:
+        copied = shlex.join(["cp", str(run.path / "input.xml"), "again/input.xml"])
+        lines.append(f"{copied}  # init has no option for: {', '.join(run.not_analysed)}")
+    return "\n".join([*lines, "dmts-ipi run again"])
 
 
 def what_ran(m: Measured, colour: dict[str, str]) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +28,9 @@ class RunInput:
     (step, forces_eV_per_A) of the teacher, at some of these steps or none. ``settings`` and
     ``summary`` are run.yaml and summary.json as mappings, for the page's record.
     ``thermostat_mid_drift``: see ``kinetic``; it decides which temperature to expect.
-    ``langevin_per_ps``: friction of a Langevin thermostat, None with any other. ``label`` stands in
+    ``langevin_per_ps``: friction of a Langevin thermostat, None with any other. ``fixed``: atoms
+    that do not move. ``not_analysed``: what ``input.xml`` has that the analysis does not look at.
+    ``init_words``: options of ``dmts-ipi init`` that make the run again. ``label`` stands in
     figures: the scheme, with the name where two runs have the same.
     """
 
@@ -52,6 +52,10 @@ class RunInput:
     fixcom: bool = False
     thermostat_mid_drift: bool = True
     langevin_per_ps: float | None = None
+    fixed: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    n_beads: int = 1
+    not_analysed: list[str] = field(default_factory=list)
+    init_words: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     label: str = ""
@@ -114,6 +118,7 @@ def read_run(path: Path) -> RunInput:
     Raises:
         InputError: the folder is absent, holds no run, or the run has written nothing yet.
     """
+    from dmts_ipi.ipi.run_folder.config import beyond_options, option_words
     from dmts_ipi.ipi.run_folder.folder import RunFolder
 
     if not path.is_dir():
@@ -123,7 +128,7 @@ def read_run(path: Path) -> RunInput:
             "folder", path, "holds no run (no run.yaml); make one with 'dmts-ipi init'"
         )
     folder = RunFolder(path)
-    config = folder.config
+    spec = folder.spec()
     numbers, masses, positions, cell, pbc = folder.structure()
     try:
         properties = folder.properties()
@@ -131,16 +136,15 @@ def read_run(path: Path) -> RunInput:
         raise InputError("folder", path, f"has no output; type 'dmts-ipi run {path}'") from error
     if not len(properties.get("step", [])):
         raise InputError("folder", path, f"has no output yet; type 'dmts-ipi run {path}'")
-    fixcom, mid_drift, langevin = _integrator(path / "input.xml")
-    settings = config.model_dump(mode="json")
+    config = folder.config
     return RunInput(
         path=path,
         name=path.resolve().name,
-        mode=str(config.mode),
-        ensemble=str(config.ensemble),
-        inner_fs=float(config.inner_step_fs),
-        n_inner=int(config.n_inner),
-        temperature_K=float(config.temperature_K),
+        mode=spec.mode,
+        ensemble=spec.ensemble,
+        inner_fs=config.inner_fs,
+        n_inner=spec.n_inner,
+        temperature_K=config.temperature_K,
         numbers=np.asarray(numbers),
         masses_amu=np.asarray(masses, float),
         positions=np.asarray(positions, float),
@@ -149,49 +153,16 @@ def read_run(path: Path) -> RunInput:
         properties=properties,
         frames=folder.frames,
         forces=folder.forces,
-        fixcom=fixcom,
-        thermostat_mid_drift=mid_drift,
-        langevin_per_ps=float(config.friction_per_ps) if langevin else None,
-        settings=settings,
+        fixcom=spec.fixcom,
+        fixed=np.asarray(spec.fixed_atoms, int),
+        n_beads=spec.n_beads,
+        thermostat_mid_drift=spec.thermostat_mid_drift,
+        langevin_per_ps=spec.one_langevin_friction_per_ps,
+        settings=config.model_dump(mode="json"),
         summary=read_summary(path),
+        not_analysed=[*beyond_options(spec)],
+        init_words=option_words(config),
     )
-
-
-def _integrator(path: Path) -> tuple[bool, bool, bool]:
-    """``fixcom``, ``thermostat_mid_drift`` and Langevin of one friction or not."""
-    from dmts_ipi.ipi.input_xml import OUR_TAGS
-
-    try:
-        dynamics = ET.parse(path).getroot().find("system/motion")
-    except FileNotFoundError as error:
-        raise InputError("file", path, "does not exist; make the folder again") from error
-    except ET.ParseError as error:
-        raise InputError("file", path, f"is not valid XML ({error})") from error
-    inner = dynamics.find("dynamics") if dynamics is not None else None
-    if dynamics is None or inner is None:
-        raise InputError("file", path, "has no <motion> with <dynamics>; is it an MD input?")
-    # i-PI's defaults: fixcom true, splitting obabo, nmts one level of one step.
-    splitting = inner.get("splitting", "obabo").strip()
-    levels = [int(x) for x in re.findall(r"\d+", inner.findtext("nmts") or "")]
-    odd = all(x % 2 == 1 for x in levels)
-    fixcom = (dynamics.findtext("fixcom") or "true").strip().lower() == "true"
-    thermostat = inner.find("thermostat")
-    langevin = (
-        thermostat is not None
-        and thermostat.get("mode") == "langevin"
-        and all(thermostat.find(tag) is None for tag in OUR_TAGS)
-    )
-    canonical = inner.get("mode", "nve").strip() in ("nvt", "npt")
-    return fixcom, thermostat_mid_drift(splitting, odd), langevin and canonical
-
-
-def thermostat_mid_drift(splitting: str, odd_nmts: bool) -> bool:
-    """Whether the thermostat acts in the middle of an inner drift (``kinetic``, first case).
-
-    Stock ``baoab`` does with odd ``nmts``; a splitting of ours that holds ``respa`` acts in every
-    inner step, always there; ``obabo`` never does.
-    """
-    return "respa" in splitting or (splitting == "baoab" and odd_nmts)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     plan = make_plan(config, args.file.resolve().parent, out)
     cells = plan.cells_of(args.only)
     for cell in plan.cells:
-        check_unchanged(cell, plan.words[cell.name])
+        check_unchanged(cell, plan.configs[cell.name])
     if not cells:
         raise InputError("systems", plan.skipped[0].system, f"none can run: {plan.skipped[0].why}")
     for skipped in plan.skipped:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from dmts_ipi.core.config import StrictModel
-from dmts_ipi.ipi.run_folder.folder import ModelSettings, Positive
+from dmts_ipi.ipi.run_folder.config import ModelSettings, Positive
 
 Kind = Literal["sts", "dmts", "dmts-nc", "hhf", "hhf-ffl", "bond"]
 KINDS: tuple[str, ...] = ("sts", "dmts", "dmts-nc", "hhf", "hhf-ffl", "bond")

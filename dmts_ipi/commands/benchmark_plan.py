@@ -1,8 +1,7 @@
-"""What a benchmark will run: its cells, the options of ``init`` of each, and what is left out."""
+"""What a benchmark will run: its cells, the configuration of each, and what is left out."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +13,14 @@ import numpy as np
 from dmts_ipi.analysis.bench.cell import Cell
 from dmts_ipi.core.config import parse
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.core.options import OptionParser
-from dmts_ipi.ipi.run_folder.folder import CONFIG, ModelSettings, RunConfig, RunFolder
+from dmts_ipi.core.levels import STUDENT, TEACHER
+from dmts_ipi.ipi.run_folder.config import ModelSettings, RunConfig
+from dmts_ipi.ipi.run_folder.folder import CONFIG, RunFolder
 
 from . import init
 from .benchmark_config import NAMES, BenchmarkConfig, Integrator, System
 
-# Exchange and integrator beside a force, ms: IPI_FACTS, unix sockets, per evaluation and atom.
+# Exchange and integrator beside a force, per evaluation and atom, measured with unix sockets.
 EXCHANGE_MS, EXCHANGE_MS_PER_ATOM = 0.5, 1.1e-4
 STARTUP_S = 15.0
 
@@ -36,10 +36,10 @@ class Skipped:
 
 @dataclass
 class Plan:
-    """Cells in the order of the file, the words of ``init`` of each, and what is skipped."""
+    """Cells in the order of the file, the configuration of each, and what is skipped."""
 
     cells: list[Cell] = field(default_factory=list)
-    words: dict[str, list[str]] = field(default_factory=dict)
+    configs: dict[str, RunConfig] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     structures: dict[str, Any] = field(default_factory=dict)  # by system
 
@@ -97,11 +97,11 @@ def make_plan(config: BenchmarkConfig, base: Path, out: Path) -> Plan:
             if role and (why := _lacks(role, specs, known, atoms)):
                 plan.skipped.append(Skipped(system.name, NAMES[integrator.kind], why))
                 continue
-            for cell, words in _cells(config, specs, system, file, atoms, integrator, out):
-                if cell.name in plan.words:
+            for cell, made in _cells(config, specs, system, atoms, integrator, out):
+                if cell.name in plan.configs:
                     raise InputError("integrators", cell.name, "is there twice; give one a name")
                 plan.cells.append(cell)
-                plan.words[cell.name] = words
+                plan.configs[cell.name] = made
     return plan
 
 
@@ -183,11 +183,10 @@ def _cells(
     config: BenchmarkConfig,
     specs: dict[str, ModelSettings],
     system: System,
-    file: Path,
     atoms: Any,
     integrator: Integrator,
     out: Path,
-) -> Iterator[tuple[Cell, list[str]]]:
+) -> Iterator[tuple[Cell, RunConfig]]:
     for outer in integrator.outer_fs or [integrator.inner_fs]:
         hmr = config.hmr_of(integrator)
         label = integrator.name or _label(integrator, outer, hmr)
@@ -208,7 +207,7 @@ def _cells(
                 time_ps=config.time_of(integrator),
                 rounds=config.rounds,
             )
-            yield cell, _words(config, specs, file, integrator, cell)
+            yield cell, _config(config, specs, integrator, cell)
 
 
 def slug(label: str) -> str:
@@ -224,58 +223,48 @@ def _label(integrator: Integrator, outer: float, hmr: float) -> str:
     return f"{name} {integrator.inner_fs:g}–{outer:g} fs"
 
 
-def _words(
+def _config(
     config: BenchmarkConfig,
     specs: dict[str, ModelSettings],
-    file: Path,
     integrator: Integrator,
     cell: Cell,
-) -> list[str]:
-    """Options of ``dmts-ipi init``, by which the folder of a cell is made."""
+) -> RunConfig:
+    """The configuration from which the folder of a cell is made.
+
+    Raises:
+        InputError: a value that no run can have.
+    """
     i, role = integrator, _role(integrator)
     skip = config.equilibration_ps
-    words = {
-        "structure": file.resolve(),
-        "teacher": specs["teacher"].model,
+    fields: dict[str, Any] = {
         "ensemble": config.ensemble,
         "mode": "dmts" if role else "sts",
-        "inner-fs": f"{i.inner_fs:.12g}",
-        "n-inner": round(cell.outer_fs / i.inner_fs),
-        "time-ps": f"{cell.time_ps:.12g}",
-        "temperature-K": config.temperature_K,
-        "friction-per-ps": i.friction_per_ps or config.friction_per_ps,
-        "hmr": cell.hmr_amu,
+        "inner_fs": i.inner_fs,
+        "n_inner": round(cell.outer_fs / i.inner_fs),
+        "time_ps": float(f"{cell.time_ps:.12g}"),
+        "temperature_K": config.temperature_K,
+        "friction_per_ps": i.friction_per_ps or config.friction_per_ps,
+        "hmr_amu": cell.hmr_amu,
         "seed": cell.seed,
-        "equilibration-ps": min(5.0, round(0.2 * cell.time_ps, 6)) if skip is None else skip,
-        "output-every-fs": config.properties_every_fs,
-        "frames-every-fs": config.frames_every_fs,
-        "checkpoints-every-fs": config.checkpoints_every_fs,
+        "equilibration_ps": min(5.0, round(0.2 * cell.time_ps, 6)) if skip is None else skip,
+        "properties_every_fs": config.properties_every_fs,
+        "frames_every_fs": config.frames_every_fs,
+        "checkpoints_every_fs": config.checkpoints_every_fs,
         "splitting": i.splitting or ("baoab-respa" if role else "baoab"),
+        "trajectory_format": "bin" if cell.atoms > init.LARGE else "xyz",
+        TEACHER: specs["teacher"],
+        STUDENT: specs[role] if role else None,
     }
-    if role:
-        words["student"] = specs[role].model
     if i.kind in ("hhf", "hhf-ffl"):
-        words["friction-by-element"] = f"H={i.hydrogen_friction_per_ps:g}"
+        fields["friction_by_element_per_ps"] = {"H": i.hydrogen_friction_per_ps}
     if i.kind == "hhf-ffl":
-        words["thermostat"] = "ffl"
+        fields["thermostat"] = "ffl"
     if i.kind == "bond":
-        words["bond-friction-per-ps"] = i.bond_friction_per_ps
-    for name, settings in (("teacher", specs["teacher"]), ("student", specs.get(role))):
-        if settings is not None:
-            words[f"{name}-device"] = settings.device
-            words.update({f"{name}-dtype": settings.dtype} if settings.dtype else {})
-            words.update({f"{name}-threads": settings.threads} if settings.threads else {})
-    return [str(cell.folder), *(w for k, v in words.items() for w in (f"--{k}", str(v)))]
+        fields["bond_friction_per_ps"] = i.bond_friction_per_ps
+    return parse(RunConfig, fields, "benchmark")
 
 
-def init_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Words as ``dmts-ipi init`` takes them. Models were looked at when the plan was made."""
-    parser = OptionParser(prog="dmts-ipi init")
-    init.configure(parser)
-    return parser.parse_args([*words, "--no-model-check", "--accept-foreign-student"])
-
-
-def check_unchanged(cell: Cell, words: Sequence[str]) -> None:
+def check_unchanged(cell: Cell, config: RunConfig) -> None:
     """Refuses a folder that was made with other settings than the file now says.
 
     Raises:
@@ -283,15 +272,19 @@ def check_unchanged(cell: Cell, words: Sequence[str]) -> None:
     """
     if not (cell.folder / CONFIG).is_file():
         return
-    folder = RunFolder(cell.folder)
-    fields = init.fields_of(init_arguments(words), cell.atoms)
-    wanted = parse(RunConfig, fields, "benchmark").model_dump()
-    made = folder.config.model_dump()
+    wanted, made = config.model_dump(), RunFolder(cell.folder).config.model_dump()
     for name in ("time_ps", "versions", "watchdog", "equilibration_ps", "keep_checkpoints"):
         wanted.pop(name), made.pop(name)
-    for role in ("teacher", "student"):
-        for record in (wanted, made):
-            (record[role] or {}).pop("identity", None)
+    for record in (wanted, made):
+        for model in record["models"].values():
+            model.pop("identity", None)
+    p, frames, checkpoints = config.strides  # what the times between outputs became in steps
+    for name, stride in (
+        ("properties_every_fs", p),
+        ("frames_every_fs", frames),
+        ("checkpoints_every_fs", checkpoints),
+    ):
+        wanted[name] = float(f"{stride * config.outer_fs:.9g}")
     for name, value in wanted.items():
         if made[name] != value:
             raise InputError(

@@ -13,7 +13,7 @@ from dmts_ipi.ipi.session.session import Hooks, run_session
 from dmts_ipi.ipi.session.watch import Limits, Progress
 
 from . import init
-from .benchmark_plan import Plan, init_arguments
+from .benchmark_plan import Plan
 from .build_watchdog import guarded
 from .run import figures
 
@@ -61,7 +61,8 @@ def run_cells(plan: Plan, cells: Sequence[Cell], say: Say, every_s: float = 10.0
 def _turn(plan: Plan, cell: Cell, target_ps: float, say: Say, every_s: float) -> bool:
     """One turn of a cell; whether it may have another."""
     if not (cell.folder / CONFIG).is_file():
-        init.make(init_arguments(plan.words[cell.name]))
+        atoms = plan.structures[cell.system]
+        init.create(cell.folder, plan.configs[cell.name], atoms, True, no_model_check=True)
     hooks = Hooks(say=say, progress=_Lines(cell.name, say, every_s))
     try:
         outcome = run_session(RunFolder(cell.folder), hooks, Limits(), target_ps, guarded)

@@ -60,7 +60,7 @@ def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guar
     Raises:
         InputError: its settings contradict the run.
     """
-    settings = folder.config.watchdog
+    settings = folder.settings.watchdog
     if not settings.enabled:
         return contextlib.nullcontext(NoGuard())
     structure = folder.structure()
@@ -75,13 +75,13 @@ def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guar
         structure.numbers,
         structure.pbc,
         telemetry,
-        folder.config.seed,
+        facts.seed or 1,
     )
 
 
 def physics_of(folder: RunFolder, facts: InputFacts, n_atoms: int) -> Physics:
     """What thresholds depend on. Degrees of freedom as i-PI counts them: 3 N, or 3 N - 3."""
-    config = folder.config
+    config = folder.settings
     strides = {
         kind: output.stride
         for kind in ("properties", "checkpoint")
@@ -89,7 +89,7 @@ def physics_of(folder: RunFolder, facts: InputFacts, n_atoms: int) -> Physics:
     }
     return Physics(
         ensemble=facts.ensemble,
-        temperature_K=facts.temperature_K or config.temperature_K,
+        temperature_K=facts.temperature_K or facts.start_temperature_K or 300.0,
         n_atoms=n_atoms,
         dof=3 * n_atoms,
         outer_step_fs=facts.outer_step_fs,
@@ -105,7 +105,7 @@ def student_rmse(folder: RunFolder) -> float | None:
     """The student's validation error, RMS over force components, eV/A; None: not known."""
     from dmts_ipi.models.load import read_record
 
-    student = folder.config.student
+    student = folder.settings.student
     if student is None:
         return None
     try:
@@ -125,18 +125,18 @@ def telemetry_of(folder: RunFolder, facts: InputFacts) -> dict[str, Addresses | 
     found: dict[str, Addresses | Announced] = {}
     private = folder.path / NETWORK
     for name, at in facts.sockets.items():
-        settings, model = telemetry_setting(folder.config, name), folder.config.models().get(name)
+        settings, model = telemetry_setting(folder.settings, name), folder.settings.models.get(name)
         if model is None or model.command:
             continue
-        if settings == AUTO and at.mode == "inet" and folder.config.network.address is not None:
+        if settings == AUTO and at.mode == "inet" and folder.settings.network.address is not None:
             found[name] = Announced(private / f"{name}.json", keys_of(folder))
             continue
         keys = private / KEYS if needs_keys(settings) else None
         where = addresses(settings, socket_name(at), keys)
         if where is not None:
             found[name] = where
-    if facts.resident and folder.config.student is not None:
-        own = AUTO if telemetry_setting(folder.config, STUDENT) != OFF else OFF
+    if facts.resident and folder.settings.student is not None:
+        own = AUTO if telemetry_setting(folder.settings, STUDENT) != OFF else OFF
         where = addresses(own, facts.resident)
         if where is not None:
             found[STUDENT] = where

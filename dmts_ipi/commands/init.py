@@ -4,73 +4,97 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from dmts_ipi.core.config import parse
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.levels import STUDENT, TEACHER, comparisons
 from dmts_ipi.core.model import check_structure
+from dmts_ipi.core.options import add_fields, mapping_of
 
 FRAMES_EVERY_FS = 50.0
 LARGE = 2000  # atoms, from which on the binary trajectory is worth its unfamiliarity
 
 
+PHYSICS = (
+    *("inner_fs", "n_inner", "levels", "level_scheme", "time_ps", "temperature_K", "splitting"),
+    *("thermostat", "friction_per_ps", "friction_by_element_per_ps", "bond_friction_per_ps"),
+    *("pressure_bar", "barostat_tau_fs", "hmr_amu", "seed", "equilibration_ps"),
+)
+OUTPUT = (
+    *("properties_every_fs", "frames_every_fs", "checkpoints_every_fs", "keep_checkpoints"),
+    "trajectory_format",
+)
+EARLIER = {
+    "friction_by_element_per_ps": ("--friction-by-element",),
+    "hmr_amu": ("--hmr",),
+    "properties_every_fs": ("--output-every-fs",),
+    "student_in_process": ("--resident",),
+}
+AUTO = {
+    "splitting": "auto",
+    "equilibration_ps": "auto",
+    "frames_every_fs": "auto",
+    "trajectory_format": "auto",
+}
+AUTO_HELP = {
+    "splitting": "; auto: baoab-respa in dmts, baoab in sts, which samples the same",
+    "equilibration_ps": "; auto: a fifth of the run, at most 5",
+    "frames_every_fs": f"; auto: {FRAMES_EVERY_FS:g}, or as lines if these are rarer",
+    "trajectory_format": f"; auto: bin above {LARGE} atoms",
+}
+PER_MODEL = ("device", "dtype", "threads", "command")
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments. Numbers stay text here: the configuration checks them all alike."""
+    """Options come from ``RunConfig``. Numbers stay text: the configuration checks them all."""
+    from dmts_ipi.ipi.run_folder.config import RunConfig
+
+    def fields(group: Any, *names: str) -> None:
+        add_fields(group, RunConfig, only=names, defaults=AUTO, also=EARLIER, more_help=AUTO_HELP)
+
     add = parser.add_argument
     add("folder", help="the run folder to make; must not exist, or be empty")
     add("--structure", default="water64", help="structure file that ASE reads, or water64")
     add("--teacher", default="water-teacher", metavar="MODEL", help="slow, accurate model")
     add("--student", default="water-student", metavar="MODEL", help="fast model; unused in sts")
-    add("--ensemble", default="nvt", help="nvt, nve or npt")
-    add("--mode", default="dmts", help="dmts: teacher and student; sts: teacher at every step")
-    physics = parser.add_argument_group("physics")
-    add = physics.add_argument
-    add("--inner-fs", default="1", metavar="FS", help="inner time step (the step of sts), fs")
-    add("--n-inner", default="5", metavar="N", help="inner steps per outer step; 1 in sts")
-    add("--time-ps", default="20", metavar="PS", help="length of the run, ps")
-    add("--temperature-K", default="300", metavar="K", help="temperature, K")
     add(
-        "--splitting",
-        default="auto",
-        help="baoab-respa: thermostat in every inner step (runs under `dmts-ipi i-pi`); baoab or "
-        "stock: i-PI's own, once per outer step; obabo: i-PI's own, at both ends of it; auto: "
-        "baoab-respa in dmts, baoab in sts, which samples the same",
+        "--model",
+        action="append",
+        metavar="NAME=MODEL",
+        help="a further model that --levels names; may be given several times",
     )
-    add("--thermostat", default="langevin", help="langevin, ffl (fast-forward Langevin) or svr")
-    add("--friction-per-ps", default="1", metavar="F", help="friction of all atoms, 1/ps")
-    add(
-        "--friction-by-element",
-        default=None,
-        metavar="LIST",
-        help="friction of elements in 1/ps, such as H=10 or H=10,O=2 (needs langevin or ffl)",
-    )
-    add(
-        "--bond-friction-per-ps",
-        default="0",
-        metavar="F",
-        help="bond thermostat: friction along X-H bonds and across H-X-H angles, 1/ps; 0: none",
-    )
-    add("--pressure-bar", default="1", metavar="BAR", help="pressure of NPT, bar")
-    add("--barostat-tau-fs", default="2000", metavar="FS", help="volume relaxation of NPT, fs")
-    add("--hmr", default="3.0", metavar="AMU", help="mass moved to each hydrogen, amu; 0: none")
-    add("--seed", default="1", metavar="N", help="of start velocities and thermostat")
-    add(
-        "--equilibration-ps",
-        default="auto",
-        metavar="PS",
-        help="left out of the summary's means, ps; auto: a fifth of the run, at most 5",
-    )
+    fields(parser, "ensemble", "mode")
+    fields(parser.add_argument_group("physics"), *PHYSICS)
     machine = parser.add_argument_group("machine")
     add = machine.add_argument
-    add("--device", default="cpu", help="of both models: cpu, cuda, cuda:1 ...")
-    add("--teacher-device", default=None, metavar="DEVICE", help="instead of --device")
-    add("--student-device", default=None, metavar="DEVICE", help="instead of --device")
-    add("--teacher-dtype", default=None, metavar="T", help="float32 or float64; None: its own")
-    add("--student-dtype", default=None, metavar="T", help="float32 or float64; None: float32")
+    add(
+        "--device",
+        default="auto",
+        help="of all models: auto (an NVIDIA GPU where torch sees one, else the CPU), cpu, cuda, "
+        "cuda:1 ...",
+    )
     add("--threads", default=None, metavar="N", help="CPU threads of each model; None: all cores")
-    add("--teacher-threads", default=None, metavar="N", help="instead of --threads")
-    add("--student-threads", default=None, metavar="N", help="instead of --threads")
+    for name in (TEACHER, STUDENT):
+        add(f"--{name}-device", default=None, metavar="DEVICE", help="instead of --device")
+        own = "its own" if name == TEACHER else "float32"
+        add(f"--{name}-dtype", default=None, metavar="T", help=f"float32 or float64; None: {own}")
+        add(f"--{name}-threads", default=None, metavar="N", help="instead of --threads")
+        add(
+            f"--{name}-command",
+            default="",
+            metavar="CMD",
+            help=f"a program that speaks i-PI's protocol, in the place of the {name}'s driver, "
+            "such as 'lmp -in teacher.lmp -var address {address}'; see docs/clusters.md",
+        )
+    add(
+        "--set",
+        action="append",
+        metavar="NAME.FIELD=VALUE",
+        help=f"a setting of one model, such as small.device=cpu; fields: {', '.join(PER_MODEL)}",
+    )
     add(
         "--network",
         default=None,
@@ -78,34 +102,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="drivers on other nodes: TCP, and keys for telemetry. auto, or an interface (ib0), "
         "name or address of i-PI's node; None: unix sockets",
     )
-    add(
-        "--teacher-command",
-        default="",
-        metavar="CMD",
-        help="a program that speaks i-PI's protocol, in the place of the teacher's driver, such as "
-        "'lmp -in teacher.lmp -var address {address}'; see docs/clusters.md",
-    )
-    output = parser.add_argument_group("output")
-    add = output.add_argument
-    add("--output-every-fs", default="10", metavar="FS", help="between lines of properties, fs")
-    frames = f"between stored frames, fs; auto: {FRAMES_EVERY_FS:g}, or as lines if these are rarer"
-    add("--frames-every-fs", default="auto", metavar="FS", help=frames)
-    add("--checkpoints-every-fs", default="1000", metavar="FS", help="between checkpoints, fs")
-    add("--keep-checkpoints", default="4", metavar="N", help="newest ones that `run` keeps")
-    add(
-        "--trajectory-format",
-        default="auto",
-        help=f"xyz, bin (i-PI's binary, 9 times faster to write), or auto: bin above {LARGE} atoms",
-    )
+    fields(parser.add_argument_group("output"), *OUTPUT)
+    fields(parser, "student_in_process")
     add = parser.add_argument
     add(
-        "--resident",
-        action="store_true",
-        help="the student runs within i-PI's process, without a driver: no exchange in inner "
-        "steps (docs/performance.md)",
-    )
-    add(
         "--accept-foreign-student",
+        "--allow-teacher-mismatch",
+        dest="allow_teacher_mismatch",
         action="store_true",
         help="take a student that was distilled from another teacher",
     )
@@ -129,12 +132,10 @@ def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
     Raises:
         DmtsError: as ``run``; nothing is written then.
     """
-    from dmts_ipi.ipi.create import check_target, create_folder
-    from dmts_ipi.ipi.run_folder.folder import RunConfig
+    from dmts_ipi.ipi.create import check_target
+    from dmts_ipi.ipi.run_folder.config import RunConfig
     from dmts_ipi.ipi.run_folder.resources import inputs_folder, ipi_script
-    from dmts_ipi.ipi.run_folder.structure import prepare_structure, read_structure
-    from dmts_ipi.ipi.run_folder.summary import versions
-    from dmts_ipi.models.load import read_record
+    from dmts_ipi.ipi.run_folder.structure import read_structure
 
     target = Path(args.folder)
     check_target(target)
@@ -143,106 +144,131 @@ def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
     atoms = read_structure(Path(file))
     fields = fields_of(args, len(atoms))
     config = parse(RunConfig, fields, "option")
-    atoms = prepare_structure(atoms, config.hmr_added_amu, config.ensemble == "npt")
-    records = {}
-    for name, settings in config.models().items():
-        records[name] = read_record(settings.model)
-        fields[name].update(
-            model=absolute_spec(settings.model), identity=str(records[name].get("identity", ""))
+    config = create(target, config, atoms, args.allow_teacher_mismatch, args.no_model_check)
+    return target, config, len(atoms)
+
+
+def create(
+    target: Path,
+    config: Any,
+    atoms: Any,
+    allow_mismatch: bool = False,
+    no_model_check: bool = False,
+) -> tuple[Any, Any]:
+    """Makes a run folder from a configuration and a structure as it was read.
+
+    Args:
+        target: absent, or an empty folder.
+        config: ``RunConfig``; models by their specs.
+        atoms: ASE Atoms, before hydrogen mass repartitioning.
+        allow_mismatch: take students that were distilled from another teacher.
+        no_model_check: do not load and evaluate the models.
+
+    Returns:
+        The configuration with absolute paths and identities of the models.
+
+    Raises:
+        DmtsError: a model does not exist or does not fit; nothing is written then.
+    """
+    from dmts_ipi.ipi.create import create_folder
+    from dmts_ipi.ipi.run_folder.structure import prepare_structure
+    from dmts_ipi.ipi.run_folder.summary import versions
+    from dmts_ipi.models.load import read_record
+
+    atoms = prepare_structure(atoms, config.hmr_amu, config.ensemble == "npt")
+    records = {name: read_record(model.model) for name, model in config.models.items()}
+    for name, record in records.items():
+        _check_elements(name, record.get("elements"), atoms)
+    if not allow_mismatch:
+        for accurate, fast in comparisons(config.mts_levels):
+            check_distilled_from(records[fast], records[accurate], records[config.reference])
+    if not no_model_check:
+        check_models(config, atoms)
+    models = {
+        name: model.model_copy(
+            update={
+                "model": absolute_spec(model.model),
+                "identity": str(records[name].get("identity", "")),
+            }
         )
-        _check_elements(name, records[name].get("elements"), atoms)
-    if "student" in records and not args.accept_foreign_student:
-        check_distilled_from(records["student"], records["teacher"])
-    if not args.no_model_check:
-        for name, settings in config.models().items():
-            _evaluate(name, settings, atoms, config.ensemble == "npt")
-    config = parse(RunConfig, {**fields, "versions": versions()}, "option")
+        for name, model in config.models.items()
+    }
+    config = config.model_copy(update={"models": models, "versions": versions()})
     folder = create_folder(target, config, atoms)
     if config.network.address is not None:
         from .build_watchdog import keys_of
 
         keys_of(folder)
-    return target, config, len(atoms)
+    return config
 
 
 def fields_of(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
-    """Options as fields of ``RunConfig``."""
-    shape = args.trajectory_format
-    if shape == "auto":
-        shape = "bin" if n_atoms > LARGE else "xyz"
-    equilibration = args.equilibration_ps
-    if equilibration == "auto":
+    """Options as fields of ``RunConfig``.
+
+    Raises:
+        InputError: an option that is a list is none, or names a model that is not there.
+    """
+    from dmts_ipi.ipi.run_folder.config import RunConfig
+
+    given = vars(args)
+    fields: dict[str, Any] = {k: given[k] for k in RunConfig.model_fields if k in given}
+    for name in ("friction_by_element_per_ps", "levels"):
+        fields[name] = mapping_of(name, given[name])
+    if args.mode == "sts":
+        fields["n_inner"] = 1
+    single = args.mode == "sts" and not fields["levels"]
+    if fields["splitting"] == "auto":  # stock baoab with even n_inner samples stiff bonds too hot
+        fields["splitting"] = "baoab" if single else "baoab-respa"
+    if fields["trajectory_format"] == "auto":
+        fields["trajectory_format"] = "bin" if n_atoms > LARGE else "xyz"
+    if fields["equilibration_ps"] == "auto":
         try:
-            equilibration = min(5.0, round(0.2 * float(args.time_ps), 3))
+            fields["equilibration_ps"] = min(5.0, round(0.2 * float(args.time_ps), 3))
         except ValueError:
-            equilibration = 0.0  # the wrong time is told of below
-    fields: dict[str, Any] = {
-        "ensemble": args.ensemble,
-        "mode": args.mode,
-        "inner_step_fs": args.inner_fs,
-        "n_inner": 1 if args.mode == "sts" else args.n_inner,
-        "time_ps": args.time_ps,
-        "temperature_K": args.temperature_K,
-        "splitting": _splitting(args),
-        "thermostat": args.thermostat,
-        "friction_per_ps": args.friction_per_ps,
-        "friction_by_element_per_ps": by_element(args.friction_by_element),
-        "bond_friction_per_ps": args.bond_friction_per_ps,
-        "pressure_bar": args.pressure_bar,
-        "barostat_tau_fs": args.barostat_tau_fs,
-        "hmr_added_amu": args.hmr,
-        "seed": args.seed,
-        "equilibration_ps": equilibration,
-        "properties_every_fs": args.output_every_fs,
-        "frames_every_fs": _frames_every_fs(args),
-        "checkpoints_every_fs": args.checkpoints_every_fs,
-        "keep_checkpoints": args.keep_checkpoints,
-        "trajectory_format": shape,
-        "resident": args.resident,
-        "network": {"address": args.network},
-        "teacher": _model(args, "teacher"),
-    }
-    if args.mode != "sts":
-        fields["student"] = _model(args, "student")
+            fields["equilibration_ps"] = 0.0  # the wrong time is told of when all is checked
+    if fields["frames_every_fs"] == "auto":
+        fields["frames_every_fs"] = _frames_every_fs(args)
+    fields["network"] = {"address": args.network}
+    fields["models"] = _models(args, single)
     return fields
 
 
+def _models(args: argparse.Namespace, single: bool) -> dict[str, dict[str, Any]]:
+    """Settings of every model by name."""
+    given = vars(args)
+    specs = {TEACHER: args.teacher} if single else {TEACHER: args.teacher, STUDENT: args.student}
+    for text in args.model or ():
+        name, equals, spec = text.partition("=")
+        if not (re.fullmatch(r"[\w.-]+", name.strip()) and equals and spec.strip()):
+            raise InputError("model", text, "must be NAME=MODEL, such as small=FOLDER")
+        specs[name.strip()] = spec.strip()
+    models: dict[str, dict[str, Any]] = {}
+    for name, spec in specs.items():
+        own = {field: given.get(f"{name}_{field}") for field in PER_MODEL}
+        models[name] = {
+            "model": spec,
+            "device": own["device"] or args.device,
+            "dtype": own["dtype"],
+            "threads": own["threads"] or args.threads,
+            "command": own["command"] or "",
+        }
+    for text in args.set or ():
+        place, equals, value = text.partition("=")
+        name, dot, field = place.strip().partition(".")
+        if not (equals and dot) or field not in PER_MODEL:
+            raise InputError("set", text, f"must be NAME.FIELD=VALUE, FIELD {' '.join(PER_MODEL)}")
+        if name not in models:
+            raise InputError("set", text, f"there is no model {name}; {', '.join(models)}")
+        models[name][field] = value
+    return models
+
+
 def _frames_every_fs(args: argparse.Namespace) -> str:
-    """As given; else not more often than lines, which would become as frequent."""
-    if args.frames_every_fs != "auto":
-        return str(args.frames_every_fs)
+    """Not more often than lines, which would become as frequent."""
     try:
-        return f"{max(FRAMES_EVERY_FS, float(args.output_every_fs)):g}"
+        return f"{max(FRAMES_EVERY_FS, float(args.properties_every_fs)):g}"
     except ValueError:
         return f"{FRAMES_EVERY_FS:g}"  # the other one is told of
-
-
-def by_element(text: str | None) -> dict[str, str]:
-    """``H=10,O=2`` as a mapping; numbers stay text.
-
-    Raises:
-        InputError: it is none.
-    """
-    if text is None:
-        return {}
-    found: dict[str, str] = {}
-    for part in text.replace(";", ",").split(","):
-        name, equals, value = part.strip().partition("=")
-        if not (name.strip() and equals and value.strip()) or name.strip() in found:
-            raise InputError("friction_by_element", text, "must be such as H=10 or H=10,O=2")
-        found[name.strip()] = value.strip()
-    return found
-
-
-def _model(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    given = vars(args)
-    return {
-        "model": given[name],
-        "device": given[f"{name}_device"] or args.device,
-        "dtype": given[f"{name}_dtype"],
-        "threads": given[f"{name}_threads"] or args.threads,
-        "command": given["teacher_command"] if name == "teacher" else "",
-    }
 
 
 def absolute_spec(spec: str) -> str:
@@ -258,20 +284,28 @@ def absolute_spec(spec: str) -> str:
     return f"{parsed.kind}:{Path(parsed.target).expanduser().resolve()}{keywords}"
 
 
-def check_distilled_from(student: dict[str, Any], teacher: dict[str, Any]) -> None:
+def check_distilled_from(
+    student: dict[str, Any], teacher: dict[str, Any], reference: dict[str, Any] | None = None
+) -> None:
     """Refuses a student of another teacher; a student without a record is taken.
+
+    Args:
+        student: record of the faster model.
+        teacher: record of the model that it stands in for.
+        reference: record of the model that is sampled, from which it may be distilled as well.
 
     Raises:
         InputError: the two identities differ.
     """
     origin = student.get("teacher") or {}
-    if not origin.get("identity") or origin["identity"] == teacher.get("identity"):
+    known = [teacher.get("identity"), (reference or teacher).get("identity")]
+    if not origin.get("identity") or origin["identity"] in known:
         return
     raise InputError(
         "student",
         student.get("name", ""),
         f"was distilled from '{origin.get('name', '?')}', not from '{teacher.get('name', '?')}' "
-        "of this run; distill one, or confirm with --accept-foreign-student",
+        "of this run; distill one, or confirm with --allow-teacher-mismatch",
     )
 
 
@@ -284,32 +318,38 @@ def _check_elements(name: str, elements: object, atoms: Any) -> None:
         raise InputError(f"{name}: {error.field}", error.value, error.remedy) from error
 
 
-def _evaluate(name: str, settings: Any, atoms: Any, needs_virial: bool) -> None:
-    """Loads a model and evaluates the structure once: NaN and absent virials show here.
+def check_models(config: Any, atoms: Any) -> None:
+    """Loads every model and evaluates the structure once: NaN and absent virials show here.
 
     Raises:
-        DmtsError: the model cannot be loaded, or fails on this structure.
+        DmtsError: a model cannot be loaded, or fails on this structure; in NPT, the virial of a
+            fast model is so far off that another pressure would be sampled.
     """
     from dmts_ipi.models.load import load_model
 
-    model = load_model(settings.model, device=settings.device, dtype=settings.dtype, compile=False)
-    if model.elements is not None:
-        _check_elements(name, sorted(model.elements), atoms)
-    result = model.compute(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
-    if needs_virial and result.virial_eV is None:
-        raise InputError(name, settings.model, "gives no virial, which NPT needs; use nvt")
+    needs_virial = config.ensemble == "npt"
+    loaded = {}
+    for name, settings in config.models.items():
+        model = load_model(
+            settings.model, device=settings.device, dtype=settings.dtype, compile=False
+        )
+        if model.elements is not None:
+            _check_elements(name, sorted(model.elements), atoms)
+        result = model.compute(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+        if needs_virial and result.virial_eV is None:
+            raise InputError(name, settings.model, "gives no virial, which NPT needs; use nvt")
+        loaded[name] = model
+    if needs_virial:
+        from .check_virial import check_virials
 
-
-def _splitting(args: argparse.Namespace) -> str:
-    """Stock ``baoab`` with an even number of inner steps samples stiff bonds too hot."""
-    if args.splitting == "auto":
-        return "baoab-respa" if args.mode == "dmts" else "baoab"
-    return "baoab" if args.splitting == "stock" else str(args.splitting)
+        check_virials(config, atoms, loaded)
 
 
 def _report(target: Path, config: Any, n_atoms: int) -> str:
-    inner = f"{config.inner_step_fs:g} fs"
+    inner = f"{config.inner_fs:g} fs"
     steps = f"1 step of {inner}" if config.mode == "sts" else f"{config.n_inner} x {inner} a step"
+    if len(config.levels) > 2:
+        steps += " (" + ", ".join(f"{k} {n}" for k, n in config.levels.items()) + ")"
     if config.splitting == "baoab-respa":
         steps += " by BAOAB-RESPA"
     return (

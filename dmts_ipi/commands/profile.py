@@ -15,9 +15,9 @@ from pathlib import Path
 
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.recorder import PROFILE
+from dmts_ipi.ipi.input_xml import InputXML
 from dmts_ipi.ipi.profile import Profile, attribute, read_processes, trace
 from dmts_ipi.ipi.run_folder.folder import CONFIG, INPUT, STRUCTURE, RunFolder
-from dmts_ipi.ipi.run_folder.render import Template
 from dmts_ipi.ipi.session.session import run_session
 from dmts_ipi.ipi.session.supervise import Hooks
 from dmts_ipi.ipi.session.watch import Limits
@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _steps(folder: RunFolder) -> str:
-    c = folder.config
-    return f"{c.n_inner} x {c.inner_step_fs:g} fs an outer step"
+    spec = folder.spec()
+    return f"{spec.n_inner} x {spec.inner_fs:g} fs an outer step"
 
 
 def profile_run(
@@ -124,7 +124,7 @@ def _copy(folder: RunFolder, to: Path, steps: int) -> RunFolder:
     to.mkdir()
     for name in (CONFIG, STRUCTURE):
         shutil.copy(folder.path / name, to / name)
-    template = Template((folder.path / INPUT).read_text(), INPUT)
+    template = InputXML((folder.path / INPUT).read_text(), INPUT)
     template.set("total_steps", steps)
     for element in template.root.findall("ffsocket"):
         name = element.get("name", "").strip()

@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any
 
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.levels import STUDENT, TEACHER
 from dmts_ipi.core.tasks import Task
-from dmts_ipi.ipi.run_folder.folder import LOGS, NetworkSettings, RunConfig, RunFolder
+from dmts_ipi.ipi.run_folder.folder import LOGS, NetworkSettings, RunFolder, RunSettings
 from dmts_ipi.ipi.session.session import Outcome, run_session
 from dmts_ipi.ipi.session.supervise import Hooks
 from dmts_ipi.ipi.session.watch import Progress
@@ -53,14 +54,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="TCP in the place of unix sockets: auto, or an interface (ib0), host name or address "
         "of this node; None: as run.yaml says",
     )
-    for name in ("teacher", "student"):
+    nodes.add_argument(
+        "--launch",
+        metavar="NAME=WORDS",
+        action="append",
+        help="words before the command of the driver of a model, such as teacher='srun --nodes=1 "
+        "--ntasks=1 --relative=1'; may be given for every model",
+    )
+    for name in (TEACHER, STUDENT):
         nodes.add_argument(
             f"--launch-{name}",
             metavar="WORDS",
             default=None,
-            help=f"words before the command of the {name}'s driver, such as 'srun --nodes=1 "
-            "--ntasks=1 --relative=1'; None: as run.yaml says",
+            help=f"the same as --launch {name}=WORDS; None: as run.yaml says",
         )
+    parser.add_argument(
+        "--no-patches",
+        metavar="NAMES",
+        default=None,
+        help="accelerations of i-PI that are off in this session: names of `dmts-ipi i-pi --help`, "
+        "or all; None: as run.yaml says",
+    )
     many.add_options(parser, "runs")
     parser.add_argument("--json", action="store_true", help="print summary.json at the end")
 
@@ -71,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         return _run_many(args)
     args.folder = args.folder[0]
     folder = RunFolder(args.folder)
-    limits = limits_of(args, folder.config.watchdog)
+    limits = limits_of(args, folder.settings.watchdog)
     with display(args.report_every_s, args.json) as shown:
         hooks = Hooks(say=shown.say, progress=shown.show)
         guard = None if args.no_watchdog else guarded
@@ -83,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 PASSED = (
     *("time_ps", "startup_limit_s", "stall_limit_s", "min_free_MB"),
-    *("network", "launch_teacher", "launch_student"),
+    *("network", "no_patches", "launch_teacher", "launch_student"),
 )
 
 
@@ -99,8 +113,9 @@ def _run_many(args: argparse.Namespace) -> int:
     for name in PASSED:
         if (value := getattr(args, name)) is not None:
             options.append(f"--{name.replace('_', '-')}={value}")
+    options += [f"--launch={text}" for text in args.launch or ()]
     for folder in folders:
-        RunFolder(folder).facts()
+        RunFolder(folder).spec()
         if sum(folder.resolve() == other.resolve() for other in folders) > 1:
             raise InputError("folder", folder, "is named twice; name every run once")
     tasks = []
@@ -117,16 +132,42 @@ def _run_many(args: argparse.Namespace) -> int:
             print(json.dumps(_finite(found), indent=1))
 
 
-def _adapted(args: argparse.Namespace, config: RunConfig) -> RunConfig:
-    """The run as this session starts it; ``run.yaml`` stays as it is."""
+def _adapted(args: argparse.Namespace, settings: RunSettings) -> RunSettings:
+    """The run as this session starts it; ``run.yaml`` stays as it is.
+
+    Raises:
+        InputError: ``--launch`` names no model of the run.
+    """
     changed: dict[str, Any] = {}
     if args.network is not None:
         changed["network"] = NetworkSettings(address=args.network)
-    for name, settings in config.models().items():
-        launch = getattr(args, f"launch_{name}")
-        if launch is not None:
-            changed[name] = settings.model_copy(update={"launch": launch})
-    return config.model_copy(update=changed)
+    if args.no_patches is not None:
+        changed["no_patches"] = args.no_patches
+    models = dict(settings.models)
+    for name, words in launches(args).items():
+        if name not in models:
+            known = ", ".join(models)
+            raise InputError("launch", name, f"is no model of this run, which has {known}")
+        models[name] = models[name].model_copy(update={"launch": words})
+    return settings.model_copy(update={**changed, "models": models})
+
+
+def launches(args: argparse.Namespace) -> dict[str, str]:
+    """Words before the drivers' commands, by model.
+
+    Raises:
+        InputError: ``--launch`` is not NAME=WORDS.
+    """
+    given = {}
+    for text in args.launch or ():
+        name, equals, words = text.partition("=")
+        if not (name.strip() and equals):
+            raise InputError("launch", text, "must be NAME=WORDS, such as teacher='srun --nodes=1'")
+        given[name.strip()] = words
+    for name in (TEACHER, STUDENT):
+        if (words := getattr(args, f"launch_{name}")) is not None:
+            given[name] = words
+    return given
 
 
 def display(every_s: float, as_json: bool) -> _Lines | _Bar:

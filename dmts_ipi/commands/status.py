@@ -62,8 +62,8 @@ def look(folder: RunFolder) -> dict[str, Any]:
         "alive": running,
         "exit": "" if running else summary.get("exit", "not started"),
         **figures,
-        "outer_step_fs": folder.config.outer_step_fs,
-        "sts_ps": sts_ps(read_events(folder.path), folder.config.outer_step_fs),
+        "outer_step_fs": folder.spec().outer_fs,
+        "sts_ps": sts_ps(read_events(folder.path), folder.spec().outer_fs),
         "events": read_events(folder.path)[-LATEST:],
     }
 

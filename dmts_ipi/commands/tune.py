@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace, config: Any) -> None:
     if config.mode != "dmts":
         raise InputError("mode", config.mode, "only dmts has an outer step to tune")
+    if len(config.levels) > 2:
+        raise InputError("levels", ", ".join(config.levels), "tune varies runs of two levels")
     if config.ensemble == "nve":
         raise InputError("ensemble", "nve", "has no thermostat to hold a heating; tune in nvt")
     for name in ("tolerance_K", "bonds_tolerance_K", "trial_ps", "confirm_ps"):
@@ -139,11 +141,11 @@ def _settings(args: argparse.Namespace, folder: Any) -> list[Setting]:
         if thermostat == BONDS:
             changes["bond_friction_per_ps"] = BONDS_PER_PS
             name = f"bonds {BONDS_PER_PS:g}/ps"
-        for inner in args.inner_fs or (config.inner_step_fs,):
+        for inner in args.inner_fs or (config.inner_fs,):
             slug, now = "" if thermostat == OWN else f"{thermostat}-", dict(changes)
-            if inner != config.inner_step_fs:
-                slug, now["inner_step_fs"] = f"{slug}{inner:g}fs-", inner
-            changed = config.model_copy(update=now)
+            if inner != config.inner_fs:
+                slug, now["inner_fs"] = f"{slug}{inner:g}fs-", inner
+            changed = config.changed(**now)
             damping = tuning.frictions(
                 changed.atom_frictions_per_ps(numbers), masses, pairs, changed.bond_friction_per_ps
             )
@@ -192,7 +194,7 @@ def _search(
         heating = {n: predicted[n * inner].K_per_ps for n in candidates}
         guess = tuning.first_guess(heating, limits)
     else:
-        guess = min(candidates, key=lambda n: abs(n * inner - folder.config.outer_step_fs))
+        guess = min(candidates, key=lambda n: abs(n * inner - folder.config.outer_fs))
     return tuning.bracket(
         candidates, guess, lambda n: trial(args, folder, setting, n, limits[n], args.trial_ps)
     )
@@ -298,36 +300,38 @@ def _record(
 
 def _write(folder: Any, setting: Setting, n: int) -> bool:
     """Puts the choice into run.yaml and input.xml of a run that has not begun."""
+    from dmts_ipi.ipi.input_xml import DYNAMICS, InputXML
     from dmts_ipi.ipi.run_folder.bond_pairs import bond_pairs
-    from dmts_ipi.ipi.run_folder.folder import INPUT, RunConfig
-    from dmts_ipi.ipi.run_folder.render import DYNAMICS, Template, thermostat_tags
+    from dmts_ipi.ipi.run_folder.folder import INPUT
+    from dmts_ipi.ipi.thermostats import make_thermostat
 
-    output = folder.facts().output("properties")
+    output = folder.spec().output("properties")
     if output is not None and (folder.path / output.filename).exists():
         return False
     changes = {**setting.changes, "n_inner": n}
-    config = RunConfig.model_validate({**folder.config.model_dump(), **changes})
-    template = Template((folder.path / INPUT).read_text(), INPUT)
+    config = folder.config.changed(**changes)
+    template = InputXML((folder.path / INPUT).read_text(), INPUT)
     properties, frames, checkpoints = config.strides
     template.set(".", safe_stride=properties)
     template.set("output/properties", stride=properties)
     template.set("output/trajectory", stride=frames)
     template.set("output/checkpoint", stride=checkpoints)
     template.set("total_steps", config.total_steps)
-    template.set(f"{DYNAMICS}/timestep", f"{config.outer_step_fs:.12g}")
-    template.set(f"{DYNAMICS}/nmts", f"[1, {n}]")
+    template.set(f"{DYNAMICS}/timestep", f"{config.outer_fs:.12g}")
+    template.set(f"{DYNAMICS}/nmts", str(list(config.levels.values())))
     if {"friction_by_element_per_ps", "bond_friction_per_ps"} & set(changes):
         numbers, _, positions, cell, pbc = folder.structure()
-        only = {k: v for k, v in setting.changes.items() if k != "inner_step_fs"}
-        bare = {"friction_by_element_per_ps": {}, "bond_friction_per_ps": 0.0}
-        added = config.model_copy(update={**bare, **only})
         written = template.root.find(f"{DYNAMICS}/thermostat/local_tau") is not None
-        if written and added.friction_by_element_per_ps:
+        by_element = setting.changes.get("friction_by_element_per_ps", {})
+        if written and by_element:
             return False  # a second one for the same element: a person's business
-        pairs = bond_pairs(numbers, positions, cell, pbc) if added.bond_friction_per_ps else []
-        template.add(f"{DYNAMICS}/thermostat", thermostat_tags(added, pairs))
+        bond_friction = setting.changes.get("bond_friction_per_ps", 0.0)
+        pairs = []
+        if bond_friction:
+            pairs = bond_pairs(numbers, positions, cell, pbc, bond_friction)
+        added = make_thermostat(config.thermostat, config.friction_per_ps, by_element, pairs)
+        template.add(f"{DYNAMICS}/thermostat", added.local_tags())
     replace_file(folder.path / INPUT, template.text())
-    folder.write_config(config)
     return True
 
 

@@ -152,7 +152,7 @@ def trial(
         if progress.temperature_K > hot:
             raise RunFault(f"{progress.temperature_K:.0f} K at {progress.time_ps:.2f} ps")
 
-    outer = f"{n * run.config.inner_step_fs:g} fs ({setting.name})"
+    outer = f"{n * run.spec().inner_fs:g} fs ({setting.name})"
     say(f"{outer}: trial of {ps:g} ps")
     outcome = run_session(run, Hooks(progress=watch), Limits(), ps)
     if outcome.status in (130, 143):
@@ -168,22 +168,24 @@ def _trial_folder(args: argparse.Namespace, folder: Any, setting: Setting, n: in
     from ase.io import read
 
     from dmts_ipi.ipi.create import create_folder
-    from dmts_ipi.ipi.run_folder.folder import CONFIG, STRUCTURE, RunConfig, RunFolder
+    from dmts_ipi.ipi.run_folder.folder import CONFIG, STRUCTURE, RunFolder
 
     path = folder.path / "tune" / f"{setting.slug}n{n:02d}"
     if (path / CONFIG).is_file():
         return RunFolder(path)
-    settings = folder.config.model_dump() | setting.changes
-    settings |= {"n_inner": n, "time_ps": args.trial_ps, "equilibration_ps": 0.0}
-    settings["checkpoints_every_fs"] = 500.0
-    path.parent.mkdir(exist_ok=True)
-    return create_folder(
-        path, RunConfig.model_validate(settings), read(folder.path / STRUCTURE, format="extxyz")
+    config = folder.config.changed(
+        **setting.changes,
+        n_inner=n,
+        time_ps=args.trial_ps,
+        equilibration_ps=0.0,
+        checkpoints_every_fs=500.0,
     )
+    path.parent.mkdir(exist_ok=True)
+    return create_folder(path, config, read(folder.path / STRUCTURE, format="extxyz"))
 
 
 def _measured(run: Any, n: int, limit: float, fault: str) -> tuning.Trial:
-    outer = n * run.config.inner_step_fs
+    outer = n * run.spec().inner_fs
     unknown = Estimate(math.nan, math.nan, math.nan, 0)
     if fault.startswith("fault"):
         blown = Estimate(math.inf, math.nan, math.nan, 0)

@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Watches a folder; returns the exit status."""
     folder = RunFolder(args.folder)
-    settings = folder.config.watchdog
+    settings = folder.settings.watchdog
     if not settings.enabled:
         raise InputError("run.yaml: watchdog.enabled", False, "set it true, or leave it out")
     if not args.wait_s >= 0:
@@ -94,7 +94,7 @@ def _commands(args: argparse.Namespace, folder: RunFolder) -> dict[str, str]:
     for name in NAMES:
         field = option("restart", name)
         given = getattr(args, field)
-        settings = folder.config.watchdog
+        settings = folder.settings.watchdog
         command = getattr(settings, field) if given is None else given
         if command is None and args.restart and (folder.path / SCRIPTS[name]).is_file():
             command = SCRIPTS[name]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
+
+from pydantic import BaseModel
 
 from .errors import InputError
 
@@ -73,3 +75,61 @@ def name_of(action: argparse.Action) -> str:
     if action.option_strings:
         return action.option_strings[-1].lstrip("-").replace("-", "_")
     return str(action.metavar or action.dest).lower()
+
+
+def add_fields(
+    parser: Any,
+    model: type[BaseModel],
+    *,
+    only: Sequence[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    also: Mapping[str, Sequence[str]] | None = None,
+    more_help: Mapping[str, str] | None = None,
+) -> None:
+    """Options from the fields of a configuration: one vocabulary for both.
+
+    A field ``time_ps`` is the option ``--time-ps``; its description is the help. Values stay text,
+    so that the configuration checks and converts them all alike, wherever they come from.
+
+    Args:
+        parser: a parser or a group of one.
+        model: the configuration.
+        only: fields, in this order; None: all.
+        defaults: other defaults than the fields have, such as ``auto``.
+        also: further spellings of an option, such as those of earlier versions.
+        more_help: what is added to a description.
+    """
+    for name in only if only is not None else model.model_fields:
+        info = model.model_fields[name]
+        flags = [*(also or {}).get(name, ()), "--" + name.replace("_", "-")]
+        text = (info.description or "") + (more_help or {}).get(name, "")
+        default = (defaults or {}).get(name, info.get_default(call_default_factory=True))
+        text = text.replace("%", "%%")
+        if info.annotation is bool:
+            parser.add_argument(*flags, dest=name, action="store_true", help=text)
+            continue
+        mapping = "dict" in str(info.annotation)
+        parser.add_argument(
+            *flags,
+            dest=name,
+            default=None if mapping else str(default),
+            metavar="LIST" if mapping else name.split("_")[-1],
+            help=text,
+        )
+
+
+def mapping_of(name: str, text: str | None) -> dict[str, str]:
+    """``H=10,O=2`` as a mapping in the same order; numbers stay text.
+
+    Raises:
+        InputError: it is none.
+    """
+    if text is None:
+        return {}
+    found: dict[str, str] = {}
+    for part in text.replace(";", ",").split(","):
+        key, equals, value = part.strip().partition("=")
+        if not (key.strip() and equals and value.strip()) or key.strip() in found:
+            raise InputError(name, text, "must be such as H=10 or H=10,O=2")
+        found[key.strip()] = value.strip()
+    return found

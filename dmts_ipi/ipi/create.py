@@ -64,7 +64,10 @@ def create_folder(path: Path, config: RunConfig, atoms: Any) -> RunFolder:
     addresses = socket_names(path, config)
     pairs = []
     if config.bond_friction_per_ps:
-        pairs = bond_pairs(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+        pairs = bond_pairs(
+            *(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc),
+            config.bond_friction_per_ps,
+        )
     check_elements(config, atoms.get_chemical_symbols())
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -76,14 +79,14 @@ def create_folder(path: Path, config: RunConfig, atoms: Any) -> RunFolder:
         (work / LOGS).mkdir()
         write_structure(work / STRUCTURE, atoms)
         (work / INPUT).write_text(render(config, addresses, pairs))
-        write_yaml(config, work / CONFIG)
-        facts = read_input(work / INPUT)
+        write_yaml(config.settings, work / CONFIG)
+        spec = read_input(work / INPUT)
         starts = "i-PI; after a stop give it RESTART"
-        private = is_private(config)
+        private = is_private(config.settings)
         before = PRIVATE if private else ""
-        _script(work / "start_ipi.sh", starts, _ipi_command(facts.ours, private), before)
-        for name, at in facts.sockets.items():
-            command = driver_command(config, name, at, python=sys.executable)
+        _script(work / "start_ipi.sh", starts, _ipi_command(spec.ours, private), before)
+        for name, at in spec.sockets.items():
+            command = driver_command(config.settings, spec, name, at, python=sys.executable)
             _script(work / f"start_{name}.sh", f"the {name}'s driver", shlex.join(command))
         work.rename(path)
     except OSError as error:
@@ -96,7 +99,7 @@ def create_folder(path: Path, config: RunConfig, atoms: Any) -> RunFolder:
 def socket_names(path: Path, config: RunConfig) -> dict[str, str]:
     """Unix socket name of each model, different for every folder."""
     mark = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:10]
-    return {name: f"dmts-{mark}-{name}" for name in config.models()}
+    return {name: f"dmts-{mark}-{name}" for name in config.levels}
 
 
 def check_elements(config: RunConfig, symbols: Sequence[str]) -> None:

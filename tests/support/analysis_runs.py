@@ -96,7 +96,7 @@ def write_folder(
         teacher=ModelSettings(model="water-teacher"),
         student=ModelSettings(model="water-student") if mode == "dmts" else None,
     )
-    write_yaml(config, path / "run.yaml")
+    write_yaml(config.settings, path / "run.yaml")
     (path / "input.xml").write_text(render(config, {}))
     write(path / "structure.extxyz", atoms, format="extxyz", columns=[
         "symbols", "positions", "masses"])  # fmt: skip
@@ -109,7 +109,7 @@ def write_folder(
     rows = np.column_stack(
         [
             steps,
-            steps * config.outer_step_fs / 1000,
+            steps * config.outer_fs / 1000,
             1e-5 * steps,
             temperature,
             temperature * dof * KB_EV_PER_K / 2,
@@ -126,7 +126,7 @@ def write_folder(
     lengths = " ".join(f"{v:.5f}" for v in atoms.cell.cellpar())
     frame_steps = np.arange(0, config.total_steps + 1, f_stride)
     to_au = 0.02418884326509 / BOHR_A  # fs per atomic time, Angstrom per Bohr
-    width = math.sqrt(2 * 0.25 * f_stride * config.outer_step_fs / 1000)
+    width = math.sqrt(2 * 0.25 * f_stride * config.outer_fs / 1000)
     walk = np.cumsum(rng.normal(size=(len(frame_steps), len(atoms) // 3, 3)) * width, axis=0)
     with (
         open(path / "md.positions_0.xyz", "w") as xs,

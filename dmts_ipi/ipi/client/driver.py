@@ -45,7 +45,7 @@ CONNECT_LIMIT_S = 900.0
 
 
 class LoadModel(Protocol):
-    """``distill.models.load_model``, handed in by the scripts so that ``ipi`` needs no networks."""
+    """``models.load.load_model``, handed in by the scripts so that ``ipi`` needs no networks."""
 
     def __call__(
         self, spec: str, *, device: str, dtype: str | None, compile: bool
@@ -69,6 +69,12 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         help="structure file (anything ASE reads) with i-PI's atoms in i-PI's order: elements "
         "and periodicity, which i-PI does not send",
     )
+    add(
+        "--name",
+        metavar="NAME",
+        default=None,
+        help="of the model in the run: the forcefield of input.xml (default: what the script is for)",
+    )
     where = parser.add_argument_group("where i-PI listens (--unix, --port, or --network)")
     where.add_argument("--unix", metavar="NAME", help="<address> of a mode='unix' (or shm) socket")
     where.add_argument(
@@ -88,7 +94,11 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         "and telemetry (with keys) is announced there",
     )
     model = parser.add_argument_group("the model")
-    model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (%(default)s)")
+    model.add_argument(
+        "--device",
+        default="auto",
+        help="auto (an NVIDIA GPU where torch sees one), cpu, cuda, cuda:1 ... (%(default)s)",
+    )
     model.add_argument(
         "--dtype",
         default=default_dtype,
@@ -175,15 +185,27 @@ def main(
     *,
     default_dtype: str | None = None,
     argv: Sequence[str] | None = None,
-    open_telemetry: OpenTelemetry[Observer] | None = None,
+    telemetry: Callable[[str], OpenTelemetry[Observer]] | None = None,
     role: str = "",
 ) -> int:
-    """Runs a driver and returns its exit status (module docstring)."""
+    """Runs a driver and returns its exit status (module docstring).
+
+    Args:
+        program: its name, in messages.
+        load_model: loads the model of a spec.
+        default_dtype: precision where the option is not given.
+        argv: words of the command line; None: those of the process.
+        telemetry: what opens telemetry of a model of this name; None: there is none.
+        role: name of the model where ``--name`` is not given.
+    """
     try:
         args = build_parser(program, default_dtype).parse_args(argv)
     except DmtsError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return error.status
+
+    role = args.name or role
+    open_telemetry = None if telemetry is None else telemetry(role)
 
     def say(line: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody reads any more: go on

@@ -1,7 +1,8 @@
 """Single time steps for a while, then multiple ones, by one i-PI: after a rewind.
 
-Up to a step the teacher alone acts, in the innermost level. Then each force has the MTS weights of
-the input again. Checkpoints hold the weights of their moment.
+Up to a step each force acts in the innermost level alone, with the sum of its weights: the teacher
+with one, the student with none. Then each force has the MTS weights of the input again.
+Checkpoints hold the weights of their moment.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from ipi.engine.simulation import Simulation
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi.input_xml import TEACHER, single_step
+from dmts_ipi.ipi.input_xml import single_step
 
 from . import deferred_outputs as late_outputs
 
@@ -51,14 +52,14 @@ class SingleSteps:
         single = step < self.until_step
         if single and self._saved is None:
             everything = [f for s in simulation.syslist for f in s.forces.mforces]
-            if not any(_is_teacher(f) for f in everything):
-                text = f"needs a force of the forcefield '{TEACHER}'; the input has none"
+            if not any(any(single_step(f.mts_weights)) for f in everything):
+                text = "the mts_weights of every force sum to zero: no force would act"
                 raise InputError("single-steps-until", self.until_step, text)
             late_outputs.write(simulation)  # potentials are sums with these weights
             self._saved = [(f.mts_weights, f.mts_weights.copy()) for f in everything]
             for force in everything:
                 weights = force.mts_weights
-                weights[:] = single_step(weights, _is_teacher(force))
+                weights[:] = single_step(weights)
             _tell(simulation, first=True)
         elif not single and self._saved is not None:
             late_outputs.write(simulation)
@@ -66,10 +67,6 @@ class SingleSteps:
                 weights[:] = saved
             self._saved = None
             _tell(simulation)
-
-
-def _is_teacher(force: Any) -> bool:
-    return str(force.ffield) == TEACHER
 
 
 def _tell(simulation: Any, first: bool = False) -> None:

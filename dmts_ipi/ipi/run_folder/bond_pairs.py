@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -10,6 +9,7 @@ from ase.data import chemical_symbols
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.molecules import bonds
+from dmts_ipi.ipi.thermostats import BondFriction
 
 # Of the mean distance: full friction up to the first, none from the second. Thermal motion stays
 # below the first. Hydrogen bonds and hydrogens of two molecules stay above the second, but for a
@@ -18,18 +18,14 @@ BOND_RANGE = (1.27, 1.53)
 ANGLE_RANGE = (1.12, 1.22)
 
 
-@dataclass(frozen=True)
-class BondPair:
-    """A kind of pair: two element symbols and the range of its friction, in A."""
-
-    names: tuple[str, str]
-    range_A: tuple[float, float]
-
-
 def bond_pairs(
-    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray | bool
-) -> list[BondPair]:
-    """Kinds of pairs in a structure: (n,), (n, 3) A, (3, 3) A rows, flags.
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: np.ndarray | bool,
+    friction_per_ps: float,
+) -> list[BondFriction]:
+    """Kinds of pairs in a structure: (n,), (n, 3) A, (3, 3) A rows, flags; all of one friction.
 
     Raises:
         InputError: it has no bond between a heavy atom and hydrogen.
@@ -42,19 +38,23 @@ def bond_pairs(
         raise InputError(
             "bond_friction_per_ps", "", "the structure has no bond to hydrogen; leave it out"
         )
+    tau_fs = 1000.0 / friction_per_ps
     found = []
     for z in sorted(set(int(a) for a in numbers[pairs[:, 0]])):
         lengths = np.linalg.norm(arms[numbers[pairs[:, 0]] == z], axis=1)
-        found.append(_kind((chemical_symbols[z], "H"), float(lengths.mean()), BOND_RANGE))
+        found.append(_kind(tau_fs, (chemical_symbols[z], "H"), float(lengths.mean()), BOND_RANGE))
     across: dict[int, list[float]] = {}
     for heavy in np.unique(pairs[:, 0]):
         for a, b in combinations(arms[pairs[:, 0] == heavy], 2):
             across.setdefault(int(numbers[heavy]), []).append(float(np.linalg.norm(a - b)))
     if across:  # H-H of different heavy atoms share one range: the widest
         mean = max(float(np.mean(d)) for d in across.values())
-        found.append(_kind(("H", "H"), mean, ANGLE_RANGE))
+        found.append(_kind(tau_fs, ("H", "H"), mean, ANGLE_RANGE))
     return found
 
 
-def _kind(names: tuple[str, str], mean_A: float, factors: tuple[float, float]) -> BondPair:
-    return BondPair(names, (round(mean_A * factors[0], 2), round(mean_A * factors[1], 2)))
+def _kind(
+    tau_fs: float, names: tuple[str, str], mean_A: float, factors: tuple[float, float]
+) -> BondFriction:
+    reach = (round(mean_A * factors[0], 2), round(mean_A * factors[1], 2))
+    return BondFriction(tau_fs, names, reach)

@@ -31,12 +31,9 @@ def inputs_folder() -> Path:
     return resource_folder("ipi_inputs")
 
 
-def driver_script(forcefield: str) -> Path:
-    """Driver of a forcefield: ``teacher`` (slow force) or ``student`` (fast force)."""
-    return (
-        resource_folder("drivers")
-        / {"teacher": "nnp_driver.py", "student": "nc_driver.py"}[forcefield]
-    )
+def driver_script(accurate: bool) -> Path:
+    """Driver of the model that is sampled (``accurate``), or of one that is faster."""
+    return resource_folder("drivers") / ("nnp_driver.py" if accurate else "nc_driver.py")
 
 
 def ipi_script() -> Path:

@@ -74,7 +74,7 @@ def write_summary(
         outer_steps: how many were done.
         more: what else it is to carry (the watchdog's record).
     """
-    config = folder.config
+    spec, settings = folder.spec(), folder.settings
     columns: dict[str, np.ndarray] = {}
     by_element: dict[str, list[float]] = {}
     try:
@@ -83,30 +83,34 @@ def write_summary(
     except InputError:
         pass  # ended before the first line: the summary says so by its nulls
     step = columns.get("step", np.zeros(0, int))
-    kept = step * config.outer_step_fs >= config.equilibration_ps * 1000
+    kept = step * spec.outer_fs >= settings.equilibration_ps * 1000
     numbers = folder.structure().numbers
-    kept_ps = outer_steps * config.outer_step_fs / 1000 - config.equilibration_ps
+    kept_ps = outer_steps * spec.outer_fs / 1000 - settings.equilibration_ps
     floor = 0.0
-    if config.one_langevin_friction and kept_ps > 0:
+    friction = spec.one_langevin_friction_per_ps
+    if friction is not None and kept_ps > 0:
         dof = 3 * len(numbers)
-        floor = langevin_floor_K(config.temperature_K, dof, config.friction_per_ps, kept_ps)
+        floor = langevin_floor_K(spec.temperature_K or 0.0, dof, friction, kept_ps)
     temperature = not_below(_estimate(columns.get("temperature_K", np.zeros(0))[kept]), floor)
     potential = _estimate(columns.get("potential_eV", np.zeros(0))[kept])
     elements = {z: not_below(_estimate(np.array(t)), floor) for z, t in by_element.items()}
     sessions = read_sessions(folder.path)
     steady_s = sum(s.get("steady_s", 0.0) for s in sessions)
     steady_steps = sum(s.get("steady_steps", 0) for s in sessions)
-    fs = steady_steps * config.outer_step_fs
+    fs = steady_steps * spec.outer_fs
     record: dict[str, Any] = {
         "exit": exit,
-        "ensemble": config.ensemble,
-        "mode": config.mode,
-        "inner_step_fs": config.inner_step_fs,
-        "n_inner": config.n_inner,
-        "outer_step_fs": config.outer_step_fs,
+        "ensemble": spec.ensemble,
+        "mode": spec.mode,
+        "inner_step_fs": _short(spec.inner_fs),
+        "n_inner": spec.n_inner,
+        "outer_step_fs": _short(spec.outer_fs),
+        "levels": [{"steps": x.steps, "forces": dict(x.forces)} for x in spec.levels],
+        "thermostat": spec.thermostat.mode if spec.thermostat is not None else None,
+        "friction_per_ps": friction,
         "outer_steps": outer_steps,
-        "time_ps": round(outer_steps * config.outer_step_fs / 1000, 9),
-        "equilibration_ps": config.equilibration_ps,
+        "time_ps": round(outer_steps * spec.outer_fs / 1000, 9),
+        "equilibration_ps": settings.equilibration_ps,
         "temperature_mean_K": temperature.mean,
         "temperature_stderr_K": temperature.stderr,
         "temperature_by_element_K": {z: e.mean for z, e in elements.items()},
@@ -117,12 +121,16 @@ def write_summary(
         "wall_s": sum(s.get("wall_s", 0.0) for s in sessions),
         "sessions": len(sessions),
         "atoms": len(numbers),
-        "models": {k: m.model_dump(mode="json") for k, m in config.models().items()},
+        "models": {k: m.model_dump(mode="json") for k, m in settings.models.items()},
         "versions": versions(),
         **(more or {}),
     }
     write_json(folder.path / SUMMARY, record)
     return record
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.9g}")
 
 
 def _estimate(series: np.ndarray) -> Estimate:
@@ -134,9 +142,10 @@ def _estimate(series: np.ndarray) -> Estimate:
 def _by_element(folder: RunFolder) -> dict[str, list[float]]:
     """Series of kinetic temperatures by element, from the velocity frames."""
     numbers, masses, *_ = folder.structure()
-    first = folder.config.equilibration_ps * 1000 / folder.config.outer_step_fs
+    spec = folder.spec()
+    first = folder.settings.equilibration_ps * 1000 / spec.outer_fs
     series: dict[str, list[float]] = {}
-    output = folder.facts().output("trajectory", "velocities")
+    output = spec.output("trajectory", "velocities")
     if output is None:
         return series
     from .outputs import iter_trajectory

@@ -13,20 +13,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
-from ase.data import chemical_symbols
-
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.supervision import Guard, Segment
-from dmts_ipi.ipi.input_xml import InputFacts, Socket, read_checkpoint
+from dmts_ipi.ipi.input_xml import InputSpec, Socket, read_checkpoint
 from dmts_ipi.ipi.run_folder import outputs
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.run_folder.resources import ipi_command
 
 from . import processes, resume
 from .attached_process import External, words_of
+from .begun import check_edits, check_input, same_physics
 from .launch import Child
 from .lock import FolderLock
-from .session import Outcome, Session, driver_command, finished, follow_input, same_physics
+from .session import Outcome, Session, driver_command, finished
 from .supervise import Hooks
 from .watch import Limits, check_room
 
@@ -54,7 +53,7 @@ def watch_session(
     hooks: Hooks,
     limits: Limits,
     others: Others,
-    guarded: Callable[[RunFolder, InputFacts], AbstractContextManager[Guard]],
+    guarded: Callable[[RunFolder, InputSpec], AbstractContextManager[Guard]],
 ) -> Outcome:
     """Watches a run of others until it is finished, at fault, or we are told to stop.
 
@@ -70,21 +69,20 @@ def watch_session(
     """
     if not processes.visible():
         raise InputError("system", sys.platform, "processes of others can be watched on Linux only")
-    if (network := folder.config.network.address) is not None:
+    if (network := folder.settings.network.address) is not None:
         remedy = "its sockets are not those of input.xml; `dmts-ipi run` watches such a run itself"
         raise InputError("run.yaml: network.address", network, remedy)
     with FolderLock(folder.path):
-        facts = folder.facts()
-        facts.check_labels(chemical_symbols[z] for z in folder.structure().numbers)
+        facts = folder.spec()
+        check_input(folder, facts)
         _check(others, folder, facts)
-        follow_input(folder, facts, hooks)
         check_room(folder.path, limits.free_MB, InputError)
         pid = _wait_for_ipi(folder, facts, others, hooks)
         state = resume.state_for(folder.path, facts) if pid is None else None
         if pid is None and state is not None and state.step >= facts.total_steps:
             return finished(folder, facts, hooks, state.step)
         if pid is None and state is not None:
-            same_physics(facts, read_checkpoint(state.path))
+            check_edits(folder, facts, state.path, hooks)
         with guarded(folder, facts) as guard:
             session = _Attached(folder, facts, hooks, limits, guard, others, pid)
             if pid is None:
@@ -92,7 +90,7 @@ def watch_session(
             return session.run(None, session.take_over(pid))
 
 
-def _check(others: Others, folder: RunFolder, facts: InputFacts) -> None:
+def _check(others: Others, folder: RunFolder, facts: InputSpec) -> None:
     """Refuses commands and process ids that cannot be right, before anything is waited for."""
     for name, command in others.commands.items():
         words_of(option("restart", name), command, folder.path)
@@ -108,7 +106,7 @@ def option(*words: str) -> str:
     return "_".join(w.replace(IPI, "ipi") for w in words)
 
 
-def _wait_for_ipi(folder: RunFolder, facts: InputFacts, others: Others, hooks: Hooks) -> int | None:
+def _wait_for_ipi(folder: RunFolder, facts: InputSpec, others: Others, hooks: Hooks) -> int | None:
     """Process id of the run's i-PI; None: it is not there within the limit, and nobody writes.
 
     Raises:
@@ -141,7 +139,7 @@ def _wait_for_ipi(folder: RunFolder, facts: InputFacts, others: Others, hooks: H
     return None
 
 
-def _written(folder: RunFolder, facts: InputFacts) -> list[tuple[int, int]]:
+def _written(folder: RunFolder, facts: InputSpec) -> list[tuple[int, int]]:
     """Size and time of every output."""
     found = []
     for path in resume.output_files(folder.path, facts):
@@ -156,7 +154,7 @@ class _Attached(Session):
     def __init__(
         self,
         folder: RunFolder,
-        facts: InputFacts,
+        facts: InputSpec,
         hooks: Hooks,
         limits: Limits,
         guard: Guard,
@@ -213,10 +211,12 @@ class _Attached(Session):
     def _driver(self, name: str, at: Socket) -> Child:
         command = self.others.commands.get(name)
         script = self.folder.path / f"start_{name}.sh"
-        if script.is_file() or name not in self.folder.config.models():
+        if script.is_file() or name not in self.folder.settings.models:
             words = [f"./start_{name}.sh"]
         else:
-            words = driver_command(self.folder.config, name, at, python=sys.executable)
+            words = driver_command(
+                self.folder.settings, self.facts, name, at, python=sys.executable
+            )
         child = External(
             name,
             words_of(option("restart", name), command, self.folder.path) if command else [],

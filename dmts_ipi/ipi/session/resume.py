@@ -9,9 +9,11 @@ from pathlib import Path
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.client.transport import with_sockets
-from dmts_ipi.ipi.input_xml import TEACHER, InputFacts, parse_xml, read_checkpoint, single_step
+from dmts_ipi.ipi.input_xml import InputSpec, parse_xml, read_checkpoint, single_step
 from dmts_ipi.ipi.run_folder import outputs
 from dmts_ipi.ipi.run_folder.folder import INPUT
+
+from .begun import keep_begun
 
 RESTART, RESUME, BEGIN = "RESTART", "resume.xml", "begin.xml"
 Weights = tuple[str, tuple[float, ...]]  # forcefield, weight of each MTS level
@@ -23,6 +25,7 @@ _PRNG = re.compile(rb"<prng\b.*?</prng>", re.DOTALL)
 _FORCE = re.compile(
     rb"<force\s[^>]*forcefield\s*=\s*['\"]\s*([^'\"]*?)\s*['\"].*?</force>", re.DOTALL
 )
+_FORCES = re.compile(rb"<forces\b[^>]*>.*?</forces>", re.DOTALL)
 _WEIGHTS = re.compile(rb"<mts_weights.*?</mts_weights>", re.DOTALL)
 
 
@@ -34,7 +37,7 @@ class State:
     step: int
 
 
-def checkpoints(folder: Path, facts: InputFacts) -> list[State]:
+def checkpoints(folder: Path, facts: InputSpec) -> list[State]:
     """Complete checkpoints of a run, newest first.
 
     Left out: what i-PI was still writing, and states with NaN, with which i-PI runs on.
@@ -50,7 +53,7 @@ def checkpoints(folder: Path, facts: InputFacts) -> list[State]:
     return sorted(found, key=lambda s: (-s.step, s.path.name))
 
 
-def output_files(folder: Path, facts: InputFacts) -> dict[Path, int]:
+def output_files(folder: Path, facts: InputSpec) -> dict[Path, int]:
     """Stride of every properties and trajectory file of a run."""
     return {
         folder / o.filename: o.stride
@@ -59,7 +62,7 @@ def output_files(folder: Path, facts: InputFacts) -> dict[Path, int]:
     }
 
 
-def newest_state(folder: Path, facts: InputFacts, before: int | None = None) -> State | None:
+def newest_state(folder: Path, facts: InputSpec, before: int | None = None) -> State | None:
     """The newest complete checkpoint that the outputs reach; None: start from the beginning.
 
     A checkpoint whose outputs were lost (a power failure, a deleted file) is passed over, and so
@@ -72,7 +75,7 @@ def newest_state(folder: Path, facts: InputFacts, before: int | None = None) -> 
     return None
 
 
-def state_for(folder: Path, facts: InputFacts, before: int | None = None) -> State | None:
+def state_for(folder: Path, facts: InputSpec, before: int | None = None) -> State | None:
     """Where a run is taken up: the newest state at or before a step; if there is none any more,
     the oldest that there is. None: from the beginning, which nothing has left yet.
 
@@ -99,7 +102,7 @@ def state_for(folder: Path, facts: InputFacts, before: int | None = None) -> Sta
     )
 
 
-def _short_of(state: State, folder: Path, facts: InputFacts) -> list[Path]:
+def _short_of(state: State, folder: Path, facts: InputSpec) -> list[Path]:
     """Properties and trajectories that a checkpoint names and that do not reach it."""
     behind = [
         path
@@ -119,7 +122,7 @@ def _last(path: Path) -> int:
 
 def prepare_resume(
     folder: Path,
-    facts: InputFacts,
+    facts: InputSpec,
     state: State,
     total_steps: int,
     weights: Sequence[Weights] = (),
@@ -157,7 +160,7 @@ def prepare_resume(
 
 def prepare_begin(
     folder: Path,
-    facts: InputFacts,
+    facts: InputSpec,
     total_steps: int,
     weights: Sequence[Weights],
     seed: int | None,
@@ -168,6 +171,7 @@ def prepare_begin(
     sockets.
     """
     prepare_start(folder, facts)
+    keep_begun(folder)
     raw = (folder / INPUT).read_bytes()
     placed = with_sockets(raw, raw, facts.sockets)
     same = total_steps == facts.total_steps and seed is None and placed == raw
@@ -194,8 +198,8 @@ def weights_of(file: Path) -> list[Weights]:
 
 
 def single_step_weights(weights: Sequence[Weights]) -> list[Weights]:
-    """The same forces with the teacher alone, in the innermost level: single time steps."""
-    return [(name, single_step(w, name == TEACHER)) for name, w in weights]
+    """The same forces in single time steps: each in the innermost level, by its sum."""
+    return [(name, single_step(w)) for name, w in weights]
 
 
 def edited(raw: bytes, total_steps: int, weights: Sequence[Weights], seed: int | None) -> bytes:
@@ -224,7 +228,8 @@ def edited(raw: bytes, total_steps: int, weights: Sequence[Weights], seed: int |
             inside = match[0].removesuffix(b"</force>") + tag.encode() + b"</force>"
         return inside
 
-    return _FORCE.sub(with_weights, text) if left else text
+    # forces of <bias> have no levels: only what is inside <forces> is changed
+    return _FORCES.sub(lambda m: _FORCE.sub(with_weights, m[0]), text, count=1) if left else text
 
 
 def _set(tag: re.Pattern[bytes], value: bytes, text: bytes) -> bytes:
@@ -235,7 +240,7 @@ def _set(tag: re.Pattern[bytes], value: bytes, text: bytes) -> bytes:
     return text[:end] + value + b"\n" + _END + b"\n"
 
 
-def discard_after(folder: Path, facts: InputFacts, step: int) -> None:
+def discard_after(folder: Path, facts: InputSpec, step: int) -> None:
     """Removes checkpoints of later steps, which are to be made again or hold a broken state, and
     unusable ones, which would block their names. Call while i-PI is not running."""
     good = {state.path for state in checkpoints(folder, facts) if state.step <= step}
@@ -244,12 +249,12 @@ def discard_after(folder: Path, facts: InputFacts, step: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def _numbered(folder: Path, facts: InputFacts) -> list[Path]:
+def _numbered(folder: Path, facts: InputSpec) -> list[Path]:
     output = facts.output("checkpoint")
     return list(folder.glob(f"{output.filename}_*")) if output else []
 
 
-def prepare_start(folder: Path, facts: InputFacts) -> None:
+def prepare_start(folder: Path, facts: InputSpec) -> None:
     """Removes what an attempt left that ended before its first usable checkpoint.
 
     Raises:
@@ -263,7 +268,7 @@ def prepare_start(folder: Path, facts: InputFacts) -> None:
             raise InputError("output", path, "is not a file; move it away")
 
 
-def prune(folder: Path, facts: InputFacts, keep: int) -> None:
+def prune(folder: Path, facts: InputSpec, keep: int) -> None:
     """Removes all but the newest complete checkpoints of the numbered ones."""
     numbered = [s for s in checkpoints(folder, facts) if s.path.name not in (RESTART, RESUME)]
     for state in numbered[keep:]:

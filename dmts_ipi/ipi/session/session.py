@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import socket
 import sys
@@ -11,20 +12,20 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
-from ase.data import chemical_symbols
-
 from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.core.files import replace_file, write_json
+from dmts_ipi.core.levels import STUDENT, TEACHER
 from dmts_ipi.core.private import is_loopback
 from dmts_ipi.core.supervision import Guard, NoGuard, Segment, Stop
 from dmts_ipi.ipi.client.network import KEYS, NETWORK, announce, over_tcp
-from dmts_ipi.ipi.input_xml import InputFacts, Socket, read_checkpoint
-from dmts_ipi.ipi.run_folder.folder import INPUT, LOGS, STRUCTURE, RunConfig, RunFolder
-from dmts_ipi.ipi.run_folder.render import Template
+from dmts_ipi.ipi.input_xml import InputSpec, InputXML, Socket
+from dmts_ipi.ipi.run_folder.folder import INPUT, LOGS, STRUCTURE, RunFolder
 from dmts_ipi.ipi.run_folder.resources import driver_script, ipi_command
+from dmts_ipi.ipi.run_folder.settings import RunSettings
 from dmts_ipi.ipi.run_folder.summary import SESSIONS, read_sessions, write_summary
 
 from . import resume
+from .begun import check_edits, check_input
 from .launch import Child, Signals
 from .lock import FolderLock
 from .socket_file import free_socket, placed, prefix_of
@@ -48,8 +49,8 @@ def run_session(
     hooks: Hooks,
     limits: Limits,
     time_ps: float | None = None,
-    guarded: Callable[[RunFolder, InputFacts], AbstractContextManager[Guard]] | None = None,
-    adapt: Callable[[RunConfig], RunConfig] = lambda config: config,
+    guarded: Callable[[RunFolder, InputSpec], AbstractContextManager[Guard]] | None = None,
+    adapt: Callable[[RunSettings], RunSettings] = lambda settings: settings,
 ) -> Outcome:
     """Runs a folder until it is finished, stopped or at fault.
 
@@ -65,25 +66,26 @@ def run_session(
         InputError: something is wrong that shows before anything is started.
     """
     with FolderLock(folder.path):
-        facts = folder.facts()
-        facts.check_labels(chemical_symbols[z] for z in folder.structure().numbers)
-        if time_ps is not None:
-            _set_length(folder, facts, time_ps)
-            facts = folder.facts()
-        follow_input(folder, facts, hooks)
-        folder.config = adapt(folder.config)
+        facts = folder.spec()
+        longer = None if time_ps is None else with_length(folder, facts, time_ps)
+        facts = longer.spec() if longer is not None else facts
+        settings = adapt(folder.settings)
+        check_input(folder, facts)
         for name, at in facts.sockets.items():  # what is wrong with it is said now
-            driver_command(folder.config, name, at, python=sys.executable)
+            driver_command(settings, facts, name, at, python=sys.executable)
         state = resume.state_for(folder.path, facts)
         if state is not None:
-            same_physics(facts, read_checkpoint(state.path))
+            check_edits(folder, facts, state.path, hooks)
+        if longer is not None:  # nothing was wrong: now the file is written
+            replace_file(folder.path / INPUT, longer.text())
+        folder.settings = settings
         if state is not None and state.step >= facts.total_steps:
             return finished(folder, facts, hooks, state.step)
         check_room(folder.path, limits.free_MB, InputError)
-        facts = replace(facts, sockets=placed(facts.sockets, folder.config))
+        facts = replace(facts, sockets=placed(facts.sockets, folder.settings))
         for at in facts.sockets.values():
             free_socket(at)
-        address = folder.config.network.address
+        address = folder.settings.network.address
         if address is not None:
             facts = over_tcp(facts, address)
         with (guarded or _unguarded)(folder, facts) as guard:
@@ -92,11 +94,11 @@ def run_session(
             return Session(folder, facts, hooks, limits, guard).run(state)
 
 
-def finished(folder: RunFolder, facts: InputFacts, hooks: Hooks, step: int) -> Outcome:
+def finished(folder: RunFolder, facts: InputSpec, hooks: Hooks, step: int) -> Outcome:
     """Of a run that has nothing left to do."""
     hooks.say(
         f"{folder.path}: finished, {facts.total_steps} outer steps "
-        f"({folder.config.time_ps:g} ps); --time-ps extends it"
+        f"({facts.time_ps:g} ps); --time-ps extends it"
     )
     summary = folder.summary()
     if summary is None or summary.get("exit") != "finished":
@@ -104,77 +106,31 @@ def finished(folder: RunFolder, facts: InputFacts, hooks: Hooks, step: int) -> O
     return Outcome(0, "finished", summary)
 
 
-def _unguarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guard]:
+def _unguarded(folder: RunFolder, facts: InputSpec) -> AbstractContextManager[Guard]:
     return contextlib.nullcontext(NoGuard())
 
 
-def _set_length(folder: RunFolder, facts: InputFacts, time_ps: float) -> None:
-    """Writes a new length into ``input.xml`` and ``run.yaml``."""
+def with_length(folder: RunFolder, spec: InputSpec, time_ps: float) -> InputXML:
+    """``input.xml`` with another length, in memory.
+
+    Raises:
+        InputError: the time is not positive.
+    """
     if not time_ps > 0:
         raise InputError("time_ps", time_ps, "must be positive")
-    config = folder.config.model_copy(update={"time_ps": float(time_ps)})
-    file = folder.path / INPUT
-    template = Template(file.read_text(), INPUT)
-    template.set("total_steps", config.total_steps)
-    replace_file(file, template.text())
-    folder.write_config(config)
-
-
-def follow_input(folder: RunFolder, facts: InputFacts, hooks: Hooks) -> None:
-    """``input.xml`` is what runs: where a person edited it, ``run.yaml`` follows."""
-    config: RunConfig = folder.config
-    said = {
-        "ensemble": facts.ensemble,
-        "n_inner": facts.n_inner,
-        "inner_step_fs": facts.outer_step_fs / facts.n_inner,
-        "temperature_K": facts.temperature_K or config.temperature_K,
-        "time_ps": facts.total_steps * facts.outer_step_fs / 1000,
-    }
-    tolerance = {"time_ps": facts.outer_step_fs / 1000}
-    changed: dict[str, object] = {}
-    for key, value in said.items():
-        old = getattr(config, key)
-        if isinstance(value, float):
-            if abs(value - old) > max(1e-6 * abs(value), tolerance.get(key, 0.0)):
-                changed[key] = float(f"{value:.9g}")
-        elif value != old:
-            changed[key] = value
-    if not changed:
-        return
-    for key, value in changed.items():
-        hooks.say(f"run.yaml: {key} {getattr(config, key)} -> {value}, as input.xml says")
-    folder.write_config(RunConfig.model_validate({**config.model_dump(), **changed}))
-
-
-def same_physics(facts: InputFacts, begun: InputFacts) -> None:
-    """Refuses to resume with other settings than the run was started with."""
-    for name, now, before in (
-        ("ensemble", facts.ensemble, begun.ensemble),
-        ("splitting", facts.splitting, begun.splitting),
-        ("timestep", f"{facts.outer_step_fs:.6g} fs", f"{begun.outer_step_fs:.6g} fs"),
-        ("nmts", facts.n_inner, begun.n_inner),
-        ("temperature", f"{facts.temperature_K or 0:.6g}", f"{begun.temperature_K or 0:.6g}"),
-        ("output", _names(facts), _names(begun)),
-        ("ffsocket", sorted(facts.sockets), sorted(begun.sockets)),  # where they are may change
-    ):
-        if now != before and not (name == "temperature" and facts.ensemble == "nve"):
-            raise InputError(
-                f"input.xml: {name}",
-                now,
-                f"the run was started with {before} and goes on from its checkpoint; "
-                "put it back, or make a new folder with `dmts-ipi init`",
-            )
-
-
-def _names(facts: InputFacts) -> list[tuple[str, int]]:
-    return [(o.filename, o.stride) for o in facts.outputs]
+    xml = InputXML((folder.path / INPUT).read_text(), INPUT)
+    steps = max(1, math.ceil(round(float(time_ps) * 1000 / spec.outer_fs, 6)))
+    if xml.root.find("total_steps") is None:
+        xml.add(".", [f"<total_steps>{steps}</total_steps>"])
+    xml.set("total_steps", steps)
+    return xml
 
 
 class Session:
     """Makes the processes, has them supervised, and writes down how it ended."""
 
     def __init__(
-        self, folder: RunFolder, facts: InputFacts, hooks: Hooks, limits: Limits, guard: Guard
+        self, folder: RunFolder, facts: InputSpec, hooks: Hooks, limits: Limits, guard: Guard
     ) -> None:
         self.folder, self.facts, self.hooks, self.guard = folder, facts, hooks, guard
         self.logs = folder.path / LOGS
@@ -264,9 +220,11 @@ class Session:
             write_json(self.folder.path / SESSIONS, sessions)
 
     def _ipi(self, file: str, single_until: int = 0) -> Child:
-        prefix = prefix_of(placed(self.facts.sockets, self.folder.config))
+        prefix = prefix_of(placed(self.facts.sockets, self.folder.settings))
         options = ["-S", prefix] if prefix else []
         options += ["--single-steps-until", str(single_until)] if single_until else []
+        if self.folder.settings.no_patches:
+            options += ["--no-patches", self.folder.settings.no_patches]
         child = Child(
             "i-pi",
             [*ipi_command(ours=True), *options, file],  # ours for all: docs/performance.md
@@ -280,43 +238,55 @@ class Session:
     def _driver(self, name: str, at: Socket) -> Child:
         return Child(
             name,
-            driver_command(self.folder.config, name, at, python=sys.executable),
+            driver_command(self.folder.settings, self.facts, name, at, python=sys.executable),
             self.logs.resolve() / f"{name}.log",
             self.folder.path.resolve(),
             {"PYTHONUNBUFFERED": "1"},
         )
 
 
-def driver_command(config: RunConfig, name: str, at: Socket, python: str) -> list[str]:
-    """Command line of the driver of a forcefield, from within the run folder.
+def driver_command(
+    settings: RunSettings, spec: InputSpec, name: str, at: Socket, python: str
+) -> list[str]:
+    """Command line of the driver of a model, from within the run folder.
+
+    Args:
+        settings: of ``run.yaml``.
+        spec: of ``input.xml``.
+        name: of the model.
+        at: its socket.
+        python: interpreter.
 
     Raises:
         InputError: the run has no such model.
     """
-    settings = config.models().get(name)
-    if settings is None:
+    model = settings.models.get(name)
+    if model is None or not (model.model or model.command):
         raise InputError("run.yaml", name, "input.xml has a socket for it, but no model is named")
-    launch = split(settings.launch, f"{name}.launch") if settings.launch else []
-    if settings.command:
-        return foreign_command(settings.command, launch, at, python)
-    command = [*launch, python, str(driver_script(name)), "--model", settings.model]
+    launch = split(model.launch, f"{name}.launch") if model.launch else []
+    if model.command:
+        return foreign_command(model.command, launch, at, python)
+    accurate = name == spec.reference or (not spec.reference and name == spec.forces[0])
+    command = [*launch, python, str(driver_script(accurate)), "--model", model.model]
     command += ["--structure", STRUCTURE]
+    if name != (TEACHER if accurate else STUDENT):
+        command += ["--name", name]
     if at.mode == "unix":
         command += ["--unix", at.address]
         if prefix := prefix_of({name: at}):
             command += ["--sockets-prefix", prefix]
-    elif config.network.address is not None:
+    elif settings.network.address is not None:
         command += ["--network", NETWORK]
     else:
         command += ["--address", at.address, "--port", str(at.port)]
-    command += ["--device", settings.device]
-    if settings.dtype:
-        command += ["--dtype", settings.dtype]
-    if settings.threads:
-        command += ["--threads", str(settings.threads)]
-    if config.ensemble == "npt":
+    command += ["--device", model.device]
+    if model.dtype:
+        command += ["--dtype", model.dtype]
+    if model.threads:
+        command += ["--threads", str(model.threads)]
+    if spec.ensemble == "npt":
         command += ["--need-virial"]
-    if (where := telemetry_setting(config, name)) != "auto":
+    if (where := telemetry_setting(settings, name)) != "auto":
         command += ["--telemetry", where]
     if needs_keys(where):
         command += ["--telemetry-keys", f"{NETWORK}/{KEYS}"]
@@ -329,8 +299,8 @@ def needs_keys(telemetry: str) -> bool:
     return telemetry.startswith("tcp://") and not is_loopback(host)
 
 
-def telemetry_setting(config: RunConfig, name: str) -> str:
+def telemetry_setting(settings: RunSettings, name: str) -> str:
     """``--telemetry`` of a driver: nobody listens where the watchdog is off."""
-    settings = config.watchdog
-    own = {"teacher": settings.teacher_telemetry, "student": settings.student_telemetry}[name]
-    return (own or settings.telemetry) if settings.enabled else "off"
+    watchdog = settings.watchdog
+    own = {"teacher": watchdog.teacher_telemetry, "student": watchdog.student_telemetry}.get(name)
+    return (own or watchdog.telemetry) if watchdog.enabled else "off"

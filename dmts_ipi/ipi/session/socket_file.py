@@ -21,23 +21,23 @@ from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.private import make_private_folder, user_folder
 from dmts_ipi.ipi.client.client import MAX_UNIX_PATH
 from dmts_ipi.ipi.input_xml import SOCKET_PREFIX, Socket
-from dmts_ipi.ipi.run_folder.folder import RunConfig
+from dmts_ipi.ipi.run_folder.settings import RunSettings
 
 SOCKET_LIMIT_S = 2.0
 
 
-def is_private(config: RunConfig) -> bool:
+def is_private(settings: RunSettings) -> bool:
     """Whether i-PI's sockets are in this user's folder: not where a driver is one of others."""
-    return not any(model.command for model in config.models().values())
+    return not any(model.command for model in settings.models.values())
 
 
-def placed(sockets: Mapping[str, Socket], config: RunConfig) -> dict[str, Socket]:
+def placed(sockets: Mapping[str, Socket], settings: RunSettings) -> dict[str, Socket]:
     """The sockets of ``input.xml`` where i-PI is to open them; the folder is made.
 
     Raises:
         InputError: the folder is open to others, or a path is too long for a socket.
     """
-    if not is_private(config) or not any(at.mode == "unix" for at in sockets.values()):
+    if not is_private(settings) or not any(at.mode == "unix" for at in sockets.values()):
         return dict(sockets)
     prefix = f"{make_private_folder(user_folder(), 'sockets')}/"
     found = {name: replace(at, prefix=prefix) for name, at in sockets.items()}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.core.supervision import Event, Guard, Heartbeat, Plan, Segment, Stop, Verdict
-from dmts_ipi.ipi.input_xml import InputFacts
+from dmts_ipi.ipi.input_xml import InputSpec
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 
 from . import resume
@@ -51,7 +51,7 @@ class Supervisor:
     """
 
     folder: RunFolder
-    facts: InputFacts
+    facts: InputSpec
     limits: Limits
     hooks: Hooks
     guard: Guard
@@ -305,7 +305,7 @@ class Supervisor:
             raise Event(Verdict("disk", text, step, step, "fault"))
 
     def _prune(self) -> None:
-        resume.prune(self.folder.path, self.facts, self.folder.config.keep_checkpoints)
+        resume.prune(self.folder.path, self.facts, self.folder.settings.keep_checkpoints)
 
     def _detach(self) -> None:
         """Ends what we started of a run that is over; all else goes on."""
