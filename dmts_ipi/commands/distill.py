@@ -25,7 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--minutes", type=float, default=hide, help="length in minutes")
     length.add_argument("--steps", type=int, default=hide, help="length in steps (repeatable)")
     add("--seed", type=int, default=hide, help="of weights, split and order (default 0)")
-    add("--device", default=hide, help="cpu, cuda, cuda:1 (default cpu)")
+    add(
+        "--device",
+        default=hide,
+        help="auto (default: the GPU where torch sees one), cpu, cuda or cuda:1",
+    )
     add("--threads", type=int, default=None, help="CPU threads (default: torch's choice)")
     add("--validation-fraction", type=float, default=hide, help="held out, 0 to 1 (default 0.1)")
     add("--heating-at-fs", type=float, default=hide, help="outer step, fs, at which checkpoints "
@@ -95,10 +99,10 @@ def run(args: argparse.Namespace) -> int:
     from dmts_ipi.learning.training.plot import plot_history
     from dmts_ipi.learning.training.split import data_hash
     from dmts_ipi.learning.training.train import CURVE, Trainer
-    from dmts_ipi.models.load import check_device
+    from dmts_ipi.models.devices import resolve_device
     from dmts_ipi.models.model_files import check_can_write
 
-    check_device(config.device)
+    config = config.model_copy(update={"device": resolve_device(config.device)})
     check_can_write(args.out)
     teacher = describe_teacher(args.teacher)
     if args.threads:

@@ -24,6 +24,7 @@ from typing import Any
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceModel
 
+from .devices import resolve_device
 from .model_files import MACE, RECORD, STUDENT, WEIGHTS, file_sha256, read_folder
 
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
@@ -122,7 +123,7 @@ def load_model(
 
     Args:
         spec: see the module's docstring.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (the GPU where torch sees one), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``float32`` or ``float64``; None is the model's own choice.
         compile: whether a student is compiled by torch (slow first call, fast after).
 
@@ -134,7 +135,7 @@ def load_model(
         raise InputError("dtype", dtype, "must be float32 or float64")
     parsed = parse_spec(spec)
     record = read_record(spec)
-    check_device(device)
+    device = resolve_device(device)
     if record["format"] == STUDENT:
         from dmts_ipi.students.density.model import load_student
 
@@ -158,22 +159,3 @@ def load_model(
     from .ase import load_ase
 
     return load_ase(parsed.target, parsed.keywords, device, dtype)
-
-
-def check_device(device: str) -> None:
-    """Refuses a device that torch does not see here.
-
-    Raises:
-        InputError: says what there is.
-    """
-    if device == "cpu":
-        return
-    if not device.startswith("cuda"):
-        raise InputError("device", device, "must be cpu, cuda or cuda:N")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise InputError("device", device, "torch sees no NVIDIA GPU here; use --device cpu")
-    index = device.partition(":")[2]
-    if index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
-        raise InputError("device", device, f"there are {torch.cuda.device_count()} GPUs")

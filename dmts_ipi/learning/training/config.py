@@ -58,7 +58,9 @@ class TrainConfig(StrictModel):
     )
     temperature_K: float = Field(default=300.0, gt=0, description="of the bursts")
     seed: int = Field(default=0, ge=0)
-    device: str = "cpu"
+    device: str = Field(
+        default="auto", description="auto: the GPU where torch sees one; or cpu, cuda, cuda:N"
+    )
     compile: bool = True
 
     @model_validator(mode="after")

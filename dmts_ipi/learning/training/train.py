@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.frames import Frame
+from dmts_ipi.models.devices import resolve_device
 from dmts_ipi.models.model_files import pack, write_atomically
 from dmts_ipi.students.density.architecture import StudentArchitecture
 from dmts_ipi.students.density.energy import EnergyStudent, new_student
@@ -94,6 +95,7 @@ class Trainer:
         workers: Workers | None = None,
         reporter: Reporter | None = None,
     ) -> None:
+        config = config.model_copy(update={"device": resolve_device(config.device)})
         self.config, self.folder = config, Path(folder)
         self.teacher, self.data_sha256 = dict(teacher), data_sha256
         self.workers = workers or Workers()

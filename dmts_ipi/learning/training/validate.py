@@ -10,6 +10,7 @@ import torch
 
 from dmts_ipi.core.frames import Frame, bursts
 from dmts_ipi.core.heating import FEWEST_FRAMES, heating_of_bursts
+from dmts_ipi.models.devices import resolve_device
 from dmts_ipi.students.density.network import Student
 
 from .config import TrainConfig
@@ -53,7 +54,7 @@ class Validator:
     """
 
     def __init__(self, frames: Sequence[Frame], config: TrainConfig, elements: list[int]) -> None:
-        self.config = config
+        self.config, self.device = config, resolve_device(config.device)
         rng = np.random.default_rng([config.seed, 4])
         chosen = sorted(rng.permutation(len(frames))[: config.validation_frames].tolist())
         self.frames = GraphSet([frames[k] for k in chosen], config.architecture, elements)
@@ -71,7 +72,7 @@ class Validator:
     def _forces(self, student: Student, which: int, graphs: GraphSet, k: int) -> np.ndarray:
         """Forces of one frame in its own order, (n, 3)."""
         if (which, k) not in self._batches:
-            self._batches[which, k] = graphs.batch([k], device=self.config.device)
+            self._batches[which, k] = graphs.batch([k], device=self.device)
         b = self._batches[which, k]
         forces = student(b.positions, b.cell, b.graph, b.layout)[0]
         out = np.empty((len(forces), 3))
