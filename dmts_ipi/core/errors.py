@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from .exit_codes import ExitCode
+
 
 class DmtsError(Exception):
     """Base of every error that the command line turns into one line on stderr."""
 
-    status = 2
+    status: int = ExitCode.WRONG_INPUT
 
 
 class InputError(DmtsError):
@@ -29,10 +31,17 @@ class MissingPackage(DmtsError):
 class ModelFault(DmtsError):
     """A model failed during a run: NaN, a wrong shape, an exception inside the network."""
 
-    status = 4
+    status: int = ExitCode.FAULT
+
+
+class EvaluationFault(ModelFault):
+    """A force model failed on a structure that i-PI sent: the process ends with a status of its
+    own, as the cause is the physics of the run or the model, not the process."""
+
+    status: int = ExitCode.MODEL_FAILED
 
 
 class RunFault(DmtsError):
     """A run stopped for a reason that needs a person."""
 
-    status = 4
+    status: int = ExitCode.FAULT

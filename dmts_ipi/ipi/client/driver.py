@@ -1,7 +1,8 @@
 """The main program of both drivers: options, model, warm-up, socket, signals.
 
-Exit status: 0 i-PI ended and did not come back, or SIGTERM; 2 wrong input; 4 a fault (the model
-failed, i-PI was never there, or it went without EXIT and stayed away); 130 Ctrl-C.
+Exit status (``core.exit_codes``): 0 i-PI ended and did not come back, or SIGTERM; 2 wrong input;
+4 a fault (i-PI was never there, or it went without EXIT and stayed away); 5 the model failed on a
+structure; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from dmts_ipi.core.errors import DmtsError, InputError
+from dmts_ipi.core.exit_codes import ExitCode
 from dmts_ipi.core.frames import Frame, read_frames
 from dmts_ipi.core.memory import keep_freed_memory
 from dmts_ipi.core.model import ForceModel, check_structure
@@ -58,7 +60,8 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         prog=program,
         description="Serves a force model to i-PI through its socket. Runs until it is stopped: "
         "when i-PI ends it waits for the next one, with the model loaded.",
-        epilog="Exit status: 0 i-PI ended, or SIGTERM; 2 wrong input; 4 a fault; 130 Ctrl-C.",
+        epilog="Exit status: 0 i-PI ended, or SIGTERM; 2 wrong input; 4 a fault; 5 the model "
+        "failed on a structure; 130 Ctrl-C.",
     )
     add = parser.add_argument
     add("--model", required=True, metavar="SPEC", help="name, folder or file of the model")
@@ -353,7 +356,7 @@ def _end_on_signals(say: Callable[[str], None]) -> list[Callable[[], None]]:
         for action in before_end:
             action()
         say("ended by SIGTERM" if number == signal.SIGTERM else "interrupted")
-        os._exit(0 if number == signal.SIGTERM else 130)
+        os._exit(ExitCode.OK if number == signal.SIGTERM else ExitCode.INTERRUPTED)
 
     threading.Thread(target=watch, name="signals", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):

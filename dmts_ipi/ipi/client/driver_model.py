@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dmts_ipi.core.errors import InputError, ModelFault
+from dmts_ipi.core.errors import EvaluationFault, InputError, ModelFault
 from dmts_ipi.core.model import ForceModel, ForceResult, all_finite, check_result, compute_batch
 from dmts_ipi.core.telemetry import Observer
 from dmts_ipi.ipi import units
@@ -70,7 +70,7 @@ class AtomicUnitsModel:
             positions_bohr: (n, 3).
 
         Raises:
-            ModelFault: whatever went wrong, with the number of the evaluation in front.
+            EvaluationFault: whatever went wrong, with the number of the evaluation in front.
             InputError: a virial is needed and the model has none.
         """
         return self.compute_batch(h_bohr[None], positions_bohr[None])[0]
@@ -111,7 +111,7 @@ class AtomicUnitsModel:
         except Exception as error:  # a network can raise anything; i-PI must see a clean end
             if self.observer is not None:
                 self.observer.failed()
-            raise ModelFault(f"evaluation {self.evaluations}: {_cause(error)}") from error
+            raise EvaluationFault(f"evaluation {self.evaluations}: {_cause(error)}") from error
         finally:
             seconds = time.perf_counter() - start
             self.seconds += seconds

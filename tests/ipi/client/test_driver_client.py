@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.calculators.socketio import SocketIOCalculator
 from ase.io import write
 
+from dmts_ipi.core.exit_codes import ExitCode
 from dmts_ipi.ipi import units
 from dmts_ipi.ipi.client.check_server import DriverFault, Server, posdata
 from dmts_ipi.ipi.client.client import Endpoint
@@ -184,7 +185,7 @@ def test_a_failing_model_ends_with_one_line(
         link.receive(12)
     link.close()
     _, err = driver.communicate(timeout=LIMIT_S)
-    assert driver.returncode == 4
+    assert driver.returncode == ExitCode.MODEL_FAILED
     errors = [line for line in err.splitlines() if "error" in line]
     assert len(errors) == 1
     assert cause in errors[0]

@@ -14,6 +14,7 @@ import pytest
 from ase import Atoms
 from ase.io import read, write
 
+from dmts_ipi.core.exit_codes import ExitCode
 from driver_models import PairModel
 from driver_tools import Start, programs
 from places import ROOT, SUPPORT
@@ -165,7 +166,7 @@ def test_ipi_never_sees_nan_and_takes_another_driver(
     server = ipi(5, more=more)
     bad = driver(model="pair,fault=nan,at=6")
     err, _ = bad.communicate(timeout=LIMIT_S)
-    assert bad.returncode == 4
+    assert bad.returncode == ExitCode.MODEL_FAILED
     assert "error: evaluation 3: pair: force on atom 1 is" in err
     assert server.poll() is None
     good = driver()

@@ -93,7 +93,7 @@ def test_a_resident_student_that_fails_is_told_of_like_a_driver(tmp_path: Path) 
     done = call("run", folder, "--no-watchdog")
     assert done.returncode == 4
     last = done.stderr.strip().splitlines()[-1]
-    assert "i-PI ended (exit status 4)" in last
+    assert "i-PI ended (exit status 5)" in last
     assert "error: evaluation" in last
     assert "force on atom 0 is" in last
 
