@@ -40,6 +40,7 @@ class DmtsDriver(Dummy_driver):
         from dmts_ipi.ipi.client.driver import limit_threads, warm_up
         from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
         from dmts_ipi.ipi.patches.profiler import profile_inside
+        from dmts_ipi.models.devices import resolve_device
         from dmts_ipi.models.load import load_model
 
         given: dict[str, Any] = {k: v for k, v in self.kwargs.items() if k != "verbosity"}
@@ -56,9 +57,10 @@ class DmtsDriver(Dummy_driver):
         frame = read_frames(Path(str(given["structure"])), index="0")[0]
         threads = int(given.get("threads", len(os.sched_getaffinity(0))))
         limit_threads(threads)
+        given["device"] = device = resolve_device(str(given.get("device", "auto")))
         model = load_model(
             str(given["model"]),
-            device=str(given.get("device", "cpu")),
+            device=device,
             dtype=given.get("dtype"),
             compile=_flag(given.get("compile", True)),
         )

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the driver; returns its exit status."""
     from dmts_ipi.ipi.client.driver import main as run
+    from dmts_ipi.models.devices import resolve_device
     from dmts_ipi.models.load import load_model
     from dmts_ipi.watchdog.publisher import opener
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default_dtype=None,
         argv=argv,
         telemetry=opener,
+        resolve_device=resolve_device,
         role="teacher",
     )
 

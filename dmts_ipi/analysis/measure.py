@@ -174,6 +174,9 @@ def measure(
     spectra, spectrum_notes = motion.spectra(kinds)
     diffusion, diffusion_notes = motion.diffusion(run)
     notes = stream.notes() + spectrum_notes + diffusion_notes
+    if run.unfollowed:
+        edited = ", ".join(run.unfollowed)
+        notes.append(f"input.xml was edited after the run had begun: {edited} is not followed")
     for kind in kinds:
         if kind.broken:
             notes.append(f"{kind.broken} {kind.name} bonds broke and are left out")

@@ -30,6 +30,7 @@ class RunInput:
     ``thermostat_mid_drift``: see ``kinetic``; it decides which temperature to expect.
     ``langevin_per_ps``: friction of a Langevin thermostat, None with any other. ``fixed``: atoms
     that do not move. ``not_analysed``: what ``input.xml`` has that the analysis does not look at.
+    ``unfollowed``: tags of ``input.xml`` that were edited after the run had begun.
     ``init_words``: options of ``dmts-ipi init`` that make the run again. ``label`` stands in
     figures: the scheme, with the name where two runs have the same.
     """
@@ -55,6 +56,7 @@ class RunInput:
     fixed: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     n_beads: int = 1
     not_analysed: list[str] = field(default_factory=list)
+    unfollowed: list[str] = field(default_factory=list)
     init_words: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -118,7 +120,7 @@ def read_run(path: Path) -> RunInput:
     Raises:
         InputError: the folder is absent, holds no run, or the run has written nothing yet.
     """
-    from dmts_ipi.ipi.run_folder.config import beyond_options, option_words
+    from dmts_ipi.ipi.run_folder.config import beyond_options, config_of, option_words
     from dmts_ipi.ipi.run_folder.folder import RunFolder
 
     if not path.is_dir():
@@ -128,7 +130,7 @@ def read_run(path: Path) -> RunInput:
             "folder", path, "holds no run (no run.yaml); make one with 'dmts-ipi init'"
         )
     folder = RunFolder(path)
-    spec = folder.spec()
+    spec = folder.ran_spec()
     numbers, masses, positions, cell, pbc = folder.structure()
     try:
         properties = folder.properties()
@@ -136,7 +138,7 @@ def read_run(path: Path) -> RunInput:
         raise InputError("folder", path, f"has no output; type 'dmts-ipi run {path}'") from error
     if not len(properties.get("step", [])):
         raise InputError("folder", path, f"has no output yet; type 'dmts-ipi run {path}'")
-    config = folder.config
+    config = config_of(spec, folder.settings)
     return RunInput(
         path=path,
         name=path.resolve().name,
@@ -160,7 +162,8 @@ def read_run(path: Path) -> RunInput:
         langevin_per_ps=spec.one_langevin_friction_per_ps,
         settings=config.model_dump(mode="json"),
         summary=read_summary(path),
-        not_analysed=[*beyond_options(spec)],
+        not_analysed=beyond_options(spec),
+        unfollowed=folder.unfollowed_edits(),
         init_words=option_words(config),
     )
 

@@ -154,7 +154,7 @@ def create(
     atoms: Any,
     allow_mismatch: bool = False,
     no_model_check: bool = False,
-) -> tuple[Any, Any]:
+) -> Any:
     """Makes a run folder from a configuration and a structure as it was read.
 
     Args:

@@ -22,7 +22,7 @@ from dmts_ipi.analysis.measure import measure
 from dmts_ipi.analysis.run_data import read_run
 from dmts_ipi.commands import benchmark_run, init
 from dmts_ipi.commands.benchmark_config import BenchmarkConfig
-from dmts_ipi.commands.benchmark_plan import check_unchanged, init_arguments, make_plan
+from dmts_ipi.commands.benchmark_plan import check_unchanged, make_plan
 from dmts_ipi.core.config import parse, read_yaml
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.session.session import Outcome
@@ -95,15 +95,15 @@ def test_plan_names_cells_and_skips_what_the_teacher_lacks(tmp_path: Path) -> No
     assert len(names) == 8
     assert [(s.system, s.what) for s in plan.skipped] == [("a", "system")]
     assert "does not know Ar" in plan.skipped[0].why
-    sts, nc, ffl, bond = (init_arguments(plan.words[n]) for n in names[::2])
-    assert (sts.mode, sts.hmr, sts.splitting) == ("sts", "0.0", "baoab")
-    assert (nc.mode, nc.n_inner, nc.inner_fs, nc.hmr) == ("dmts", "4", "1.625", "3.0")
+    sts, nc, ffl, bond = (plan.configs[n] for n in names[::2])
+    assert (sts.mode, sts.hmr_amu, sts.splitting) == ("sts", 0.0, "baoab")
+    assert (nc.mode, nc.n_inner, nc.inner_fs, nc.hmr_amu) == ("dmts", 4, 1.625, 3.0)
     assert nc.splitting == "baoab-respa"
-    assert (ffl.thermostat, ffl.friction_by_element) == ("ffl", "H=10")
+    assert (ffl.thermostat, ffl.friction_by_element_per_ps) == ("ffl", {"H": 10.0})
     assert (bond.bond_friction_per_ps, bond.time_ps, bond.equilibration_ps) == (
-        "50.0",
-        "3",
-        "0.6",
+        50.0,
+        3.0,
+        0.6,
     )
     assert plan.cells[0].group == "water"
     assert [c.name for c in plan.cells_of(["w-fast"])] == ["w-fast-s3", "w-fast-s4"]
@@ -119,13 +119,14 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
 
     first = plan()
     cell = first.cells[0]
-    init.make(init_arguments(first.words[cell.name]))
-    check_unchanged(cell, first.words[cell.name])
+    made = first.configs[cell.name]
+    init.create(cell.folder, made, first.structures[cell.system], no_model_check=True)
+    check_unchanged(cell, first.configs[cell.name])
     longer = plan(time_ps=2.0, rounds=5)
-    check_unchanged(cell, longer.words[cell.name])
+    check_unchanged(cell, longer.configs[cell.name])
     other = plan(temperature_K=310.0)
     with pytest.raises(InputError, match=r"temperature_K = 310.0: .* was made with 300.0"):
-        check_unchanged(cell, other.words[cell.name])
+        check_unchanged(cell, other.configs[cell.name])
 
 
 # ------------------------------------------------------------------ figures of finished folders

@@ -28,9 +28,9 @@ def test_defaults_are_the_ones_of_the_manual(tmp_path: Path) -> None:
     assert done.stdout.endswith(f"Start it: dmts-ipi run {tmp_path / 'run'}\n")
     run = RunFolder(tmp_path / "run")
     c = run.config
-    assert (c.ensemble, c.mode, c.inner_step_fs, c.n_inner) == ("nvt", "dmts", 1.0, 5)
+    assert (c.ensemble, c.mode, c.inner_fs, c.n_inner) == ("nvt", "dmts", 1.0, 5)
     assert (c.time_ps, c.temperature_K, c.friction_per_ps) == (20.0, 300.0, 1.0)
-    assert (c.hmr_added_amu, c.seed, c.equilibration_ps) == (3.0, 1, 4.0)
+    assert (c.hmr_amu, c.seed, c.equilibration_ps) == (3.0, 1, 4.0)
     assert c.versions["ipi"].startswith("3.3")
     facts = run.facts()
     assert facts.total_steps == 4000
@@ -140,9 +140,9 @@ def test_a_student_of_another_teacher_must_be_confirmed(tmp_path: Path) -> None:
     done = run_init(tmp_path / "run", structure, *options)
     assert done.returncode == 2
     assert "was distilled from 'T', not from 'ase:run_tools.Pair" in done.stderr
-    assert "confirm with --accept-foreign-student" in done.stderr
+    assert "confirm with --allow-teacher-mismatch" in done.stderr
     assert not (tmp_path / "run").exists()
-    done = run_init(tmp_path / "run", structure, *options, "--accept-foreign-student")
+    done = run_init(tmp_path / "run", structure, *options, "--allow-teacher-mismatch")
     assert done.returncode == 0, done.stderr
     assert RunFolder(tmp_path / "run").config.student.model == str(student)
 
@@ -150,7 +150,7 @@ def test_a_student_of_another_teacher_must_be_confirmed(tmp_path: Path) -> None:
 def test_the_same_teacher_needs_no_confirmation() -> None:
     check_distilled_from({"teacher": {"identity": "a"}}, {"identity": "a"})
     check_distilled_from({}, {"identity": "a"})
-    with pytest.raises(InputError, match="accept-foreign-student"):
+    with pytest.raises(InputError, match="allow-teacher-mismatch"):
         check_distilled_from({"teacher": {"identity": "b"}}, {"identity": "a"})
 
 

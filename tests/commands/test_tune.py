@@ -162,7 +162,7 @@ def test_friction_and_inner_step_are_chosen_and_written(
     for slug in ("hhf-n02", "hhf-2fs-n02", "bonds-n02", "bonds-2fs-n02"):
         assert (folder / "tune" / slug / "summary.json").is_file()
     config = RunFolder(folder).config
-    assert (config.inner_step_fs, config.n_inner, config.bond_friction_per_ps) == (2.0, 2, 50.0)
+    assert (config.inner_fs, config.n_inner, config.bond_friction_per_ps) == (2.0, 2, 50.0)
     assert config.friction_by_element_per_ps == {}
     text = (folder / "input.xml").read_text()
     assert "<bonds names='O, H'>" in text.replace('"', "'")

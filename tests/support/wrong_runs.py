@@ -155,7 +155,7 @@ FOLDERS = [
     Case("is no run folder", words("run", "run")),
     Case("no run to analyse", words("analyze", "run")),
     Case("a run that has written nothing, `analyze`", folder(intact, ["analyze", "run"])),
-    Case("an unknown field in run.yaml", folder(replaced("run.yaml", "seed:", "sed:"))),
+    Case("an unknown field in run.yaml", folder(replaced("run.yaml", "hmr_amu:", "hmr_am:"))),
     Case("a unit is missing in input.xml", folder(replaced("input.xml", FS, ">4"))),
     Case("an unknown unit", folder(replaced("input.xml", FS, " units='fortnight'>4"))),
     Case("`nmts` is no multiple", folder(replaced("input.xml", "[1, 4]", "[1, 2.5]"))),
@@ -195,7 +195,7 @@ WATCHDOG = [
     Case("watchdog: a folder without a run", words("watchdog", "run")),
     Case(
         "watchdog: a run of another version",
-        folder(replaced("run.yaml", "version: 1", "version: 2"), DOG),
+        folder(replaced("run.yaml", "version: 2", "version: 3"), DOG),
     ),
     Case("watchdog: no such command", folder(intact, [*DOG, "--restart-ipi", "no-such-program"])),
     Case("watchdog: an open quote", folder(intact, [*DOG, "--restart-teacher", "ssh 'node"])),

@@ -76,7 +76,7 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         "--name",
         metavar="NAME",
         default=None,
-        help="of the model in the run: the forcefield of input.xml (default: what the script is for)",
+        help="of the model in the run, as in input.xml (default: what the script is for)",
     )
     where = parser.add_argument_group("where i-PI listens (--unix, --port, or --network)")
     where.add_argument("--unix", metavar="NAME", help="<address> of a mode='unix' (or shm) socket")
@@ -190,6 +190,7 @@ def main(
     argv: Sequence[str] | None = None,
     telemetry: Callable[[str], OpenTelemetry[Observer]] | None = None,
     role: str = "",
+    resolve_device: Callable[[str], str] = str,
 ) -> int:
     """Runs a driver and returns its exit status (module docstring).
 
@@ -200,6 +201,7 @@ def main(
         argv: words of the command line; None: those of the process.
         telemetry: what opens telemetry of a model of this name; None: there is none.
         role: name of the model where ``--name`` is not given.
+        resolve_device: what ``--device auto`` means on this machine.
     """
     try:
         args = build_parser(program, default_dtype).parse_args(argv)
@@ -223,6 +225,7 @@ def main(
         endpoint = driver_endpoint(args, role)
         frame = read_frames(Path(args.structure), index="0")[0]
         limit_threads(args.threads)
+        args.device = resolve_device(args.device)
         say(
             f"loading {args.model} ({args.device}); the first run on a machine compiles for a while"
         )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dmts_ipi.core.config import StrictModel
 from dmts_ipi.core.errors import InputError
@@ -122,12 +122,24 @@ class RunConfig(StrictModel):
         if isinstance(levels, dict):
             if len(levels) > 1 and fields.get("mode") == "sts":
                 raise ValueError("mode sts has one level; leave levels or mode out")
-            fields["mode"] = "sts" if len(levels) == 1 else "dmts"
+            if fields.get("mode", "dmts") in ("sts", "dmts"):
+                fields["mode"] = "sts" if len(levels) == 1 else "dmts"
             for name in levels:
                 if name not in models:
                     raise ValueError(f"mode dmts needs a {name}: levels name it, models do not")
             fields["models"] = {name: models[name] for name in levels}
         return fields
+
+    @field_validator("splitting", "thermostat", "level_scheme")
+    @classmethod
+    def _registered(cls, value: str, info: ValidationInfo) -> str:
+        if info.field_name == "splitting":
+            value, known = ("baoab" if value == "stock" else value), known_splittings()
+        else:
+            known = (THERMOSTATS if info.field_name == "thermostat" else SCHEMES).names()
+        if value not in known:
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return value
 
     @model_validator(mode="after")
     def _modes(self) -> RunConfig:
@@ -135,15 +147,6 @@ class RunConfig(StrictModel):
         if first != 1:
             raise ValueError("the outermost level takes 1 step: the outer time step")
         object.__setattr__(self, "n_inner", math.prod(self.levels.values()))
-        if self.splitting == "stock":
-            object.__setattr__(self, "splitting", "baoab")
-        for what, value, known in (
-            ("splitting", self.splitting, known_splittings()),
-            ("thermostat", self.thermostat, THERMOSTATS.names()),
-            ("level_scheme", self.level_scheme, SCHEMES.names()),
-        ):
-            if value not in known:
-                raise ValueError(f"{what} {value!r}: must be one of {', '.join(known)}")
         if self.student_in_process and self.mode != "dmts":
             raise ValueError(
                 "student_in_process needs mode dmts: it is the student that runs there"
@@ -369,6 +372,8 @@ def beyond_options(spec: InputSpec) -> list[str]:
     thermostat = spec.thermostat
     if thermostat is not None and (thermostat.mode not in THERMOSTATS or thermostat.atom_tau_fs):
         found.append("thermostat")
+    if thermostat is not None and len({bond.tau_fs for bond in thermostat.bonds}) > 1:
+        found.append("bonds")
     if len(spec.thermostats) > 1:
         found.append("several thermostats")
     if spec.n_beads > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,15 +13,17 @@ import numpy as np
 from dmts_ipi.core.config import read_yaml, write_yaml
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.files import SUMMARY
-from dmts_ipi.ipi.input_xml import InputSpec, read_input
+from dmts_ipi.ipi.input_xml import InputSpec, differences, parse_xml, read_input
 
 from . import outputs
 from .config import RunConfig, config_of
 from .settings import ModelSettings, NetworkSettings, RunSettings
 
 CONFIG, INPUT, STRUCTURE, LOGS = "run.yaml", "input.xml", "structure.extxyz", "logs"
+BEGUN = "logs/begun.xml"  # input.xml as it was when the run began
 
 __all__ = [
+    "BEGUN",
     "CONFIG",
     "INPUT",
     "LOGS",
@@ -67,6 +70,33 @@ class RunFolder:
         return read_input(self.path / INPUT)
 
     facts = spec  # the name before
+
+    def ran_spec(self) -> InputSpec:
+        """What the run was made with: ``input.xml`` as it was when the run began, with today's
+        length. A begun run does not follow an edit of anything else (``session.begun``).
+
+        Raises:
+            InputError: as ``spec``.
+        """
+        kept = self.path / BEGUN
+        if not kept.is_file():
+            return self.spec()
+        begun = read_input(kept)
+        try:
+            return replace(begun, total_steps=self.spec().total_steps)
+        except InputError:  # broken since: what ran is still known
+            return begun
+
+    def unfollowed_edits(self) -> list[str]:
+        """Tags of ``input.xml`` that were edited since the run began and are not followed."""
+        kept, now = self.path / BEGUN, self.path / INPUT
+        if not kept.is_file() or not now.is_file():
+            return []
+        try:
+            edits = differences(parse_xml(kept), parse_xml(now))
+        except InputError:
+            return []
+        return [e.path for e in edits if not e.path.startswith(("total_steps", "ffsocket"))]
 
     @property
     def config(self) -> RunConfig:

@@ -74,7 +74,7 @@ def write_summary(
         outer_steps: how many were done.
         more: what else it is to carry (the watchdog's record).
     """
-    spec, settings = folder.spec(), folder.settings
+    spec, settings = folder.ran_spec(), folder.settings
     columns: dict[str, np.ndarray] = {}
     by_element: dict[str, list[float]] = {}
     try:
@@ -142,7 +142,7 @@ def _estimate(series: np.ndarray) -> Estimate:
 def _by_element(folder: RunFolder) -> dict[str, list[float]]:
     """Series of kinetic temperatures by element, from the velocity frames."""
     numbers, masses, *_ = folder.structure()
-    spec = folder.spec()
+    spec = folder.ran_spec()
     first = folder.settings.equilibration_ps * 1000 / spec.outer_fs
     series: dict[str, list[float]] = {}
     output = spec.output("trajectory", "velocities")

@@ -25,12 +25,11 @@ from dmts_ipi.ipi.input_xml import (
     parse_xml,
     read_checkpoint,
 )
-from dmts_ipi.ipi.run_folder.folder import INPUT, LOGS, STRUCTURE, RunFolder
+from dmts_ipi.ipi.run_folder.folder import BEGUN, INPUT, LOGS, STRUCTURE, RunFolder
 from dmts_ipi.ipi.thermostats import Thermostat
 
 from .driver_processes import Hooks
 
-BEGUN = "begun.xml"
 MASS_TOLERANCE = 1e-3  # relative
 POSITION_FORMATS = ("ase", "xyz", "pdb", "extxyz")
 # Edits that a begun run follows: they are taken from input.xml at every start.
@@ -45,7 +44,7 @@ HARMLESS = (
 def keep_begun(folder: Path) -> None:
     """Keeps the input with which a run begins."""
     (folder / LOGS).mkdir(exist_ok=True)
-    shutil.copyfile(folder / INPUT, folder / LOGS / BEGUN)
+    shutil.copyfile(folder / INPUT, folder / BEGUN)
 
 
 def check_input(folder: RunFolder, spec: InputSpec) -> None:
@@ -132,7 +131,7 @@ def check_edits(folder: RunFolder, spec: InputSpec, checkpoint: Path, hooks: Hoo
         InputError: the first edit that cannot be followed.
     """
     same_physics(spec, read_checkpoint(checkpoint))
-    kept = folder.path / LOGS / BEGUN
+    kept = folder.path / BEGUN
     if not kept.is_file():  # a folder of an earlier version, or started by hand
         return
     try:

@@ -225,7 +225,7 @@ def test_a_driver_with_open_keys_ends_with_one_line(
     file.chmod(0o644)
     words = ["--model", TEACHER, "--structure", str(structure), "--unix", "nobody"]
     words += ["--telemetry", "tcp://0.0.0.0:0", "--telemetry-keys", str(file)]
-    status = driver_main("nnp_driver", load_model, argv=words, open_telemetry=opener("teacher"))
+    status = driver_main("nnp_driver", load_model, argv=words, telemetry=opener, role="teacher")
     assert status == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"nnp_driver: error: keys = {file}: is open to others (mode 644); chmod")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from dmts_ipi.analysis.run_data import _integrator, thermostat_mid_drift
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.molecules import bonds, molecules
-from dmts_ipi.ipi.input_xml import InputFacts, read_checkpoint, read_input
+from dmts_ipi.ipi.input_xml import InputSpec, read_checkpoint, read_input
 from dmts_ipi.ipi.run_folder.bond_pairs import bond_pairs
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.run_folder.resources import inputs_folder, ipi_command
+from dmts_ipi.ipi.thermostats import thermostat_mid_drift
 from dmts_ipi.watchdog.journal import read_events
 from run_tools import STUDENT, TEACHER, call, direct, make
 
@@ -24,12 +24,17 @@ WATER = ("--teacher", TEACHER, "--student", STUDENT, "--no-model-check")
 HHF = ("--friction-by-element", "H=10,O=2")
 
 
-def init(folder: Path, *options: str) -> tuple[InputFacts, ET.Element]:
+def init(folder: Path, *options: str) -> tuple[InputSpec, ET.Element]:
     done = call("init", folder, *WATER, *options)
     assert done.returncode == 0, done.stderr
     dynamics = ET.parse(folder / "input.xml").getroot().find("system/motion/dynamics")
     assert dynamics is not None
     return RunFolder(folder).facts(), dynamics
+
+
+def integrator_of(folder: Path) -> tuple[bool, bool, float | None]:
+    spec = RunFolder(folder).spec()
+    return spec.fixcom, spec.thermostat_mid_drift, spec.one_langevin_friction_per_ps
 
 
 def test_stock_inputs_need_no_wrapper(tmp_path: Path) -> None:
@@ -73,7 +78,7 @@ def test_ranges_lie_between_a_molecule_and_its_neighbours() -> None:
     from ase.io import read
 
     atoms = read(inputs_folder() / "water64.extxyz")
-    kinds = bond_pairs(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+    kinds = bond_pairs(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, 50.0)
     assert [k.names for k in kinds] == [("O", "H"), ("H", "H")]
     d = atoms.get_all_distances(mic=True)
     pairs, _ = bonds(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
@@ -86,21 +91,26 @@ def test_ranges_lie_between_a_molecule_and_its_neighbours() -> None:
         near = (d[here & (same[:, None] != same[None])] < none).sum()
         assert near < 0.02 * (here & inside).sum()
     ethanol = molecule("CH3CH2OH")
-    names = [k.names for k in bond_pairs(ethanol.numbers, ethanol.positions, np.eye(3) * 20, False)]
+    cell = np.eye(3) * 20
+    found = bond_pairs(ethanol.numbers, ethanol.positions, cell, False, 50.0)
+    names = [k.names for k in found]
     assert names == [("C", "H"), ("O", "H"), ("H", "H")]
     with pytest.raises(InputError, match="no bond to hydrogen"):
-        bond_pairs(np.array([18, 18]), np.array([[0.0, 0, 0], [3.8, 0, 0]]), np.eye(3) * 20, False)
+        bond_pairs(np.array([18, 18]), np.array([[0.0, 0, 0], [3.8, 0, 0]]), cell, False, 1.0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--friction-by-element", "He=1"), "friction_by_element_per_ps = He: is not in the"),
-        (("--friction-by-element", "H10"), "friction_by_element = H10: must be such as H=10"),
+        (
+            ("--friction-by-element", "H10"),
+            "friction_by_element_per_ps = H10: must be such as H=10",
+        ),
         (("--friction-by-element", "H=0"), "friction_by_element_per_ps.H = '0': input should be"),
         (("--bond-friction-per-ps", "-1"), "bond_friction_per_ps = '-1': input should be greater"),
-        (("--splitting", "respa"), "splitting = 'respa': input should be 'baoab', 'obabo' or"),
-        (("--thermostat", "nose"), "thermostat = 'nose': input should be 'langevin', 'ffl' or"),
+        (("--splitting", "respa"), "splitting = 'respa': must be one of baoab, obabo, baoab-respa"),
+        (("--thermostat", "nose"), "thermostat = 'nose': must be one of langevin, ffl, svr"),
         (("--ensemble", "nve", "--thermostat", "ffl"), "nve has no thermostat; use nvt"),
         (("--ensemble", "nve", *HHF), "nve has no thermostat; use nvt"),
         (("--thermostat", "svr", *HHF), "thermostat svr has one friction for all"),
@@ -190,10 +200,10 @@ def test_a_rewind_keeps_integrator_and_thermostat(tmp_path: Path) -> None:
 def test_analysis_expects_the_temperature_of_the_splitting(tmp_path: Path) -> None:
     # Where the O step is in the middle of each inner drift, kinetic temperatures are low by
     # (w dt)^2/4, whatever n_inner; the statistics tests of the integrator measure it.
-    assert thermostat_mid_drift("baoab-respa", odd_nmts=False)
-    assert not thermostat_mid_drift("baoab", odd_nmts=False)
+    assert thermostat_mid_drift("baoab-respa", [1, 6])
+    assert not thermostat_mid_drift("baoab", [1, 6])
     init(tmp_path / "plain", "--splitting", "baoab-respa")
-    assert _integrator(tmp_path / "plain" / "input.xml") == (False, True, True)
+    assert integrator_of(tmp_path / "plain") == (False, True, 1.0)
     # frictions differ by atom: the floor of a temperature's error bar is not that of one friction
     init(tmp_path / "hhf", "--splitting", "baoab-respa", *HHF)
-    assert _integrator(tmp_path / "hhf" / "input.xml") == (False, True, False)
+    assert integrator_of(tmp_path / "hhf") == (False, True, None)

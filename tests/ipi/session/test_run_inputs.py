@@ -14,10 +14,10 @@ from ase.units import Bohr, Hartree
 
 import run_tools
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.ipi.input_xml import read_input
+from dmts_ipi.ipi.input_xml import InputXML, read_input
 from dmts_ipi.ipi.run_folder import outputs
 from dmts_ipi.ipi.run_folder.folder import ModelSettings, RunConfig
-from dmts_ipi.ipi.run_folder.render import Template, render, template_path
+from dmts_ipi.ipi.run_folder.render import render, template_path
 from dmts_ipi.ipi.run_folder.resources import inputs_folder
 
 NAMES = [f"{e}_{m}" for e in ("nvt", "nve", "npt") for m in ("sts", "dmts")]
@@ -50,7 +50,7 @@ def test_rendering_sets_values_and_keeps_every_comment() -> None:
     c = config(
         "npt_dmts",
         n_inner=6,
-        inner_step_fs=0.5,
+        inner_fs=0.5,
         time_ps=3.0,
         temperature_K=310.5,
         friction_per_ps=0.2,
@@ -76,7 +76,7 @@ def test_rendering_sets_values_and_keeps_every_comment() -> None:
 
 def test_a_template_without_a_field_is_told_of() -> None:
     with pytest.raises(InputError, match="has no <system/nothing>"):
-        Template("<simulation/>", "x.xml").set("system/nothing", 1)
+        InputXML("<simulation/>", "x.xml").set("system/nothing", 1)
 
 
 def test_strides_are_multiples_so_that_checkpoints_fall_on_lines() -> None:

@@ -246,8 +246,9 @@ def test_an_edited_input_before_the_start_is_followed(fresh: Path) -> None:
     )
     done = call("run", fresh)
     assert done.returncode == 0, done.stderr
-    assert "run.yaml: inner_step_fs 1.0 -> 1.5, as input.xml says" in done.stderr
-    assert RunFolder(fresh).config.outer_step_fs == pytest.approx(6)
+    assert RunFolder(fresh).config.inner_fs == pytest.approx(1.5)
+    assert RunFolder(fresh).config.outer_fs == pytest.approx(6)
+    assert summary(fresh)["inner_step_fs"] == pytest.approx(1.5)
     assert summary(fresh)["time_ps"] == pytest.approx(0.06)
 
 
