@@ -34,25 +34,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
+SUPPORT = HERE / "tests" / "support"
+sys.path.insert(0, str(SUPPORT))
+
+from golden_runs import OPTIONS, STUDENT, TEACHER, init_words, outer_fs  # noqa: E402
+
 OLD = HERE.parent / "base"
 LIMIT_S = 3600.0
-
-# The models of both checkouts come from this file, not from either package.
-TOY_MODULE = '''"""Models of the golden comparison."""
-
-from golden_toy_water import ToyWater
-
-
-class Teacher(ToyWater):
-    """As in the tests."""
-
-
-class Student(ToyWater):
-    """Repels a little less."""
-
-    def __init__(self, **kwargs):
-        super().__init__(strength=0.15, **kwargs)
-'''
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ class Models:
 
 
 MODELS = {
-    "toy": Models("ase:golden_models.Teacher", "ase:golden_models.Student", "toy.extxyz"),
+    "toy": Models(TEACHER, STUDENT, "toy.extxyz"),
     "shipped": Models("water-teacher", "water-student", "water64.extxyz"),
 }
 
@@ -89,38 +77,9 @@ def cases(checkouts: tuple[Path, Path]) -> list[Case]:
     for name in sorted(new - old):
         print(f"# {name}: only in the new checkout: not compared", file=sys.stderr)
     by_hand = [Case(name, template=name) for name in sorted(old & new)]
-    sts = ("--mode", "sts")
-    hhf = ("--friction-by-element", "H=10")
-    bond = ("--bond-friction-per-ps", "50")
-    options: dict[str, tuple[str, ...]] = {
-        "sts langevin": sts,
-        "sts ffl": (*sts, "--thermostat", "ffl"),
-        "sts svr": (*sts, "--thermostat", "svr"),
-        "sts hhf": (*sts, *hhf),
-        "sts bond": (*sts, *bond),
-        "sts obabo": (*sts, "--splitting", "obabo"),
-        "sts nve": (*sts, "--ensemble", "nve"),
-        "sts npt": (*sts, "--ensemble", "npt"),
-        "langevin": (),
-        "ffl": ("--thermostat", "ffl"),
-        "svr": ("--thermostat", "svr"),
-        "hhf": ("--n-inner", "10", *hhf),
-        "hhf ffl": ("--thermostat", "ffl", *hhf),
-        "bond": ("--n-inner", "8", *bond),
-        "bond hhf": (*bond, *hhf),
-        "stock baoab": ("--splitting", "stock"),
-        "stock obabo": ("--splitting", "obabo"),
-        "stock svr": ("--splitting", "stock", "--thermostat", "svr"),
-        "nve": ("--ensemble", "nve", "--n-inner", "3"),
-        "npt": ("--ensemble", "npt"),
-        "npt bond": ("--ensemble", "npt", *bond),
-        "npt svr": ("--ensemble", "npt", "--thermostat", "svr"),
-        "n-inner 1": ("--n-inner", "1"),
-        "binary": ("--trajectory-format", "bin"),
-        "resident": ("--resident",),
-        "resident bond": ("--resident", *bond),
-    }
-    made = [Case(name, options=words) for name, words in options.items()]
+    made = [Case(name, options=words) for name, words in OPTIONS.items()]
+    bond = OPTIONS["bond"]
+    made.append(Case("binary", options=("--trajectory-format", "bin")))
     made.append(Case("watchdog", run=()))
     made.append(Case("watchdog resident", options=("--resident",), run=()))
     made.append(Case("resumed", halves=True))
@@ -206,23 +165,17 @@ class Checkout:
 
 def made_run(checkout: Checkout, case: Case, models: Models, folder: Path, n: int) -> None:
     """`dmts-ipi init` and `dmts-ipi run` in ``folder``, ``n`` outer steps."""
-    words = dict(zip(case.options[::2], case.options[1::2], strict=False))
-    sts = "sts" in case.options
-    outer_fs = 1 if sts else int(words.get("--n-inner", 5))
-    steps = ["--time-ps", f"{n * outer_fs / 1000:g}", "--checkpoints-every-fs", f"{50 * outer_fs}"]
-    steps += ["--output-every-fs", f"{outer_fs}", "--frames-every-fs", f"{outer_fs}"]
-    half = ["--time-ps", f"{(n // 2) * outer_fs / 1000:g}"]
-    options = ["--structure", str(checkout.scratch / models.structure), "--seed", "7"]
-    options += ["--teacher", models.teacher, "--threads", "1", "--device", "cpu"]
-    options += [] if sts else ["--student", models.student]
-    options += ["--keep-checkpoints", "100", "--no-model-check"]
+    fs = outer_fs(case.options)
+    structure = checkout.scratch / models.structure
+    words = init_words(case.options, structure, n, models.teacher, models.student)
+    words += ["--checkpoints-every-fs", str(50 * fs), "--keep-checkpoints", "100"]
+    half = ["--time-ps", f"{(n // 2) * fs / 1000:g}"] if case.halves else []
+    whole = ["--time-ps", f"{n * fs / 1000:g}"]
     parent, name = folder.parent, folder.name
-    checkout.call(
-        parent, "init", name, *options, *steps, *case.options, *(half if case.halves else [])
-    )
+    checkout.call(parent, "init", name, *words, *half)
     checkout.call(parent, "run", name, *case.run)
     if case.halves:
-        checkout.call(parent, "run", name, *steps[:2], *case.run)
+        checkout.call(parent, "run", name, *whole, *case.run)
 
 
 def edited(text: str, structure: Path, address: str, n: int) -> str:
@@ -250,10 +203,9 @@ def run_by_hand(checkout: Checkout, case: Case, models: Models, folder: Path, n:
     structure = checkout.scratch / models.structure
     address = f"golden-{uuid.uuid4().hex[:10]}"
     text = (checkout.path / "ipi_inputs" / case.template).read_text()
-    (folder / "input.xml").write_text(edited(text, structure, address, n))
-    names = re.findall(
-        rf"<address>{address}-(\w+)</address>", text := (folder / "input.xml").read_text()
-    )
+    text = edited(text, structure, address, n)
+    (folder / "input.xml").write_text(text)
+    names = re.findall(rf"<address>{address}-(\w+)</address>", text)
     drivers = []
     for name in names:
         script = "nnp_driver.py" if name == "teacher" else "nc_driver.py"
@@ -352,11 +304,10 @@ def judge(case: Case, kind: str, checkouts: tuple[Checkout, Checkout], n: int) -
 
 def prepare(scratch: Path) -> None:
     """Structures and toy models, which both checkouts share."""
-    sys.path.insert(0, str(HERE / "tests" / "support"))
     from toy_water import toy_box
 
-    shutil.copy(HERE / "tests" / "support" / "toy_water.py", scratch / "golden_toy_water.py")
-    (scratch / "golden_models.py").write_text(TOY_MODULE)
+    for name in ("toy_water.py", "golden_models.py"):
+        shutil.copy(SUPPORT / name, scratch)
     toy_box().write(scratch / "toy.extxyz")
     shutil.copy(HERE / "ipi_inputs" / "water64.extxyz", scratch / "water64.extxyz")
 
