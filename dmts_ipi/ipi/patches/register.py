@@ -13,8 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from dmts_ipi.core.errors import InputError, MissingPackage
-
-SUPPORTED = ((3, 3), (3, 4))  # from, and below
+from dmts_ipi.ipi.version import REMEDY, is_supported
 
 # What the classes here call or override, by module: name, and for functions the arguments.
 EXPECTED: dict[str, dict[str, tuple[str, ...] | None]] = {
@@ -144,11 +143,8 @@ def check() -> None:
         found = version("ipi")
     except PackageNotFoundError as error:
         raise MissingPackage("", "ipi", error) from error
-    numbers = tuple(int(x) for x in found.split(".")[:2] if x.isdigit())
-    low, high = SUPPORTED
-    if not low <= numbers < high:
-        wanted = f"{'.'.join(map(str, low))} up to, not including, {'.'.join(map(str, high))}"
-        raise InputError("i-PI", found, f"supported is {wanted}; pip install 'ipi>=3.3,<3.4'")
+    if not is_supported(found):
+        raise InputError("i-PI", found, f"this version is not supported; {REMEDY}")
     for module, names in EXPECTED.items():
         for name, arguments in names.items():
             _check_name(module, name, arguments, found)
@@ -157,7 +153,7 @@ def check() -> None:
 def _check_name(module: str, name: str, arguments: tuple[str, ...] | None, found: str) -> None:
     import importlib
 
-    remedy = f"i-PI {found} is not as expected here; pip install 'ipi>=3.3,<3.4'"
+    remedy = f"i-PI {found} is not as expected here; {REMEDY}"
     try:
         item: Any = importlib.import_module(module)
         for part in name.split("."):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dmts_ipi
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.ipi.version import REMEDY
 
 _PACKAGE = Path(dmts_ipi.__file__).resolve().parent
 _IN_WHEEL = {"ipi_inputs": _PACKAGE / "ipi" / "inputs", "drivers": _PACKAGE / "drivers"}
@@ -45,7 +46,7 @@ def ipi_script() -> Path:
     own = Path(sysconfig.get_path("scripts")) / "i-pi"
     found = own if own.is_file() else shutil.which("i-pi")
     if not found:
-        raise InputError("i-pi", "", "is not installed here; pip install 'ipi>=3.3,<3.4'")
+        raise InputError("i-pi", "", f"is not installed here; {REMEDY}")
     return Path(found)
 
 
