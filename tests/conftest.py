@@ -1,10 +1,15 @@
-"""The run that tests of ``dmts-ipi run`` and ``watchdog`` copy; a server for tests of drivers."""
+"""The run that tests of ``dmts-ipi run`` and ``watchdog`` copy; a server for tests of drivers.
+
+With ``DMTS_NO_SKIPS=1`` a test that would be skipped fails, except for ``ALLOWED_SKIPS``: where
+everything is installed (`.ci/run`), no test can go missing unseen.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +19,35 @@ from dmts_ipi.ipi.client.check_server import Server
 from dmts_ipi.ipi.client.client import Endpoint
 from driver_models import two_waters
 from run_tools import call, direct, kinds, make
+
+NO_SKIPS = os.environ.get("DMTS_NO_SKIPS", "") not in ("", "0")
+# Begin of the reasons that no package or program can remove.
+ALLOWED_SKIPS = ("../shared is absent", "no GPU")
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turns a skip into a failure, unless its reason is allowed or it is an expected failure."""
+    if not NO_SKIPS or report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if not reason.startswith(ALLOWED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which DMTS_NO_SKIPS=1 does not allow: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_if_skipped(report)
+    return report
 
 
 @pytest.fixture(scope="session")
