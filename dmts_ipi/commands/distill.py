@@ -136,9 +136,11 @@ def run(args: argparse.Namespace) -> int:
         plot_history(progress.history, progress.best_step, args.out / CURVE)
         best = next(r for r in progress.history if r["step"] == progress.best_step)
         if args.json:
-            print(json.dumps({"folder": str(args.out), **best}))
+            print(json.dumps({"folder": str(args.out), **best, "warning": progress.warning}))
         else:
             print(f"student in {args.out}: step {progress.best_step}, curve in {args.out / CURVE}")
+        if progress.warning:
+            print(f"warning: {progress.warning}", file=sys.stderr)
     finally:
         leave_workers(workers)
     return 0

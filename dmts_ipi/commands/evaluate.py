@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from dmts_ipi.core.frames import read_frames, require_forces
     from dmts_ipi.learning import evaluate as ev
     from dmts_ipi.learning import smoothness
+    from dmts_ipi.learning.error_warning import warning_of_figures
     from dmts_ipi.models.load import load_model
 
     if not args.labels and not args.teacher_smoothness:
@@ -63,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if files:
         evaluation = ev.evaluate(model, files, args.outer_fs, report=report)
         figures.update(evaluation.as_dict())
+        figures["warning"] = warning_of_figures(figures)
+        if figures["warning"]:
+            report(f"warning: {figures['warning']}")
     if start is not None:
         measured = smoothness.measure(model, start, report=report)
         figures["smoothness"] = measured.as_dict()

@@ -116,6 +116,50 @@ def test_batches_join_frames_without_changing_their_forces(tmp_path):
         torch.testing.assert_close(joined.forces[where], one.forces)
 
 
+def test_pair_force_of_a_rare_pair_stays_small(tmp_path):
+    """Two atoms of one element that are seldom near each other, in labels with a little noise."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for f in toy_frames(12):
+        f.numbers, f.positions, f.forces = f.numbers.copy(), f.positions.copy(), f.forces.copy()
+        f.numbers[[0, 6]] = 7
+        f.forces = f.forces + rng.normal(scale=0.05, size=f.forces.shape)
+        frames.append(f)
+    t = trainer(tmp_path, frames=frames)
+    student = t.student
+    nitrogen = t.elements.index(7)
+    r = torch.linspace(float(student.inner[nitrogen, nitrogen, 1]), 3.4, 60)
+    slope = student.radial(r, r * r)[1]
+    force = 2 * (slope @ student.base[nitrogen, nitrogen])
+    assert float(force.abs().max()) < 1.0  # eV/A
+    # The bonds, which are not rare, are fitted: half of the force or more.
+    spread = np.sqrt(np.mean([np.square(f.forces).mean() for f in frames]))
+    assert t.base_rmse < 0.6 * spread
+
+
+def test_a_useless_student_is_warned_of(tmp_path, capsys):
+    write_frames(tmp_path / "labels.extxyz", FRAMES)
+    options = tmp_path / "options.yaml"
+    fields = {"architecture": ARCHITECTURE, "validation_fraction": 0.25, "steps": 1}
+    options.write_text(yaml.safe_dump({**fields, "huber_eV_per_A": 0.1}))
+    rng = np.random.default_rng(1)
+    noise = [f for f in toy_frames(8)]
+    for f in noise:
+        f.forces = rng.normal(size=f.forces.shape)
+    write_frames(tmp_path / "noise.extxyz", noise)
+    arguments = [
+        "distill",
+        "--config",
+        str(options),
+        "--teacher",
+        "toy",
+        "--no-compile",
+        "--labels",
+    ]
+    assert main([*arguments, str(tmp_path / "noise.extxyz"), "--out", str(tmp_path / "n")]) == 0
+    assert "warning: force RMSE" in capsys.readouterr().err
+
+
 def test_frames_of_different_composition_train_together(tmp_path):
     small = toy_frames(4, seed=50)
     for f in small:

@@ -1,7 +1,7 @@
 """What a student takes from its training frames before the first step.
 
-Standardisation of features, a base pair force by linear least squares (it settles the stiff
-stretch at once), and the distances below which the repulsive wall takes over.
+Standardisation of features, the distances below which the repulsive wall takes over, and a base
+pair force by linear least squares (it settles the stiff stretch at once).
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from .data import Batch, GraphSet
 SMALLEST_SPREAD = 1e-6
 # The wall begins below this part of the shortest sampled distance, and is alone at the other.
 WALL_BEGINS, WALL_ALONE = 0.93, 0.70
-RIDGE = 1e-7
+# Of fit_base: how well pair forces alone may be expected to fit, and their size without data.
+FORCE_SPREAD_EV_PER_A = 0.3
+PRIOR_EV_PER_A, PRIOR_LENGTH_A, PRIOR_STEP_A = 1.0, 0.2, 0.02
+RIDGE = 1e-9
 
 
 def _inverse(spread: Tensor) -> Tensor:
@@ -86,15 +89,21 @@ def calibrate(student: Student, batches: Sequence[Batch]) -> None:
 
 @torch.no_grad()
 def fit_base(student: Student, batches: Sequence[Batch]) -> float:
-    """Least-squares pair force per species pair on the radial basis. Returns its RMSE, eV/A.
+    """Least-squares pair force of each pair of species, on the near basis. Returns its RMSE, eV/A.
 
-    Solves for c in F_i = sum_j sum_n c[s_i, s_j, n] R'_n(r_ij) u_ij, and the same with the far
-    basis, by normal equations with a small ridge.
+    Minimises over c, with f_pq(r) = sum_n c[p, q, n] R'_n(r), the sum of squares
+
+        sum_i |F_i - sum_j f(r_ij) u_ij|^2 / FORCE_SPREAD^2
+        + sum_pq integral [f_pq(r) / (1 eV/A + f_ZBL(r))]^2 dr / 0.2 A
+
+    The second term is a prior. It keeps the pair force small at distances of which the frames
+    say nothing: without it a pair of elements that is rare in them gets thousands of eV/A. The
+    wall must have been set (``set_wall``): the integral begins where it acts alone. The far part
+    is left to the network.
     """
     a, s = student.architecture, len(student.elements)
     pairs = [(p, q) for p in range(s) for q in range(p, s)]
-    near, far = a.radial, a.far_bessel
-    width = near + far
+    width, dtype = a.radial, student.base.dtype
     gram = torch.zeros(len(pairs) * width, len(pairs) * width, dtype=torch.float64)
     right = torch.zeros(len(pairs) * width, dtype=torch.float64)
     total, count = 0.0, 0
@@ -104,45 +113,38 @@ def fit_base(student: Student, batches: Sequence[Batch]) -> float:
         columns = torch.zeros(n, 3, len(pairs) * width, dtype=x.dtype)
         rows = torch.arange(n).unsqueeze(1)
         u, r, r2 = student.geometry(x, b.cell, rows, g.neighbour, g.shifts, g.pad)
-        _, slope = student.radial(r, r2)
+        slope = student.radial(r, r2)[1]
         kind = torch.minimum(g.species[g.neighbour], g.species.unsqueeze(1)) * s
         kind = kind + torch.maximum(g.species[g.neighbour], g.species.unsqueeze(1))
         for k, (p, q) in enumerate(pairs):
             mask = ((kind == p * s + q) * (1.0 - g.pad)).unsqueeze(-1)
-            columns[:, :, k * width : k * width + near] = torch.bmm(u.transpose(1, 2), slope * mask)
-        if far:
-            i, j = g.far.unbind(0)
-            u, r, r2 = student.geometry(x, b.cell, i, j, g.far_shifts, g.far_pad)
-            value = student.far_slope(r, r2)
-            both = torch.minimum(g.species[i], g.species[j]) * s
-            both = both + torch.maximum(g.species[i], g.species[j])
-            for k, (p, q) in enumerate(pairs):
-                mask = ((both == p * s + q) * (1.0 - g.far_pad)).unsqueeze(-1)
-                f = u.unsqueeze(-1) * (value * mask).unsqueeze(1)
-                part = torch.zeros(n, 3, far, dtype=x.dtype)
-                part.index_add_(0, i, f).index_add_(0, j, -f)
-                columns[:, :, k * width + near : (k + 1) * width] = part
+            columns[:, :, k * width : (k + 1) * width] = torch.bmm(u.transpose(1, 2), slope * mask)
         matrix = columns.reshape(3 * n, -1).double()
         target = b.forces.reshape(-1).double()
         gram += matrix.T @ matrix
         right += matrix.T @ target
         total += float(target.square().sum())
         count += len(target)
-    gram /= count
-    right /= count
-    scale = gram.diagonal().sqrt().clamp(min=SMALLEST_SPREAD)
-    scaled = gram / scale / scale.unsqueeze(1)
-    scaled += RIDGE * torch.eye(len(scale), dtype=torch.float64)
-    solution = torch.linalg.solve(scaled, right / scale) / scale
+    normal = gram / FORCE_SPREAD_EV_PER_A**2
     for k, (p, q) in enumerate(pairs):
-        c = solution[k * width : (k + 1) * width].to(student.base.dtype)
-        for one, two in ((p, q), (q, p)):
-            # Each atom of a pair contributes one half.
-            student.base[one, two] = 0.5 * c[:near]
-            if far:
-                student.base_far[one, two] = 0.5 * c[near:]
-    residual = total / count - 2 * float(solution @ right) + float(solution @ gram @ solution)
-    return max(residual, 0.0) ** 0.5
+        r = torch.arange(float(student.inner[p, q, 0]), a.cutoff_A, PRIOR_STEP_A, dtype=dtype)
+        slope = student.radial(r, r * r)[1]
+        wall = basis.zbl_force(r, student.charges[p, q], student.lengths[p, q])
+        matrix = (slope / (PRIOR_EV_PER_A + wall).unsqueeze(-1)).double()
+        block = slice(k * width, (k + 1) * width)
+        normal[block, block] += matrix.T @ matrix * (PRIOR_STEP_A / PRIOR_LENGTH_A)
+    # Gaussians that lie below the wall have no say and no value: a trace of ridge settles them.
+    normal += RIDGE * normal.diagonal().max() * torch.eye(len(normal), dtype=torch.float64)
+    solution = torch.linalg.solve(normal, right / FORCE_SPREAD_EV_PER_A**2)
+    student.base.zero_()
+    student.base_far.zero_()
+    for k, (p, q) in enumerate(pairs):
+        # Each atom of a pair contributes one half.
+        half = 0.5 * solution[k * width : (k + 1) * width].to(dtype)
+        student.base[p, q] = half
+        student.base[q, p] = half
+    residual = total - 2 * float(solution @ right) + float(solution @ gram @ solution)
+    return max(residual / count, 0.0) ** 0.5
 
 
 @torch.no_grad()

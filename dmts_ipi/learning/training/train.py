@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.frames import Frame
+from dmts_ipi.learning.error_warning import error_warning
 from dmts_ipi.models.devices import resolve_device
 from dmts_ipi.models.model_files import pack, write_atomically
 from dmts_ipi.students.density.architecture import StudentArchitecture
@@ -37,6 +38,7 @@ HISTORY = "training/history.json"
 CURVE = "training/curve.png"
 SETUP_FRAMES = 32
 CACHED_BATCHES = 6000
+COMPARED_FRAMES = 16  # of the training, whose error is compared with that of held-out frames
 MOST_COMPILED_COMPOSITIONS = 4
 
 
@@ -51,6 +53,7 @@ class Progress:
     validations: int = 0
     losses: list[float] = field(default_factory=list)  # since the last validation
     history: list[dict[str, float]] = field(default_factory=list)
+    warning: str = ""  # of the errors of the best checkpoint
 
 
 def student_loss(
@@ -138,9 +141,8 @@ class Trainer:
         chosen = rng.permutation(len(self.train_set))[:SETUP_FRAMES]
         batches = [self.train_set.batch([int(k)]) for k in chosen]
         calibrate(self.student, batches)
-        base = fit_base(self.student, batches)
         set_wall(self.student, (self.train_set.batch([k]) for k in range(len(self.train_set))))
-        return base
+        return fit_base(self.student, batches)
 
     def _batch(self, index: tuple[int, ...]) -> tuple[Batch, Tensor | None]:
         """A batch and the pairs of the same atom in consecutive frames, if wanted."""
@@ -276,6 +278,8 @@ class Trainer:
         better = result.score < p.best_score or not math.isfinite(p.best_score)
         if better:
             p.best_score, p.best_step = result.score, int(p.step)
+            training_rmse = self.validator.rmse(self.student, self.train_set, COMPARED_FRAMES)
+            p.warning = error_warning(result.parts, training_rmse)
             self._save_model(result, row)
         self._set_weights(now)
         self._save_state()

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from dmts_ipi.core.frames import Frame, bursts
 from dmts_ipi.core.heating import FEWEST_FRAMES, heating_of_bursts
+from dmts_ipi.learning.error_warning import ALL
 from dmts_ipi.models.devices import resolve_device
 from dmts_ipi.students.density.network import Student
 
@@ -29,6 +31,7 @@ class Validation:
     heating: float | None
     outer_fs: float
     score: float
+    parts: dict[str, tuple[float, float]]  # RMSE and rms force, of all atoms and by element
 
     def figures(self) -> dict[str, float]:
         """For history and model.json, units in the names."""
@@ -80,14 +83,21 @@ class Validator:
         return out
 
     @torch.no_grad()
+    def rmse(self, student: Student, frames: GraphSet, most: int) -> float:
+        """Force RMSE on the first ``most`` frames of a set, eV/A; keeps no batches of it."""
+        squares = []
+        for k in range(min(most, len(frames))):
+            b = frames.batch([k], device=self.device)
+            error = student(b.positions, b.cell, b.graph, b.layout)[0] - b.forces
+            squares.append(error.square().mean())
+        return float(torch.stack(squares).mean().sqrt())
+
+    @torch.no_grad()
     def __call__(self, student: Student, with_heating: bool = True) -> Validation:
         """Errors; predicted heating too if there are bursts and it is wanted."""
-        errors = np.concatenate(
-            [
-                (self._forces(student, -1, self.frames, k) - np.asarray(f.forces)).ravel()
-                for k, f in enumerate(self.frames.frames)
-            ]
-        )
+        labels = np.concatenate([np.asarray(f.forces, float) for f in self.frames.frames])
+        forces = [self._forces(student, -1, self.frames, k) for k in range(len(self.frames))]
+        errors = np.concatenate(forces) - labels
         mae, rmse = float(np.abs(errors).mean()), float(np.sqrt((errors**2).mean()))
         heating = None
         score = np.inf if self.groups else mae
@@ -105,4 +115,12 @@ class Validator:
                 split=False,
             ).at(self.config.heating_at_fs)
             score = max(heating, HEATING_FLOOR_K_PER_PS) * rmse
-        return Validation(mae, rmse, heating, self.config.heating_at_fs, score)
+        parts = {ALL: (rmse, _rms(labels))}
+        numbers = np.concatenate([f.numbers for f in self.frames.frames])
+        for z in np.unique(numbers):
+            parts[chemical_symbols[z]] = _rms(errors[numbers == z]), _rms(labels[numbers == z])
+        return Validation(mae, rmse, heating, self.config.heating_at_fs, score, parts)
+
+
+def _rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x))))
