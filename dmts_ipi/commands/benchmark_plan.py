@@ -134,12 +134,9 @@ def _role(integrator: Integrator) -> str:
 
 def _absolute(model: ModelSettings, base: Path) -> ModelSettings:
     """The same with a path that is relative to the file made absolute."""
-    spec = model.model
-    prefix, colon, rest = spec.partition(":")
-    head = f"{prefix}:" if colon and prefix in ("mace", "fennol", "metatomic") else ""
-    path = base / (rest if head else spec)
-    if path.exists():
-        spec = head + str(path.resolve())
+    from dmts_ipi.models.load import absolute_spec
+
+    spec = absolute_spec(model.model, base)
     return model.model_copy(update={"model": init.absolute_spec(spec)})
 
 

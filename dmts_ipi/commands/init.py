@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -273,15 +272,10 @@ def _frames_every_fs(args: argparse.Namespace) -> str:
 
 def absolute_spec(spec: str) -> str:
     """A spec that means the same from any folder: relative paths made absolute."""
-    from dmts_ipi.models.load import parse_spec, shipped
+    from dmts_ipi.models import load
 
-    parsed = parse_spec(spec)
-    if parsed.kind == "folder":
-        return spec if spec.strip() in shipped() else str(Path(parsed.target).resolve())
-    if parsed.kind == "ase" or not Path(parsed.target).expanduser().is_file():
-        return spec
-    keywords = f" {json.dumps(parsed.keywords)}" if parsed.keywords else ""
-    return f"{parsed.kind}:{Path(parsed.target).expanduser().resolve()}{keywords}"
+    load.parse_spec(spec)  # refuses what is not there
+    return load.absolute_spec(spec)
 
 
 def check_distilled_from(
@@ -299,7 +293,11 @@ def check_distilled_from(
     """
     origin = student.get("teacher") or {}
     known = [teacher.get("identity"), (reference or teacher).get("identity")]
-    if not origin.get("identity") or origin["identity"] in known:
+    if not origin.get("identity"):
+        return
+    from dmts_ipi.models.registry import same_identity
+
+    if any(same_identity(origin["identity"], str(k)) for k in known):
         return
     raise InputError(
         "student",

@@ -9,12 +9,13 @@ from typing import Any
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    from dmts_ipi.models import load as models
+    from dmts_ipi.models.registry import table_of_specs
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "Wherever a command takes a model:\n\n"
-        + (models.__doc__ or "").replace("``", "").partition("\n\n")[2]
+        f"{table_of_specs()}\n\n"
+        "A path that ends in .fnx or .model needs no prefix. Keywords are JSON after the spec."
     )
     parser.add_argument("names", nargs="*", help="names, folders or specs; default: all shipped")
     parser.add_argument("--json", action="store_true", help="print the cards as JSON")
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:
-    """One model's card, flat, from its record (``distill.models.read_record``)."""
+    """One model's card, flat, from its record (``models.load.read_record``)."""
     from ase.data import chemical_symbols
 
     architecture = record.get("architecture") or {}

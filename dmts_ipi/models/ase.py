@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -48,10 +50,11 @@ class AseTeacher:
         atoms.pbc = pbc
         virial = None
         try:
-            forces = np.asarray(atoms.get_forces(), float)
-            energy = float(atoms.get_potential_energy())
-            if self._has_stress and atoms.pbc.all() and atoms.cell.rank == 3:
-                virial = -np.asarray(atoms.get_stress(voigt=False)) * atoms.get_volume()
+            with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+                forces = np.asarray(atoms.get_forces(), float)
+                energy = float(atoms.get_potential_energy())
+                if self._has_stress and atoms.pbc.all() and atoms.cell.rank == 3:
+                    virial = -np.asarray(atoms.get_stress(voigt=False)) * atoms.get_volume()
         except Exception as error:  # calculators raise whatever they like
             line = (str(error).splitlines() or [""])[0]
             raise ModelFault(f"{self.name}: {type(error).__name__}: {line}") from error
@@ -84,7 +87,8 @@ def load_ase(path: str, keywords: dict[str, Any], device: str, dtype: str | None
     except AttributeError as error:
         raise InputError("ase calculator", path, f"{module_name} has no {attribute}") from error
     try:
-        calculator = factory(**keywords)
+        with contextlib.redirect_stdout(sys.stderr):
+            calculator = factory(**keywords)
     except Exception as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError("ase keywords", json.dumps(keywords), line) from error

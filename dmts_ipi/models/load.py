@@ -1,17 +1,9 @@
 """Models by name: one spec string for teachers, students and foreign calculators.
 
-====================================  ======================================================
-spec                                  model
-====================================  ======================================================
-``water-teacher``, ``water-student``  shipped (``dmts_ipi/pretrained/NAME``)
-``FOLDER``                            a folder with ``model.json``; its ``format`` decides
-``mace:FILE`` or ``mace:NAME``        mace-torch's own file, or a MACE foundation model
-``fennol:FILE.fnx``                   FeNNol (JAX)
-``metatomic:FILE.pt``                 an exported metatomic model
-``ase:module.Class {"key": 1}``       any ASE calculator
-====================================  ======================================================
-
-A path that ends in ``.fnx`` or ``.model`` needs no prefix. Keywords are JSON after the spec.
+A spec is the name of a model that ships (``dmts_ipi/pretrained/NAME``), a folder with
+``model.json``, or ``PREFIX:TARGET {"keyword": value}``, where the prefix is one of the kinds in
+``models.registry`` and the keywords are JSON. A file whose ending tells its kind (``.fnx``,
+``.model``) needs no prefix.
 """
 
 from __future__ import annotations
@@ -25,17 +17,24 @@ from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceModel
 
 from .devices import resolve_device
-from .model_files import MACE, RECORD, STUDENT, WEIGHTS, file_sha256, read_folder
+from .model_files import RECORD, WEIGHTS, file_sha256, read_folder
+from .registry import (
+    LoadOptions,
+    folder_versions,
+    how_to_name,
+    kind_of_file,
+    kind_of_prefix,
+    model_kinds,
+    prefixes,
+)
 
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
-KINDS = ("mace", "fennol", "metatomic", "ase")
-SUFFIXES = {".fnx": "fennol", ".model": "mace"}
-HOW = "give a shipped name, a model folder, mace:FILE, fennol:FILE, metatomic:FILE or ase:PATH"
+FOLDER = "folder"
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec: ``kind`` is ``folder`` or one of ``KINDS``; ``target`` a path or a name."""
+    """A parsed spec: ``kind`` is ``folder`` or a prefix; ``target`` a path or a name."""
 
     kind: str
     target: str
@@ -47,11 +46,11 @@ def shipped() -> list[str]:
     return sorted(p.parent.name for p in PRETRAINED.glob("*/model.json"))
 
 
-def parse_spec(spec: str) -> Spec:
-    """Takes a spec apart; reads no model file.
+def _split(spec: str) -> Spec:
+    """Prefix (empty: none), target and keywords; looks at no file.
 
     Raises:
-        InputError: nothing of that name is there, or the keywords are no JSON object.
+        InputError: the keywords are no JSON object, or stand behind what takes none.
     """
     text, keywords = spec.strip(), {}
     brace = text.find("{")
@@ -61,23 +60,62 @@ def parse_spec(spec: str) -> Spec:
         except json.JSONDecodeError as error:
             raise InputError("model keywords", text[brace:], f"is not JSON ({error})") from error
         text = text[:brace].strip()
-    kind, colon, target = text.partition(":")
-    if colon and kind in KINDS:
-        return Spec(kind, target.strip(), keywords)
+    prefix, colon, target = text.partition(":")
+    if colon and kind_of_prefix(prefix) is not None:
+        return Spec(prefix, target.strip(), keywords)
     if keywords:
-        raise InputError("model", spec, "keywords need a prefix: " + ", ".join(KINDS))
+        raise InputError("model", spec, "keywords need a prefix: " + ", ".join(prefixes()))
+    return Spec("", text)
+
+
+def parse_spec(spec: str) -> Spec:
+    """Takes a spec apart; reads no model file.
+
+    Raises:
+        InputError: nothing of that name is there, or the keywords are no JSON object.
+    """
+    parsed = _split(spec)
+    if parsed.kind:
+        return parsed
+    text = parsed.target
     path = Path(text).expanduser()
-    if path.suffix in SUFFIXES and path.is_file():
-        return Spec(SUFFIXES[path.suffix], str(path))
-    if (path / RECORD).is_file():
-        return Spec("folder", str(path))
-    if text in shipped():
-        return Spec("folder", str(PRETRAINED / text))
-    if path.is_dir():
-        raise InputError("model", spec, "the folder has no model.json; " + HOW)
     if path.is_file():
-        raise InputError("model", spec, "a file of unknown kind; " + HOW)
-    raise InputError("model", spec, f"does not exist (shipped: {', '.join(shipped())}); {HOW}")
+        kind = kind_of_file(path)
+        if kind is None:
+            raise InputError("model", spec, "a file of unknown kind; " + how_to_name())
+        return Spec(kind.name, str(path))
+    if (path / RECORD).is_file():
+        return Spec(FOLDER, str(path))
+    if text in shipped():
+        return Spec(FOLDER, str(PRETRAINED / text))
+    if path.is_dir():
+        raise InputError("model", spec, "the folder has no model.json; " + how_to_name())
+    raise InputError(
+        "model", spec, f"does not exist (shipped: {', '.join(shipped())}); {how_to_name()}"
+    )
+
+
+def absolute_spec(spec: str, base: Path | None = None) -> str:
+    """A spec that means the same from any folder: a path that is there is made absolute.
+
+    Args:
+        spec: see the module's docstring.
+        base: the folder that a relative path counts from; None: the working directory.
+
+    Raises:
+        InputError: as ``_split``.
+    """
+    parsed = _split(spec)
+    path = (base or Path()) / Path(parsed.target).expanduser()
+    if parsed.kind:
+        if not model_kinds.get(parsed.kind).target_is_path or not path.is_file():
+            return spec
+        keywords = f" {json.dumps(parsed.keywords)}" if parsed.keywords else ""
+        return f"{parsed.kind}:{path.resolve()}{keywords}"
+    if path.is_file():
+        kind = kind_of_file(path)
+        return f"{kind.name}:{path.resolve()}" if kind is not None else str(path.resolve())
+    return str(path.resolve()) if (path / RECORD).is_file() else spec
 
 
 def read_record(spec: str) -> dict[str, Any]:
@@ -91,23 +129,13 @@ def read_record(spec: str) -> dict[str, Any]:
         InputError: no such model, broken JSON, unknown format, or a newer version.
     """
     parsed = parse_spec(spec)
-    if parsed.kind == "folder":
+    if parsed.kind == FOLDER:
         return _folder_record(Path(parsed.target))
-    path = Path(parsed.target).expanduser()
-    text = f"{parsed.kind}:{parsed.target}"
-    if parsed.keywords:
-        text += json.dumps(parsed.keywords, sort_keys=True)
-    known = parsed.kind != "ase" and path.is_file()
-    return {
-        "format": parsed.kind,
-        "name": path.stem if known else text,
-        "identity": file_sha256(path) if known else text,
-        "source": str(path) if known else parsed.target,
-    }
+    return model_kinds.get(parsed.kind).record(parsed.target, parsed.keywords)
 
 
 def _folder_record(folder: Path) -> dict[str, Any]:
-    record = read_folder(folder)
+    record = read_folder(folder, versions=folder_versions())
     card = record.get("card") or {}
     record.setdefault("name", card.get("name") or folder.name)
     record.setdefault("elements", (record.get("architecture") or {}).get("elements"))
@@ -136,26 +164,7 @@ def load_model(
     parsed = parse_spec(spec)
     record = read_record(spec)
     device = resolve_device(device)
-    if record["format"] == STUDENT:
-        from dmts_ipi.students.density.model import load_student
-
-        return load_student(Path(parsed.target), device=device, dtype=dtype, compile=compile)
-    if record["format"] == MACE:
-        from .mace import load_folder
-
-        return load_folder(Path(parsed.target), device, dtype)
-    if parsed.kind == "mace":
-        from .mace import load_mace_torch
-
-        return load_mace_torch(parsed.target, parsed.keywords, device, dtype)
-    if parsed.kind == "fennol":
-        from .fennol import load_fennol
-
-        return load_fennol(Path(parsed.target).expanduser(), parsed.keywords, device, dtype)
-    if parsed.kind == "metatomic":
-        from .metatomic import load_metatomic
-
-        return load_metatomic(Path(parsed.target).expanduser(), parsed.keywords, device, dtype)
-    from .ase import load_ase
-
-    return load_ase(parsed.target, parsed.keywords, device, dtype)
+    kind = model_kinds.get(record["format"])
+    model = kind.load(parsed.target, parsed.keywords, LoadOptions(device, dtype, compile))
+    model.identity = str(record["identity"])  # that of labels and students, too
+    return model

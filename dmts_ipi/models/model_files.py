@@ -17,15 +17,18 @@ if TYPE_CHECKING:  # torch takes a second to import, and not every command needs
 
 RECORD, WEIGHTS = "model.json", "model.safetensors"
 STUDENT, MACE = "dmts-ipi-student", "dmts-ipi-mace"
-FORMATS = {MACE: 1, STUDENT: 1}  # newest version that is read and written
+FORMATS = {MACE: 1, STUDENT: 1}  # our own, and the newest version that is read and written
 
 
-def read_folder(folder: Path, kind: str | None = None) -> dict[str, Any]:
+def read_folder(
+    folder: Path, kind: str | None = None, versions: Mapping[str, int] = FORMATS
+) -> dict[str, Any]:
     """The record of a model folder, its weights checked as far as their header tells.
 
     Args:
         folder: holds ``model.json`` and ``model.safetensors``.
         kind: the format that is wanted; None: any that is known.
+        versions: newest version that is read, by format.
 
     Raises:
         InputError: a file is absent, the record is no JSON, of another format or of a newer
@@ -39,13 +42,13 @@ def read_folder(folder: Path, kind: str | None = None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError("model", path, f"is not JSON ({error}); copy it again") from error
     said = record.get("format") if isinstance(record, dict) else None
-    wanted = [kind] if kind else list(FORMATS)
+    wanted = [kind] if kind else list(versions)
     if said not in wanted:
         raise InputError("model", path, f"format {said!r} is none of {', '.join(wanted)}")
     version = record.get("version")
-    if not isinstance(version, int) or version > FORMATS[said]:
+    if not isinstance(version, int) or version > versions[said]:
         raise InputError(
-            "model", path, f"version {version} is newer than {FORMATS[said]}; upgrade dmts-ipi"
+            "model", path, f"version {version} is newer than {versions[said]}; upgrade dmts-ipi"
         )
     check_safetensors(folder / WEIGHTS)
     return record
