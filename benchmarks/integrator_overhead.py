@@ -84,9 +84,9 @@ def input_xml(name: str, folder: Path) -> str:
 
 def stepper(name: str, folder: Path) -> Callable[[], None]:
     """One outer step of a run within this process."""
-    from dmts_ipi.ipi.patches.register import register
+    from dmts_ipi.ipi.patches.integrators import install
 
-    register()
+    install()
     from ipi.engine.simulation import Simulation
 
     simulation = Simulation.load_from_xml(input_xml(name, folder), read_only=True)

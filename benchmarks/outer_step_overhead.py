@@ -102,18 +102,15 @@ def child(way: str, folder: Path, rows: int, pids: list[int]) -> int:
     """
     import dmts_ipi.models.load as models
     from dmts_ipi.core.recorder import Recorder
-    from dmts_ipi.ipi.patches import deferred_outputs as late_outputs
-    from dmts_ipi.ipi.patches import exchange, output_sync
-    from dmts_ipi.ipi.patches import fast_xyz_writer as quick_outputs
-    from dmts_ipi.ipi.patches.register import register
+    from dmts_ipi.ipi.patches.install import install_patches
+    from dmts_ipi.ipi.patches.table import OPTIONAL
 
     models.load_model = lambda *_, **__: Zero()  # type: ignore[assignment, return-value]
-    register()
-    if not WAYS[way][1]:
-        exchange.register()
-        late_outputs.register()
-        output_sync.register()
-        quick_outputs.register()
+    kept = (
+        "array-loop",
+        "prefetched-rng",
+    )  # of the integrator itself
+    install_patches({n for n in OPTIONAL if n not in kept} if WAYS[way][1] else ())
     from ipi.engine.simulation import Simulation
 
     recorder = Recorder("i-pi", folder)

@@ -56,8 +56,7 @@ def measured(checkout: Path, code: str, *words: str) -> dict[str, float]:
     done = subprocess.run(
         [str(bin_folder / "python"), "-W", "ignore", "-c", code, *words],
         env={**os.environ, **places, "PYTHONPATH": str(checkout / "benchmarks")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if done.returncode:

@@ -84,7 +84,7 @@ class Recorder(respa.RespaNVTIntegrator):
 
     stretches: Stretches | None = None
 
-    def advance(self) -> Any:
+    def iter_step(self) -> Any:
         if self.stretches is None:
             if self.thermostat.mode != "langevin" or self.thermostat.special:
                 raise SystemExit("stretch_work takes Langevin with one friction only")
@@ -93,7 +93,7 @@ class Recorder(respa.RespaNVTIntegrator):
                 names, q, dstrip(self.cell.h).copy(), dstrip(self.beads.m).copy()
             )
             self.work, self.at_O, self.steps = np.zeros(6), [], 0
-        yield from super().advance()
+        yield from super().iter_step()
         self.steps += 1
         if self.steps % EVERY == 0:
             s = self.stretches.at(self._q)
@@ -116,10 +116,10 @@ class Recorder(respa.RespaNVTIntegrator):
     def _compiled_inner_step(self) -> None:
         return None
 
-    def _thermostat_on_arrays(self) -> None:
+    def _thermostat_in_arrays(self) -> None:
         s, c = self.stretches.at(self._q), math.exp(-self.thermostat.dt / self.thermostat.tau)
         kept, before = c * self._p, self._energies()[0]
-        super()._thermostat_on_arrays()
+        super()._thermostat_in_arrays()
         noise = self._p - kept
         mean = (1 - c * c) * self.thermostat.temp / 2
         v, dv = s.velocity(kept), s.velocity(noise)

@@ -1,24 +1,30 @@
-"""``dmts-ipi i-pi input.xml``: i-PI with our integrators and thermostats registered."""
+"""``dmts-ipi i-pi input.xml``: i-PI with our integrators and thermostats."""
 
 from __future__ import annotations
 
 import argparse
-import runpy
-import sys
-import traceback
+import os
+import re
 from pathlib import Path
+from typing import Any
 
-from dmts_ipi.core.errors import DmtsError, InputError
+from dmts_ipi.core.errors import InputError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments, which are i-PI's."""
+    from dmts_ipi.ipi.patches.table import OPTIONAL
+
     parser.epilog = (
-        "Adds splitting='baoab-respa', <local_tau> and <bonds> to i-PI: docs/thermostats.md. "
+        "Adds splitting='baoab-respa', <local_tau> and <bonds> to i-PI (docs/thermostats.md), and "
+        "propagators and thermostats of other packages (docs/extending.md). "
         "Forces are exchanged without i-PI's poll thread, which is faster, and a driver that dies "
         "in the middle of a force is replaced at the same step: docs/performance.md. "
         "An input that uses none of our tags runs as under plain i-pi, to the last digit. "
-        "Checkpoints are started in the same way."
+        "Checkpoints are started in the same way. "
+        "Exit status: 0 the run is over, or was asked to stop; 2 wrong input; 4 a fault; 5 a model "
+        "within i-PI failed on a structure; 6 the disk is full; 7 a thread of i-PI died; 1 any "
+        "other Python exception."
     )
     parser.add_argument("input", help="i-PI input or checkpoint")
     parser.add_argument(
@@ -40,68 +46,48 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "then the weights of the input hold",
     )
     parser.add_argument(
-        "--poll-thread", action="store_true", help="exchange forces as i-PI does, by a thread"
+        "--no-patches",
+        default="",
+        metavar="NAMES",
+        help="leave out changes of i-PI that only make it faster, by name with commas or 'all': "
+        f"{', '.join(OPTIONAL)} (docs/performance.md). The environment variable "
+        "DMTS_IPI_NO_PATCHES does the same for `dmts-ipi run`",
+    )
+    parser.add_argument(
+        "--poll-thread",
+        action="store_true",
+        help="exchange forces as i-PI does, by a thread: --no-patches direct-exchange",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Registers our classes and runs i-PI's own script; ends as that does."""
-    from dmts_ipi.ipi.patches.profiler import profile_ipi
-    from dmts_ipi.ipi.patches.register import register
-    from dmts_ipi.ipi.run_folder.resources import ipi_script
+    """Installs our patches, loads the input and runs it; returns the exit status."""
+    from dmts_ipi.core.recorder import PROFILE
+    from dmts_ipi.ipi import process
+    from dmts_ipi.ipi.patches import table
+    from dmts_ipi.ipi.patches.install import install_patches, wanted_off
 
-    if not Path(args.input).is_file():
+    path = Path(args.input)
+    if not path.is_file():
         raise InputError("input", args.input, "does not exist")
     if args.single_steps_until < 0:
         raise InputError("single-steps-until", args.single_steps_until, "must not be negative")
-    register()
-    from dmts_ipi.ipi.patches import deferred_outputs as late_outputs
-    from dmts_ipi.ipi.patches import fast_xyz_writer as quick_outputs
-    from dmts_ipi.ipi.patches import lockstep_systems as together
-    from dmts_ipi.ipi.patches import output_sync, single_steps
-    from dmts_ipi.ipi.patches import softexit_latency as quick_stop
-
-    together.register()
-
-    if not args.poll_thread:
-        from dmts_ipi.ipi.patches import exchange
-
-        exchange.register()
-    late_outputs.register()
-    output_sync.register()
-    quick_outputs.register()
-    quick_stop.register()
+    off = wanted_off(args.no_patches)
+    if args.poll_thread:
+        off.add(table.EXCHANGE.name)
+    used: dict[str, tuple[Any, ...]] = {}
+    if uses_our_tags(path.read_text(errors="replace")):
+        used[table.INTEGRATORS.name] = ()
     if args.single_steps_until > 0:
-        single_steps.SingleSteps(args.single_steps_until).register()
-    profile_ipi()
-    script = str(ipi_script())
-    options = ["-V", args.verbosity] if args.verbosity else []
-    options += ["-S", args.sockets_prefix] if args.sockets_prefix else []
-    before, sys.argv = sys.argv, [script, *options, args.input]
-    try:
-        runpy.run_path(script, run_name="__main__")
-    except DmtsError:
-        _close()
-        raise
-    except Exception as error:
-        if not _while_loading(error):
-            raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise InputError("input", args.input, f"i-PI says: {text}") from error
-    finally:
-        sys.argv = before
-    return 0
+        used[table.SINGLE_STEPS.name] = (args.single_steps_until,)
+    if os.environ.get(PROFILE):
+        used[table.PROFILER.name] = ()
+    install_patches(off, used=used)
+    return process.run(process.load(path, args.verbosity, args.sockets_prefix))
 
 
-def _while_loading(error: Exception) -> bool:
-    """Whether i-PI was still reading the input: the error is then one of the input."""
-    return any(f.name == "load_from_xml" for f in traceback.extract_tb(error.__traceback__))
-
-
-def _close() -> None:
-    """Closes what i-PI opened (sockets), if it came so far; the exit status stays ours."""
-    from ipi.utils.softexit import softexit
-
-    softexit.hard_exit = False
-    if softexit.flist:
-        softexit.cleanup("bad")
+def uses_our_tags(text: str) -> bool:
+    """Whether an input needs more than i-PI's own integrators and thermostats."""
+    splittings = re.findall(r"\bsplitting\s*=\s*['\"]\s*([^'\"]*?)\s*['\"]", text)
+    foreign = any(s not in ("obabo", "baoab") for s in splittings)
+    return foreign or re.search(r"<(local_tau|bonds|propagator)\b", text) is not None

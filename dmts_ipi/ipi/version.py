@@ -13,6 +13,10 @@ REMEDY = f"pip install '{REQUIREMENT}'"
 _LIMIT = re.compile(r"(>=|<)([\d.]+)")
 
 
+# The first version that is supported, and the first that is not.
+LIMITS = tuple(tuple(int(x) for x in n.split(".")) for _, n in _LIMIT.findall(REQUIREMENT))
+
+
 def numbers(version: str) -> tuple[int, int, int]:
     """Major, minor and patch number of a version such as ``3.3.1`` or ``3.4.0rc1``.
 

@@ -164,7 +164,7 @@ def test_nothing_is_there_when_nobody_asks(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.delenv(PROFILE, raising=False)
     assert recorder("i-pi") is None
     evaluator = AtomicUnitsModel(PairModel(), np.array([8, 1, 1]), False)
-    hooks.profile_ipi()
+    hooks.install()
     hooks.profile_driver(evaluator, "student")()
     hooks.profile_inside(evaluator, "student")
     assert "compute" not in vars(evaluator)

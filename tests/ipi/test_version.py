@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from dmts_ipi.ipi.patches import register
+from dmts_ipi.ipi.patches import table
+from dmts_ipi.ipi.patches.install import fault_of
 from dmts_ipi.ipi.version import REQUIREMENT, is_supported, numbers
 from places import ROOT
 
@@ -46,7 +47,7 @@ def test_the_installed_ipi_is_supported() -> None:
     found = version("ipi")
     assert is_supported(found)
     assert pinned().specifier.contains(found)
-    register.check()
+    assert [fault_of(patch) for patch in table.PATCHES if fault_of(patch)] == []
 
 
 def test_no_other_range_is_named() -> None:
@@ -64,7 +65,10 @@ def test_no_other_range_is_named() -> None:
 def test_ipi_3_3_0_is_refused_and_the_remedy_helps(tmp_path: Path) -> None:
     """The real 3.3.0, beside the installed packages; then what the message says to install."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-deps"]
-    check = "from dmts_ipi.ipi.patches import register; register.check()"
+    check = (
+        "from dmts_ipi.ipi.patches.install import install_patches; "
+        "install_patches(used={'integrators': ()})"
+    )
 
     def install(folder: Path, requirement: str) -> None:
         done = subprocess.run([*pip, "--target", folder, requirement], capture_output=True)
@@ -81,7 +85,9 @@ def test_ipi_3_3_0_is_refused_and_the_remedy_helps(tmp_path: Path) -> None:
     install(tmp_path / "old", "ipi==3.3.0")
     refused = checked(tmp_path / "old")
     assert refused.returncode != 0
-    assert "InputError: i-PI = 3.3.0: this version is not supported" in refused.stderr
+    assert (
+        "InputError: i-PI = 3.3.0: supported is 3.3.1 up to, not including, 3.4" in refused.stderr
+    )
     remedy = re.search(r"pip install '(.+)'", refused.stderr)
     assert remedy is not None
     install(tmp_path / "new", remedy[1])

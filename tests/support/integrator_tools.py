@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dmts_ipi.ipi.patches.register import register
+from dmts_ipi.ipi.patches.integrators import install
 from places import SUPPORT
 
-register()
+install()
 
 from ipi.engine.simulation import Simulation  # noqa: E402
 from ipi.inputs.simulation import InputSimulation  # noqa: E402

@@ -1,4 +1,6 @@
-"""BAOAB-RESPA, the integrator of DMTS-NC, as classes of i-PI (Algorithm 1 of seeds/000).
+"""BAOAB-RESPA, the integrator of DMTS-NC, as classes of i-PI.
+
+It is Algorithm 1 of the DMTS-NC paper (DOI 10.1021/acs.jctc.6c00653).
 
 One outer step with levels nmts = [1, n]: kick with the outer force, n BAOAB steps with the inner
 one, kick. The thermostat O acts in the middle of every inner drift, with the inner step; i-PI's
@@ -10,7 +12,7 @@ with dt_k = dt / (nmts[0] ... nmts[k]) and d the last of them. Without a thermos
 velocity Verlet RESPA. With one level it is i-PI's own BAOAB.
 
 ========================  ====================================
-seeds/000                 here
+the paper                 here
 ========================  ====================================
 Delta                     ``dt`` (the ``timestep`` of the input)
 n                         product of ``nmts``
@@ -32,7 +34,8 @@ from ipi.utils.messages import verbosity, warning
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.input_xml import RESPA, sampled
-from dmts_ipi.ipi.patches.prefetched_rng import numbers_ahead
+from dmts_ipi.ipi.patches import switches
+from dmts_ipi.ipi.patches.prefetched_rng import prefetched
 
 from .inner_step import InnerStep
 from .level_forces import ArrayForces, LevelForces, level_forces
@@ -52,7 +55,7 @@ class RespaIntegrator(NVEIntegrator):
         """Binds; see i-PI."""
         super().bind(motion)
         self.cell = motion.cell
-        self._numbers = numbers_ahead(motion.prng)
+        self._numbers = prefetched(motion.prng)
 
     def get_tdt(self) -> float:
         """Time step of the thermostat: the inner step."""
@@ -63,8 +66,8 @@ class RespaIntegrator(NVEIntegrator):
 
     def step(self, step: int | None = None) -> None:
         """One outer step."""
-        if self._on_arrays():
-            for _ in self.advance():
+        if self.uses_array_loop():
+            for _ in self.iter_step():
                 pass
         else:
             if self.while_waiting is not None:
@@ -88,33 +91,34 @@ class RespaIntegrator(NVEIntegrator):
             self.pstep(index)
             self.pconstraints()
 
-    def _on_arrays(self) -> bool:
-        """Whether the loop on arrays covers this system: classical, no bias, nothing held."""
+    def uses_array_loop(self) -> bool:
+        """Whether the loop on arrays covers this system: classical, no bias, no fixed atoms."""
         return (
-            self.beads.nbeads == 1
+            switches.is_on("array-loop")
+            and self.beads.nbeads == 1
             and len(self.fixatoms_dof) == 0
             and not self.ensemble.has_bias
             and len(self.nm.open_paths) == 0
             and len(self.nm.bosons) == 0
         )
 
-    def past_ipi(self) -> bool:
-        """Whether a step asks forcefields itself (``ArrayForces``), past i-PI's objects."""
-        if not self._on_arrays():
+    def bypasses_ipi_forces(self) -> bool:
+        """Whether a step asks forcefields itself (``ArrayForces``), without i-PI's objects."""
+        if not self.uses_array_loop():
             return False
         if self._level_forces is None:
             self._level_forces = level_forces(self.forces, self.beads, self.cell)
         return isinstance(self._level_forces, ArrayForces)
 
-    def keeps_state(self) -> bool:
-        """Whether i-PI's objects hold the state of the step before until a step ends."""
-        return self.past_ipi()
+    def beads_lag_one_step(self) -> bool:
+        """Whether i-PI's beads hold the state of the previous step until a step ends."""
+        return self.bypasses_ipi_forces()
 
-    def advance(self) -> Iterator[None]:
-        """The same steps with plain arrays: i-PI's objects are told at the end.
+    def iter_step(self) -> Iterator[None]:
+        """The same steps with plain arrays: i-PI's objects are updated at the end.
 
         Yields where forces have been asked for and are about to be waited for, so that several
-        systems can ask before the first one waits (``together``).
+        systems can ask before the first one waits (``patches.lockstep_systems``).
         """
         if self._level_forces is None:
             self._level_forces = level_forces(self.forces, self.beads, self.cell)
@@ -156,7 +160,7 @@ class RespaIntegrator(NVEIntegrator):
             if compiled is None:
                 self._kick(k, half)
                 self._q += self._p * self._drift_per_p
-                self._thermostat_on_arrays()
+                self._thermostat_in_arrays()
                 self._q += self._p * self._drift_per_p
             else:  # which also does the second kick of the step before
                 kicks, force = 1 if step == 0 else 2, self._asked.level(k)
@@ -179,7 +183,7 @@ class RespaIntegrator(NVEIntegrator):
         if self.while_waiting is not None:
             self.while_waiting()
 
-    def _thermostat_on_arrays(self) -> None:
+    def _thermostat_in_arrays(self) -> None:
         """No thermostat in NVE."""
 
     def _compiled_inner_step(self) -> InnerStep | None:
@@ -208,11 +212,11 @@ class RespaNVTIntegrator(RespaIntegrator, NVTIntegrator):
             return self.thermostat.compiled(self._q, self._p, self._drift_per_p)
         return None
 
-    def keeps_state(self) -> bool:
+    def beads_lag_one_step(self) -> bool:
         """Not with a thermostat of i-PI's, which acts on the momenta of its beads."""
-        return isinstance(self.thermostat, ThermoLocal) and self.past_ipi()
+        return isinstance(self.thermostat, ThermoLocal) and self.bypasses_ipi_forces()
 
-    def _thermostat_on_arrays(self) -> None:
+    def _thermostat_in_arrays(self) -> None:
         if isinstance(self.thermostat, ThermoLocal):
             self._heat += self.thermostat.propagate(self._p, self._q)
         else:  # SVR, GLE, ...: theirs is the momentum of the beads
@@ -227,7 +231,7 @@ class RespaNPTIntegrator(RespaNVTIntegrator, NPTIntegrator):
 
     The barostat is kicked at each level with the virial of that level's force, and the cell moves
     with the positions, so that the pressure is that of all forces together and needs no correction
-    (seeds/000 section 2.7 corrects a barostat that acts once per outer step).
+    (section 2.7 of DOI 10.1021/acs.jctc.6c00653 corrects a barostat that acts once per outer step).
     """
 
     def bind(self, motion: Any) -> None:
@@ -246,7 +250,7 @@ class RespaNPTIntegrator(RespaNVTIntegrator, NPTIntegrator):
         super().bind(motion)
         self._seen = False
 
-    def _on_arrays(self) -> bool:
+    def uses_array_loop(self) -> bool:
         return False
 
     def tstep(self) -> None:
@@ -339,9 +343,9 @@ class RespaDynamics(Dynamics):
             _tell_what_is_sampled(bforce)
         super().bind(ens, beads, nm, cell, bforce, prng, omaker)
 
-    def advance(self) -> Iterator[None]:
-        """One step, in the pieces of ``RespaIntegrator.advance``."""
-        yield from self.integrator.advance()
+    def iter_step(self) -> Iterator[None]:
+        """One step, in the pieces of ``RespaIntegrator.iter_step``."""
+        yield from self.integrator.iter_step()
         self.ensemble.time += self.dt
 
 

@@ -3,10 +3,11 @@
 The O step of an atom with time constant tau, mass m, step d, c = exp(-d / tau):
 
 * Langevin: v' = c v + sqrt((1 - c^2) kT / m) G.
-* Fast-forward Langevin (FFL, section 2.5 of seeds/000; M. Hijazi, D. M. Wilkins, M. Ceriotti,
-  J. Chem. Phys. 148, 184109 (2018), "rescale"): the same v' is drawn, and only its length is
-  used: v <- |v'| v / |v|. The lengths are those of the ATOM's velocity, three numbers, not of the
-  vector of all atoms, and the direction is kept. An atom at rest has none, and takes that of v'.
+* Fast-forward Langevin (FFL, section 2.5 of DOI 10.1021/acs.jctc.6c00653; M. Hijazi,
+  D. M. Wilkins, M. Ceriotti, J. Chem. Phys. 148, 184109 (2018), "rescale"): the same v' is drawn,
+  and only its length is used: v <- |v'| v / |v|. The length is that of the velocity of one atom,
+  three numbers, not of the vector of all atoms, and the direction is kept. An atom at rest has no
+  direction, and takes that of v'.
 
 Both leave the Maxwell-Boltzmann distribution as it is. For FFL: |v'| depends on |v| alone, by
 rotational symmetry of the Langevin step; so lengths follow a chain of their own, in detailed

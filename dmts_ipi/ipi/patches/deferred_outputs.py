@@ -2,7 +2,7 @@
 
 i-PI writes what belongs to a step when the step is over, and asks for the next forces afterwards.
 An integrator whose steps run on plain arrays leaves i-PI's objects as they are until its next step
-ends (``RespaIntegrator.advance``). So properties and frames can wait until that step waits for a
+ends (``RespaIntegrator.iter_step``). So properties and frames can wait until that step waits for a
 driver, and then cost nothing. Files hold the same bytes, in the same order.
 
 What waits is written before anything could miss it: before the objects change, and when the run
@@ -23,7 +23,7 @@ _STOCK_WRITE = Simulation.write_outputs
 _STOCK_LOOP = Simulation._run_loop
 
 
-class LateOutputs:
+class DeferredOutputs:
     """What one run of a simulation has put off.
 
     Attributes:
@@ -43,12 +43,12 @@ class LateOutputs:
             self._integrator.while_waiting = self.write
         softexit.flist.insert(0, (self._write, (), {}))  # before files are closed; holds the lock
 
-    def put_off(self) -> bool:
+    def defer(self) -> bool:
         """Whether the outputs of the step that is over will be written later."""
         simulation = self._simulation
         active = [o for o in simulation.outputs if o.active()]
         last = not 0 <= simulation.step < simulation.tsteps - 1
-        if last or softexit.triggered or not self._keeps_state():
+        if last or softexit.triggered or not self._beads_lag_one_step():
             return False
         if not all(type(o) in (PropertyOutput, TrajectoryOutput) for o in active):
             return False
@@ -71,39 +71,39 @@ class LateOutputs:
             self._simulation.step = now
         self.count += 1
 
-    def _keeps_state(self) -> bool:
-        return self._integrator is not None and bool(self._integrator.keeps_state())
+    def _beads_lag_one_step(self) -> bool:
+        return self._integrator is not None and bool(self._integrator.beads_lag_one_step())
 
 
 def write(simulation: Any) -> None:
     """Writes what waits, if anything does."""
-    late = getattr(simulation, "late_outputs", None)
+    late = getattr(simulation, "deferred_outputs", None)
     if late is not None:
         late.write()
 
 
 def _write_outputs(self: Any) -> None:
-    late = getattr(self, "late_outputs", None)
-    if late is None or not late.put_off():
+    late = getattr(self, "deferred_outputs", None)
+    if late is None or not late.defer():
         _STOCK_WRITE(self)
 
 
 def _run_loop(self: Any, write_outputs: bool = True) -> None:
-    self.late_outputs = LateOutputs(self)
+    self.deferred_outputs = DeferredOutputs(self)
     try:
         _STOCK_LOOP(self, write_outputs)
     finally:
-        self.late_outputs.write()
-        self.late_outputs = None
+        self.deferred_outputs.write()
+        self.deferred_outputs = None
 
 
-def register() -> None:
+def install() -> None:
     """Puts it in; a second call does nothing."""
     Simulation.write_outputs = _write_outputs
     Simulation._run_loop = _run_loop
 
 
-def unregister() -> None:
+def remove() -> None:
     """Puts i-PI's own back."""
     Simulation.write_outputs = _STOCK_WRITE
     Simulation._run_loop = _STOCK_LOOP

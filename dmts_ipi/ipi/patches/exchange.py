@@ -12,7 +12,7 @@ any driver can be at the other end; results are the same to the last digit.
 * After a force i-PI asks each driver for its status. A driver that was ready once after a force
   is not asked again.
 
-``register`` puts this in the place of two names of i-PI. It applies to sockets with consolidated
+It applies to sockets with consolidated
 messages and matching 'auto' or 'any', which i-PI's force objects ask; all others go on as before,
 such as those of a committee, which looks after its parts by itself.
 
@@ -103,7 +103,7 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
                 return
             asked = [c for c in self.clients if c.waitstatus]
             for client in self._wait(asked, 0.0) if asked else ():
-                self._hear_status(client)
+                self._read_status(client)
             self._send_queued(full=True)
 
     def wait_for(self, request: ForceRequest, limit_s: float) -> None:
@@ -143,7 +143,7 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
             if found is self.server:
                 self._accept()
             elif not found.asked:
-                self._hear_status(found)
+                self._read_status(found)
             else:
                 self._receive(found)
         if self.timeout > 0:
@@ -261,7 +261,7 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
         except OSError as error:
             self._drop(client, f"takes no message ({error})")
 
-    def _hear_status(self, client: Driver) -> None:
+    def _read_status(self, client: Driver) -> None:
         client.get_status()
         if not client.status & Status.Up:
             self._drop(client, "has gone")
@@ -452,14 +452,14 @@ def _stop(self: Any) -> None:
     self.socket.finish()
 
 
-def register() -> None:
+def install() -> None:
     """Puts the exchange in; a second call does nothing."""
     inputs.InterfaceSocket = DirectInterface
     ForceBead.bind = _bind
     FFSocket.queue, FFSocket.start, FFSocket.stop = _queue, _start, _stop
 
 
-def unregister() -> None:
+def remove() -> None:
     """Puts i-PI's own back, for sockets made from now on."""
     inputs.InterfaceSocket = InterfaceSocket
     ForceBead.bind = _STOCK_BIND

@@ -49,13 +49,13 @@ def _write(self: Any, store: bool = True) -> None:
     _STOCK_WRITE(self, store)
 
 
-def register() -> None:
+def install() -> None:
     """Puts it in; a second call does nothing."""
     outputs.os = lazy
     outputs.CheckpointOutput.write = _write
 
 
-def unregister() -> None:
+def remove() -> None:
     """Puts i-PI's own back."""
     outputs.os = os
     outputs.CheckpointOutput.write = _STOCK_WRITE

@@ -1,8 +1,9 @@
-"""Random numbers drawn before they are wanted, while i-PI waits for the teacher.
+"""Random numbers are drawn before they are needed, while i-PI waits for the teacher.
 
-``NumbersAhead`` stands in the place of the generator of i-PI's ``Random``. Whoever draws gets the
-numbers that the generator would give, and who reads its state, such as a checkpoint, sees the one
-that belongs to the numbers taken: anything but normal numbers in their order puts it back first.
+``PrefetchedNormals`` replaces the generator of i-PI's ``Random``. It returns the same numbers in
+the same order. Whatever reads the generator's state, such as a checkpoint, sees the state that
+belongs to the numbers returned so far: any request except normal numbers in their order first puts
+the generator back to that state.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from . import switches
 
-class NumbersAhead:
+
+class PrefetchedNormals:
     """A generator of NumPy that can draw normal numbers beforehand.
 
     Args:
@@ -77,11 +80,12 @@ class NumbersAhead:
         self._at = len(self._block)
 
 
-def numbers_ahead(random: Any) -> NumbersAhead | None:
-    """Puts it into i-PI's ``Random``, once; None where numbers come from several threads."""
-    if random.n_threads != 1:
+def prefetched(random: Any) -> PrefetchedNormals | None:
+    """Puts it into i-PI's ``Random``, once; None where the patch is off or numbers come from
+    several threads."""
+    if random.n_threads != 1 or not switches.is_on("prefetched-rng"):
         return None
-    if not isinstance(random.rng[0], NumbersAhead):
-        random.rng[0] = NumbersAhead(random.rng[0])
-    ahead: NumbersAhead = random.rng[0]
+    if not isinstance(random.rng[0], PrefetchedNormals):
+        random.rng[0] = PrefetchedNormals(random.rng[0])
+    ahead: PrefetchedNormals = random.rng[0]
     return ahead

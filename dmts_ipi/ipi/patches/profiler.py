@@ -20,7 +20,7 @@ SERVE, EVALUATION, MODEL = "serve", "evaluation", "model"
 LIST, NETWORK, TELEMETRY = "list", "network", "telemetry"
 
 
-def profile_ipi() -> None:
+def install() -> None:
     """Installs the hooks of i-PI's process, if this run is profiled."""
     found = recorder("i-pi")
     if found is not None:
@@ -82,9 +82,9 @@ def _hook_ipi(found: Recorder) -> None:
 
     from dmts_ipi.ipi.motion.respa import RespaNPTIntegrator, RespaNVTIntegrator
 
-    from .deferred_outputs import LateOutputs
+    from .deferred_outputs import DeferredOutputs
     from .exchange import DirectInterface
-    from .prefetched_rng import NumbersAhead
+    from .prefetched_rng import PrefetchedNormals
 
     found.wrap(Simulation, "run_step", STEP)
     found.wrap(Simulation, "write_outputs", OUTPUT)
@@ -94,7 +94,7 @@ def _hook_ipi(found: Recorder) -> None:
     found.wrap(DirectInterface, "_wait", BLOCKED)
     for owner in (NVTIntegrator, NPTIntegrator, RespaNVTIntegrator, RespaNPTIntegrator):
         found.wrap(owner, "tstep", THERMOSTAT)
-    found.wrap(RespaNVTIntegrator, "_thermostat_on_arrays", THERMOSTAT)
-    found.wrap(NumbersAhead, "prepare", AHEAD)
-    found.wrap(LateOutputs, "write", LATE)
+    found.wrap(RespaNVTIntegrator, "_thermostat_in_arrays", THERMOSTAT)
+    found.wrap(PrefetchedNormals, "prepare", AHEAD)
+    found.wrap(DeferredOutputs, "write", LATE)
     softexit.register_function(found.write)

@@ -15,11 +15,20 @@ from ipi.engine.simulation import Simulation
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.input_xml import single_step
 
-from . import deferred_outputs as late_outputs
+from . import deferred_outputs
+
+
+def install(until_step: int) -> None:
+    """Puts it around the ``Simulation.run_step`` that is there.
+
+    Args:
+        until_step: see ``SingleSteps``.
+    """
+    SingleSteps(until_step).install()
 
 
 class SingleSteps:
-    """Replaces ``Simulation.run_step`` until ``undo``.
+    """Wraps ``Simulation.run_step``.
 
     Args:
         until_step: the first step that is a multiple one again; steps count from 0.
@@ -30,7 +39,7 @@ class SingleSteps:
         self._saved: list[tuple[np.ndarray, np.ndarray]] | None = None
         self._run_step = Simulation.run_step
 
-    def register(self) -> None:
+    def install(self) -> None:
         """Puts it in, around what is there."""
 
         def run_step(simulation: Any, step: int) -> None:
@@ -39,15 +48,11 @@ class SingleSteps:
 
         Simulation.run_step = run_step
 
-    def undo(self) -> None:
-        """Puts back what was there."""
-        Simulation.run_step = self._run_step
-
     def before(self, simulation: Any, step: int) -> None:
         """Sets the weights that hold in a step.
 
         Raises:
-            InputError: no force of the input is the teacher's.
+            InputError: no force would act in single steps.
         """
         single = step < self.until_step
         if single and self._saved is None:
@@ -55,22 +60,25 @@ class SingleSteps:
             if not any(any(single_step(f.mts_weights)) for f in everything):
                 text = "the mts_weights of every force sum to zero: no force would act"
                 raise InputError("single-steps-until", self.until_step, text)
-            late_outputs.write(simulation)  # potentials are sums with these weights
+            deferred_outputs.write(simulation)  # potentials are sums with these weights
             self._saved = [(f.mts_weights, f.mts_weights.copy()) for f in everything]
             for force in everything:
                 weights = force.mts_weights
                 weights[:] = single_step(weights)
-            _tell(simulation, first=True)
+            _taint_levels(simulation, first=True)
         elif not single and self._saved is not None:
-            late_outputs.write(simulation)
+            deferred_outputs.write(simulation)
             for weights, saved in self._saved:
                 weights[:] = saved
             self._saved = None
-            _tell(simulation)
+            _taint_levels(simulation)
 
 
-def _tell(simulation: Any, first: bool = False) -> None:
-    """i-PI keeps the force of a level, and has looked by the weights at what it depends on."""
+def _taint_levels(simulation: Any, first: bool = False) -> None:
+    """Makes i-PI compute the forces of the levels again.
+
+    i-PI keeps the force of a level, and its dependencies are those of the weights at the start.
+    """
     for system in simulation.syslist:
         for level in system.forces.mts_forces:
             for force in system.forces.mforces if first else ():

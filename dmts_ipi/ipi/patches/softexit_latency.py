@@ -12,6 +12,6 @@ import ipi.utils.softexit  # noqa: F401  # the name `softexit` in the package is
 LOOKS_EVERY_S = 0.1
 
 
-def register() -> None:
+def install() -> None:
     """Puts it in; a second call does nothing."""
     sys.modules["ipi.utils.softexit"].SOFTEXITLATENCY = LOOKS_EVERY_S  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from ipi.utils.prng import Random
 from dmts_ipi.core.compiled import NotCompiled
 from dmts_ipi.ipi.motion import loops
 from dmts_ipi.ipi.motion.inner_step import InnerStep
-from dmts_ipi.ipi.patches.prefetched_rng import NumbersAhead, numbers_ahead
+from dmts_ipi.ipi.patches.prefetched_rng import PrefetchedNormals, prefetched
 from integrator_tools import BONDS, HHF, LANGEVIN, Run, simulation_xml, thermostat
 
 needs_compiler = pytest.mark.skipif(
@@ -20,10 +20,10 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def ahead_of(random: Random) -> NumbersAhead:
-    found = numbers_ahead(random)
+def ahead_of(random: Random) -> PrefetchedNormals:
+    found = prefetched(random)
     assert found is not None
-    assert numbers_ahead(random) is found
+    assert prefetched(random) is found
     return found
 
 
@@ -80,7 +80,7 @@ def test_what_a_step_took_is_drawn_for_the_next_one() -> None:
 
 def test_numbers_of_several_threads_are_left_alone() -> None:
     random = Random(seed=1, n_threads=2)
-    assert numbers_ahead(random) is None
+    assert prefetched(random) is None
 
 
 # of each inner step: three of an atom, a coin, one of each pair

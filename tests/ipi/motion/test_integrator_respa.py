@@ -24,7 +24,7 @@ FORCES = ({"k": 0.5}, {"k": 0.47, "bend": 0.16, "site": 0.011})
 
 
 def reference(run: Run, steps: int, n: int, tau: np.ndarray, ffl: bool = False) -> tuple:
-    """Algorithm 1 of seeds/000 for the system of a run, in plain NumPy; positions and momenta.
+    """Positions and momenta by Algorithm 1 of DOI 10.1021/acs.jctc.6c00653, in plain NumPy.
 
     Velocities and accelerations, and the two forces by name: nothing is shared with our classes
     but the random numbers, which are drawn in the same order.
@@ -145,7 +145,7 @@ def test_the_loop_on_arrays_is_the_general_one(
     )
     fast = Run(text).step(25)
     general = Run(text)
-    monkeypatch.setattr(general.integrator, "_on_arrays", lambda: False)
+    monkeypatch.setattr(general.integrator, "uses_array_loop", lambda: False)
     general.step(25)
     close(fast, general)
     assert fast.conserved == pytest.approx(general.conserved, abs=1e-10)

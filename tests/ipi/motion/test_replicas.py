@@ -11,8 +11,7 @@ from ipi.engine.simulation import Simulation
 from ipi.utils.depend import dstrip
 from ipi.utils.softexit import softexit
 
-from dmts_ipi.ipi.patches import exchange
-from dmts_ipi.ipi.patches import lockstep_systems as together
+from dmts_ipi.ipi.patches import exchange, lockstep_systems
 from exchange_tools import PLAIN, Evaluator, replicas, socket_run
 from integrator_tools import Run, simulation_xml
 
@@ -21,9 +20,9 @@ COPIES, STEPS, N = 3, 3, 4
 
 @pytest.fixture
 def direct() -> Iterator[None]:
-    exchange.register()
+    exchange.install()
     yield
-    exchange.unregister()
+    exchange.remove()
 
 
 def motions(run: Run) -> list[Any]:
@@ -38,9 +37,9 @@ def states(run: Run) -> list[np.ndarray]:
 
 
 def steps(run: Run, count: int = STEPS) -> list[np.ndarray]:
-    assert together.can_step_together(motions(run))
+    assert lockstep_systems.can_step_in_lockstep(motions(run))
     for _ in range(count):
-        together.step_together(motions(run))
+        lockstep_systems.step_in_lockstep(motions(run))
     return states(run)
 
 
@@ -110,17 +109,17 @@ def test_beads_go_out_together(direct: None) -> None:
 
 
 def test_what_cannot_step_together_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not together.can_step_together(motions(Run(simulation_xml(PLAIN))))
+    assert not lockstep_systems.can_step_in_lockstep(motions(Run(simulation_xml(PLAIN))))
     stock = replicas(simulation_xml(PLAIN, splitting="baoab"), 2)
-    assert not together.can_step_together(motions(Run(stock)))
+    assert not lockstep_systems.can_step_in_lockstep(motions(Run(stock)))
     beads = replicas(simulation_xml(PLAIN, nbeads=2), 2)
-    assert not together.can_step_together(motions(Run(beads)))
+    assert not lockstep_systems.can_step_in_lockstep(motions(Run(beads)))
 
 
 def test_ipis_loop_steps_them_together(
     monkeypatch: pytest.MonkeyPatch, wanted: list[np.ndarray]
 ) -> None:
-    together.register()
+    lockstep_systems.install()
     try:
         run = Run(replicas(simulation_xml(PLAIN), COPIES))
         for k in range(STEPS):
@@ -128,6 +127,6 @@ def test_ipis_loop_steps_them_together(
         for one, two in zip(states(run), wanted, strict=True):
             np.testing.assert_array_equal(one, two)
     finally:
-        together.unregister()
-    assert Simulation.run_step is together._STOCK
+        lockstep_systems.remove()
+    assert Simulation.run_step is lockstep_systems._STOCK
     softexit.flist.clear()

@@ -41,9 +41,9 @@ STEPS, N = 5, 4
 
 @pytest.fixture
 def direct() -> Iterator[None]:
-    exchange.register()
+    exchange.install()
     yield
-    exchange.unregister()
+    exchange.remove()
 
 
 def state(run: Run) -> np.ndarray:
@@ -288,10 +288,10 @@ def test_register_can_be_taken_back() -> None:
     from ipi.engine.forcefields import FFSocket
 
     stock = FFSocket.queue, FFSocket.start, FFSocket.stop
-    exchange.register()
-    exchange.register()
+    exchange.install()
+    exchange.install()
     assert inputs.InterfaceSocket is exchange.DirectInterface
-    exchange.unregister()
+    exchange.remove()
     assert inputs.InterfaceSocket is InterfaceSocket
     assert (FFSocket.queue, FFSocket.start, FFSocket.stop) == stock
 

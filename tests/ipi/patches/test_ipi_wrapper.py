@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
-from dmts_ipi.core.errors import DmtsError, InputError
-from dmts_ipi.ipi.patches import register
 from dmts_ipi.ipi.run_folder.resources import ipi_script
 from integrator_tools import HHF, LANGEVIN, THERMOSTATS, simulation_xml, thermostat
 from run_tools import call
@@ -125,30 +121,6 @@ def test_a_file_that_is_not_there() -> None:
     assert done.stderr == "dmts-ipi i-pi: error: input = absent.xml: does not exist\n"
 
 
-@pytest.mark.parametrize("number", ["3.2.9", "3.3.0", "3.4.0", "4.0"])
-def test_other_versions_of_ipi_are_refused(number: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    register.check()  # the installed one is not
-    monkeypatch.setattr(register, "version", lambda package: number)
-    with pytest.raises(InputError, match=rf"i-PI = {re.escape(number)}: this version is not") as no:
-        register.check()
-    # the remedy leads to another version than this one
-    requirement = re.search(r"pip install '(.+)'", str(no.value))
-    assert requirement is not None
-    assert not Requirement(requirement[1]).specifier.contains(number)
-
-
-def test_every_name_that_we_rely_on_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ipi.engine.motion.dynamics as dynamics
-
-    register.check()
-    monkeypatch.setattr(dynamics.NVEIntegrator, "mtsprop", lambda self, depth=0: None)
-    with pytest.raises(InputError, match=r"NVEIntegrator\.mtsprop: has other arguments"):
-        register.check()
-    monkeypatch.delattr(dynamics.NVEIntegrator, "mtsprop")
-    with pytest.raises(DmtsError, match=r"NVEIntegrator\.mtsprop: is missing"):
-        register.check()
-
-
 def test_files_are_synced_with_checkpoints_not_with_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +133,7 @@ def test_files_are_synced_with_checkpoints_not_with_lines(
     synced: list[int] = []
     monkeypatch.setattr(output_sync.os, "fsync", lambda stream: synced.append(stream.fileno()))
     text = with_output(simulation_xml(LANGEVIN, total=12))
-    output_sync.register()
+    output_sync.install()
     try:
         simulation = Simulation.load_from_xml(text)
         simulation.threading = False  # else outputs and checkpoint of a step race
@@ -176,7 +148,7 @@ def test_files_are_synced_with_checkpoints_not_with_lines(
         simulation.outputs[0].write = look
         simulation.run()
     finally:
-        output_sync.unregister()
+        output_sync.remove()
         softexit.flist.clear()
         softexit.reset()
     assert lines == list(range(1, 14))  # each is there for readers at once

@@ -25,19 +25,19 @@ OUTPUTS = """<output prefix='md'>
 </output>"""
 PROGRAM = """
 import sys
-from dmts_ipi.ipi.patches.register import register
-from dmts_ipi.ipi.patches import late_outputs
-register()
-late_outputs.register()
+from dmts_ipi.ipi.patches.integrators import install
+from dmts_ipi.ipi.patches import deferred_outputs
+install()
+deferred_outputs.install()
 if sys.argv[1] == "at once":
-    late_outputs.LateOutputs.put_off = lambda self: False
+    deferred_outputs.DeferredOutputs.defer = lambda self: False
 from ipi.engine.simulation import Simulation
-write, count = late_outputs.LateOutputs._write, 0
+write, count = deferred_outputs.DeferredOutputs._write, 0
 def counted(self):
     global count
     write(self)
     count = self.count
-late_outputs.LateOutputs._write = counted
+deferred_outputs.DeferredOutputs._write = counted
 simulation = Simulation.load_from_xml(open("input.xml"))
 try:
     simulation.run()

@@ -17,16 +17,18 @@ from ipi.utils import io as ipi_io
 from ipi.utils.inputvalue import InputArray
 
 from dmts_ipi.ipi import fixed_width
-from dmts_ipi.ipi.patches import fast_xyz_writer as quick_outputs
+from dmts_ipi.ipi.patches import fast_checkpoints, fast_xyz_writer
 from exchange_tools import PLAIN
 from integrator_tools import Run, simulation_xml
 
 
 @pytest.fixture
 def registered() -> Iterator[None]:
-    quick_outputs.register()
+    fast_xyz_writer.install()
+    fast_checkpoints.install()
     yield
-    quick_outputs.unregister()
+    fast_xyz_writer.remove()
+    fast_checkpoints.remove()
 
 
 def python_lines(values: np.ndarray) -> bytes:
@@ -64,9 +66,9 @@ def test_numbers_are_those_of_python_to_the_last_byte() -> None:
 def test_frames_are_those_of_ipi(registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     stock: list[str] = []
-    plain = quick_outputs._STOCK_PRINT
+    plain = fast_xyz_writer._STOCK_PRINT
     monkeypatch.setattr(
-        quick_outputs,
+        fast_xyz_writer,
         "_STOCK_PRINT",
         lambda mode, *a, **o: (stock.append(mode), plain(mode, *a, **o)),
     )
@@ -84,9 +86,9 @@ def test_frames_are_those_of_ipi(registered: None, monkeypatch: pytest.MonkeyPat
         stock.clear()
         ipi_io.print_file(mode, atoms, cell, frames[0], title="Step: 3 ", **options)
         assert stock == ([] if quick else [mode])
-        quick_outputs.unregister()
+        fast_xyz_writer.remove()
         ipi_io.print_file(mode, atoms, cell, frames[1], title="Step: 3 ", **options)
-        quick_outputs.register()
+        fast_xyz_writer.install()
         assert frames[0].getvalue() == frames[1].getvalue() != ""
 
 
@@ -105,9 +107,9 @@ def test_arrays_are_those_of_ipi(
         array.store((values.clip(-9, 9) if dtype is int else values).astype(dtype))
         for _ in "ab":  # the second value replaces the first one's text
             quick = [array.write(name="q", indent=indent) for indent in ("  ", "")]
-            quick_outputs.unregister()
+            fast_checkpoints.remove()
             assert [array.write(name="q", indent=indent) for indent in ("  ", "")] == quick
-            quick_outputs.register()
+            fast_checkpoints.install()
             array.store(array.fetch()[::-1])
 
 
@@ -117,15 +119,15 @@ def test_states_are_kept_at_multiples_of_the_stride_and_not_too_often(
     kept = {}
     for seconds_per_step in (0.2, 0.12):  # every third step takes 0.6 s; 0.36 s are too soon
         now = iter(np.arange(100) * seconds_per_step)
-        monkeypatch.setattr(quick_outputs.time, "monotonic", lambda now=now: next(now))
-        stride = quick_outputs.Stride(3)
+        monkeypatch.setattr(fast_checkpoints.time, "monotonic", lambda now=now: next(now))
+        stride = fast_checkpoints.Stride(3)
         kept[seconds_per_step] = [step for step in range(20) if (step + 1) % stride == 0]
     assert kept == {0.2: [2, 5, 8, 11, 14, 17], 0.12: [5, 11, 17]}
 
     run = Run(simulation_xml(PLAIN).replace("safe_stride='1000000'", "safe_stride='3'"))
-    monkeypatch.setattr(quick_outputs, "_STOCK_RUN", lambda simulation, _: None)
+    monkeypatch.setattr(fast_checkpoints, "_STOCK_RUN", lambda simulation, _: None)
     run.simulation.run()
-    assert isinstance(run.simulation.safe_stride, quick_outputs.Stride)
+    assert isinstance(run.simulation.safe_stride, fast_checkpoints.Stride)
     status = InputSimulation()
     status.store(run.simulation)
     assert " safe_stride='3' " in status.write(name="simulation").splitlines()[0]
@@ -135,7 +137,7 @@ def test_restart_states_are_those_of_ipi_and_outputs_are_described_once(
     registered: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     described: list[Any] = []
-    plain = quick_outputs._STOCK_STORE
+    plain = fast_checkpoints._STOCK_STORE
 
     def stock(self: Any, outputs: Any) -> None:
         described.append(self)
@@ -149,7 +151,7 @@ def test_restart_states_are_those_of_ipi_and_outputs_are_described_once(
             run.simulation.outtemplate[0].step += 1  # a checkpoint has been written
         run.step(2)
         run.simulation.step = run.done
-        monkeypatch.setattr(quick_outputs, "_STOCK_STORE", stock)
+        monkeypatch.setattr(fast_checkpoints, "_STOCK_STORE", stock)
         status.store(run.simulation)
         monkeypatch.undo()
         with monkeypatch.context() as m:

@@ -65,8 +65,9 @@ def test_a_negative_step_is_refused(tmp_path: Path) -> None:
     assert done.stderr == line
 
 
-def test_single_steps_need_a_teacher() -> None:
-    run = Run(simulation_xml(LANGEVIN))
-    with pytest.raises(InputError, match="single-steps-until = 5: needs a force of the forcefield"):
-        SingleSteps(5).before(run.simulation, 0)
-    SingleSteps(5).before(run.simulation, 5)  # nothing is left to do
+def test_single_steps_need_a_force_that_acts() -> None:
+    """The weights of the teacher sum to one; where those of every force sum to zero, none acts."""
+    nothing = Run(simulation_xml(LANGEVIN, weights=("[1, -1]", "[-1, 1]")))
+    with pytest.raises(InputError, match="single-steps-until = 5: the mts_weights of every force"):
+        SingleSteps(5).before(nothing.simulation, 0)
+    SingleSteps(5).before(nothing.simulation, 5)  # nothing is left to do

@@ -129,8 +129,8 @@ RUNNER = """
 import sys
 from ipi.engine.simulation import Simulation
 from ipi.utils.softexit import softexit
-from dmts_ipi.ipi.patches.register import register
-register()
+from dmts_ipi.ipi.patches.integrators import install
+install()
 for name in sys.argv[1:]:
     with open(name) as stream:
         simulation = Simulation.load_from_xml(stream)
