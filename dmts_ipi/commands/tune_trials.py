@@ -91,7 +91,8 @@ def predict(
         for group in groups
     ]
     found = heating_of_bursts(groups, forces, masses, outer_fs, config.temperature_K)
-    values = zip(found.K_per_ps, found.stderr_K_per_ps, found.by_motion["stretch"], strict=True)
+    stretch = found.by_motion.get("stretch", np.zeros(len(outer_fs)))  # absent: no molecules
+    values = zip(found.K_per_ps, found.stderr_K_per_ps, stretch, strict=True)
     heating = {
         outer: Predicted(*(float(x) for x in three))
         for outer, three in zip(outer_fs, values, strict=True)

@@ -31,8 +31,9 @@ FEWEST_FRAMES = 16
 class Heating:
     """Predicted heating in K/ps at each outer step, with its standard error over bursts.
 
-    ``by_motion`` splits ``K_per_ps`` by the part of the velocity on which dF works; it is
-    empty when no split was given, and adds up to the total otherwise.
+    ``by_motion`` splits ``K_per_ps`` by the part of the velocity on which dF works: the motions of
+    molecules, and the elements of atoms outside molecules (``core.motions.split_velocities``). It
+    is empty when no split was given, and adds up to the total otherwise.
     """
 
     outer_fs: tuple[float, ...]
@@ -156,5 +157,8 @@ def heating_of_bursts(
             split_velocities(v[b], x[b], masses_amu, numbers, g[0].cell, g[0].pbc)
             for b, g in enumerate(groups)
         ]
-        motions = {k: np.stack([e[k] for e in each]) for k in MOTIONS}
+        found = {kind for e in each for kind in e}
+        kinds = [k for k in MOTIONS if k in found] + sorted(found - set(MOTIONS))
+        nothing = np.zeros_like(v[0])
+        motions = {k: np.stack([e.get(k, nothing) for e in each]) for k in kinds}
     return predicted_heating(dF, v, float(steps[0]), outer_fs, temperature_K, motions)

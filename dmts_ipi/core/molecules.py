@@ -1,4 +1,4 @@
-"""Bonds and molecules by distance, hydrogen mass repartitioning, kinds of motion."""
+"""Bonds and molecules by distance, and hydrogen mass repartitioning."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from .errors import InputError
 from .neighbours import neighbour_pairs
 
 BOND_FACTOR = 1.25  # a bond is shorter than this times the sum of covalent radii
+LARGEST_MOLECULE = 200  # atoms; the cost of splitting motions grows with the square of this
+METALS = frozenset({3, 4, *range(11, 14), *range(19, 32), *range(37, 51), *range(55, 85)})
+METALS |= frozenset(range(87, 119))
 
 
 def bonds(
@@ -56,6 +59,66 @@ def molecules(n: int, pairs: np.ndarray) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
+def molecular_groups(
+    numbers: np.ndarray, pairs: np.ndarray, shifts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which atoms form molecules, in the sense that translation, rotation and bonds describe them.
+
+    Not molecular are metal atoms (their bonds by distance are coordination or metallic, so they
+    are cut first: sodium in water does not join its hydration shell), single atoms, groups bonded
+    to their own periodic image (crystals, polymers), and groups of more than
+    ``LARGEST_MOLECULE`` atoms. The cost grows linearly with the number of atoms.
+
+    Args:
+        numbers: (n,) atomic numbers.
+        pairs: bonds (b, 2), as ``bonds`` returns them.
+        shifts: their periodic shifts, (b, 3).
+
+    Returns:
+        The number of the molecule of each atom, (n,), from 0, or -1 where it belongs to none;
+        and whether each bond lies in a molecule, (b,).
+    """
+    numbers = np.asarray(numbers)
+    n = len(numbers)
+    cut = np.isin(numbers[pairs], list(METALS)).any(axis=1)
+    kept, kept_shifts = pairs[~cut], shifts[~cut]
+    label = molecules(n, kept)
+    count = np.bincount(label, minlength=1)
+    good = (count > 1) & (count <= LARGEST_MOLECULE)
+    image = periodic_images(n, kept, kept_shifts)
+    a, b = kept.T
+    wraps = (image[b] - image[a] != kept_shifts).any(axis=1)
+    good[label[a[wraps]]] = False
+    number = np.where(good, np.cumsum(good) - 1, -1)
+    of = number[label]
+    return of, ~cut & (of[pairs[:, 0]] >= 0)
+
+
+def periodic_images(n: int, pairs: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Cell shifts (n, 3), integers, that make bonded groups whole where that is possible.
+
+    Adding ``images @ cell`` to positions (n, 3) puts each group next to its first atom, along
+    the first path of bonds that is found.
+    """
+    image = np.zeros((n, 3), dtype=np.int64)
+    neighbours: dict[int, list[tuple[int, np.ndarray]]] = {}
+    for (a, b), s in zip(pairs, shifts, strict=True):
+        neighbours.setdefault(int(a), []).append((int(b), s))
+        neighbours.setdefault(int(b), []).append((int(a), -s))
+    seen = np.zeros(n, bool)
+    for root in neighbours:
+        stack = [] if seen[root] else [root]
+        seen[root] = True
+        while stack:
+            a = stack.pop()
+            for b, s in neighbours[a]:
+                if not seen[b]:
+                    seen[b] = True
+                    image[b] = image[a] + s
+                    stack.append(b)
+    return image
+
+
 def repartition_hydrogen_mass(
     masses_amu: np.ndarray, numbers: np.ndarray, pairs: np.ndarray, added_amu: float
 ) -> np.ndarray:
@@ -65,7 +128,7 @@ def repartition_hydrogen_mass(
         masses_amu: (n,).
         numbers: (n,).
         pairs: bonds, (b, 2), as ``bonds`` returns them.
-        added_amu: mass moved per hydrogen (3.0 in seeds/000 section 2.4).
+        added_amu: mass moved per hydrogen (3.0 in DMTS-NC, DOI 10.1021/acs.jctc.6c00653).
 
     Raises:
         InputError: a hydrogen has no heavy neighbour, or a heavy atom would get lighter than

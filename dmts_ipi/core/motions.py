@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+from ase.data import chemical_symbols
 
-from .molecules import bonds, molecules
+from .molecules import bonds, molecular_groups, periodic_images
 
 MOTIONS = ("translation", "rotation", "stretch", "bend")
+MOST_NUMBERS = 5_000_000  # of bond rows held at a time
 
 
 def whole_molecules(
     positions: np.ndarray, cell: np.ndarray, pairs: np.ndarray, shifts: np.ndarray
 ) -> np.ndarray:
     """Offsets (n, 3) in A that make molecules whole when added to ``positions`` (n, 3)."""
-    offset = np.zeros((len(positions), 3), dtype=np.int64)
-    neighbours: dict[int, list[tuple[int, np.ndarray]]] = {}
-    for (a, b), s in zip(pairs, shifts, strict=True):
-        neighbours.setdefault(int(a), []).append((int(b), s))
-        neighbours.setdefault(int(b), []).append((int(a), -s))
-    seen = np.zeros(len(positions), bool)
-    for root in neighbours:
-        stack = [] if seen[root] else [root]
-        seen[root] = True
-        while stack:
-            a = stack.pop()
-            for b, s in neighbours[a]:
-                if not seen[b]:
-                    seen[b] = True
-                    offset[b] = offset[a] + s
-                    stack.append(b)
-    return offset @ np.asarray(cell, float)
+    return periodic_images(len(positions), pairs, shifts) @ np.asarray(cell, float)
 
 
 def split_velocities(
@@ -41,6 +27,10 @@ def split_velocities(
     pbc: np.ndarray | bool,
 ) -> dict[str, np.ndarray]:
     """Splits velocities by kind of motion; the parts add up and are orthogonal under the masses.
+
+    Molecules have the four kinds of ``MOTIONS``. Atoms that belong to no molecule (metals, ions,
+    crystals: ``core.molecules.molecular_groups`` has the rule) are reported by element, under
+    their chemical symbol. The cost grows linearly with the number of atoms.
 
     Bonds are found by distance in the first frame. Stretch is the projection on the span of
     ``M^-1 B^T`` with B the bond-length rows of Wilson's matrix (it reproduces the rate of every
@@ -54,52 +44,91 @@ def split_velocities(
         numbers: (n,) atomic numbers.
         cell: (3, 3) A, rows.
         pbc: periodic or not.
+
+    Returns:
+        Velocities (t, n, 3) by kind: those of ``MOTIONS`` where there are molecules, then the
+        elements of atoms outside molecules.
     """
     v, x = np.asarray(velocities, float), np.asarray(positions, float)
     pairs, shifts = bonds(numbers, x[0], cell, pbc)
+    of, in_molecule = molecular_groups(numbers, pairs, shifts)
+    pairs, shifts = pairs[in_molecule], shifts[in_molecule]
     x = x + whole_molecules(x[0], cell, pairs, shifts)
-    of = molecules(len(numbers), pairs)
-    parts = {name: np.zeros_like(v) for name in MOTIONS}
-    members: dict[tuple[int, tuple[tuple[int, int], ...]], list[np.ndarray]] = {}
-    for mol in range(of.max() + 1):
-        atoms = np.flatnonzero(of == mol)
-        local = {int(a): k for k, a in enumerate(atoms)}
-        inside = tuple((local[int(a)], local[int(b)]) for a, b in pairs if int(a) in local)
-        members.setdefault((len(atoms), inside), []).append(atoms)
-    for (size, inside), groups in members.items():
+    parts: dict[str, np.ndarray] = {}
+    if of.max(initial=-1) >= 0:
+        parts = {name: np.zeros_like(v) for name in MOTIONS}
+    alone = of < 0
+    for z in np.unique(np.asarray(numbers)[alone]):
+        mask = alone & (numbers == z)
+        parts[chemical_symbols[z]] = np.where(mask[:, None], v, 0.0)
+    for (_, inside), groups in _by_shape(of, pairs).items():
         index = np.array(groups)  # (g, size): molecules of one shape at a time
-        m = np.asarray(masses_amu, float)[index][None, :, :, None]
-        xs, vs = x[:, index], v[:, index]  # (t, g, size, 3)
-        total = m.sum(axis=2, keepdims=True)
-        centre = (m * xs).sum(2, keepdims=True) / total
-        translation = np.broadcast_to((m * vs).sum(2, keepdims=True) / total, vs.shape)
-        parts["translation"][:, index] = translation
-        if size == 1:
-            continue
-        r, u = xs - centre, vs - translation
-        angular = (m * np.cross(r, u)).sum(2)  # (t, g, 3)
-        inertia = (m * (r**2).sum(-1, keepdims=True))[..., None] * np.eye(3) - m[..., None] * r[
-            ..., :, None
-        ] * r[..., None, :]
-        omega = np.einsum("...ij,...j->...i", np.linalg.pinv(inertia.sum(2), rcond=1e-8), angular)
-        rotation = np.cross(omega[:, :, None, :], r)
-        internal = u - rotation
-        stretch = np.zeros_like(internal)
-        if inside:
-            a, b = np.array(inside).T
-            d = xs[:, :, b] - xs[:, :, a]
-            unit = d / np.linalg.norm(d, axis=-1, keepdims=True)
-            rows = np.zeros((*unit.shape[:2], len(a), size, 3))
-            k = np.arange(len(a))
-            rows[:, :, k, b] = unit
-            rows[:, :, k, a] = -unit
-            flat = rows.reshape(*rows.shape[:3], size * 3)
-            weighted = (rows / m[:, :, None]).reshape(flat.shape)
-            gram = flat @ np.swapaxes(weighted, -1, -2)
-            rate = np.einsum("tgki,tgi->tgk", flat, internal.reshape(*internal.shape[:2], -1))
-            coefficient = np.linalg.solve(gram, rate[..., None])
-            stretch = (np.swapaxes(weighted, -1, -2) @ coefficient).reshape(internal.shape)
-        parts["rotation"][:, index] = rotation
-        parts["stretch"][:, index] = stretch
-        parts["bend"][:, index] = internal - stretch
+        at_once = max(1, MOST_NUMBERS // (3 * len(v) * index.shape[1] * len(inside)))
+        for k in range(0, len(index), at_once):
+            some = index[k : k + at_once]
+            m = np.asarray(masses_amu, float)[some]
+            for name, part in zip(MOTIONS, _split(v[:, some], x[:, some], m, inside), strict=True):
+                parts[name][:, some] = part
     return parts
+
+
+def _split(
+    v: np.ndarray, x: np.ndarray, masses_amu: np.ndarray, inside: tuple[tuple[int, int], ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Translation, rotation, stretch and bend of g molecules of one shape.
+
+    Args:
+        v, x: velocities A/fs and positions A, (t, g, size, 3).
+        masses_amu: (g, size).
+        inside: bonds, as pairs of places in the molecule.
+    """
+    m = masses_amu[None, :, :, None]
+    size = m.shape[2]
+    total = m.sum(axis=2, keepdims=True)
+    centre = (m * x).sum(2, keepdims=True) / total
+    translation = np.broadcast_to((m * v).sum(2, keepdims=True) / total, v.shape)
+    r, u = x - centre, v - translation
+    angular = (m * np.cross(r, u)).sum(2)  # (t, g, 3)
+    inertia = (m * (r**2).sum(-1, keepdims=True))[..., None] * np.eye(3) - m[..., None] * r[
+        ..., :, None
+    ] * r[..., None, :]
+    omega = np.einsum("...ij,...j->...i", np.linalg.pinv(inertia.sum(2), rcond=1e-8), angular)
+    rotation = np.cross(omega[:, :, None, :], r)
+    internal = u - rotation
+    a, b = np.array(inside).T
+    d = x[:, :, b] - x[:, :, a]
+    unit = d / np.linalg.norm(d, axis=-1, keepdims=True)
+    rows = np.zeros((*unit.shape[:2], len(a), size, 3))  # Wilson's B
+    k = np.arange(len(a))
+    rows[:, :, k, b] = unit
+    rows[:, :, k, a] = -unit
+    flat = rows.reshape(*rows.shape[:3], size * 3)
+    weighted = (rows / m[:, :, None]).reshape(flat.shape)
+    gram = flat @ np.swapaxes(weighted, -1, -2)
+    rate = np.einsum("tgki,tgi->tgk", flat, internal.reshape(*internal.shape[:2], -1))
+    if len(inside) == size - 1:  # bonds of a tree are independent
+        coefficient = np.linalg.solve(gram, rate[..., None])
+    else:  # those of a braced ring need not be
+        coefficient = np.linalg.pinv(gram, rcond=1e-8, hermitian=True) @ rate[..., None]
+    stretch = (np.swapaxes(weighted, -1, -2) @ coefficient).reshape(internal.shape)
+    return translation, rotation, stretch, internal - stretch
+
+
+def _by_shape(
+    of: np.ndarray, pairs: np.ndarray
+) -> dict[tuple[int, tuple[tuple[int, int], ...]], list[np.ndarray]]:
+    """Atoms of each molecule, grouped by size and bonds (in numbers within the molecule)."""
+    if not len(pairs):
+        return {}
+    order = np.argsort(of, kind="stable")
+    order = order[of[order] >= 0]
+    starts = np.flatnonzero(np.diff(of[order], prepend=-1))
+    place = np.empty(len(of), dtype=np.int64)  # of an atom within its molecule
+    place[order] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    bonds_of: list[list[tuple[int, int]]] = [[] for _ in starts]
+    for a, b in pairs:
+        bonds_of[of[a]].append((int(place[a]), int(place[b])))
+    members: dict[tuple[int, tuple[tuple[int, int], ...]], list[np.ndarray]] = {}
+    for atoms, inside in zip(np.split(order, starts[1:]), bonds_of, strict=True):
+        members.setdefault((len(atoms), tuple(inside)), []).append(atoms)
+    return members

@@ -15,7 +15,7 @@ from dmts_ipi.core.files import plain
 from dmts_ipi.core.frames import Frame, bursts
 from dmts_ipi.core.heating import OUTER_FS, Heating, heating_of_bursts
 from dmts_ipi.core.model import ForceModel, check_structure
-from dmts_ipi.core.molecules import bonds, molecules
+from dmts_ipi.core.molecules import bonds, molecular_groups
 
 from .labelling.sampler import hmr_masses
 from .stiffness import Stiffness, stretch_stiffness
@@ -201,12 +201,15 @@ def _add(out: Evaluation, frame: Frame, forces: np.ndarray, k: int) -> None:
     pairs, shifts = bonds(frame.numbers, frame.positions, frame.cell, frame.pbc)
     if len(pairs):
         _add_bonds(out, frame, pairs, shifts, error, reference)
-        of = molecules(len(frame.numbers), pairs)
+        of, _ = molecular_groups(frame.numbers, pairs, shifts)
+        inside = of >= 0
+        if inside.any():
 
-        def net(f: np.ndarray) -> np.ndarray:
-            return np.stack([np.bincount(of, f[:, x]) for x in range(3)], axis=1)
+            def net(f: np.ndarray) -> np.ndarray:
+                f, label = f[inside], of[inside]
+                return np.stack([np.bincount(label, f[:, x]) for x in range(3)], axis=1)
 
-        out.net.add(net(error), net(reference))
+            out.net.add(net(error), net(reference))
     size = np.linalg.norm(error, axis=1)
     a = int(size.argmax())
     where = {"frame": k, "source": frame.source}

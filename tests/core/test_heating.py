@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.data import atomic_masses
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.heating import predicted_heating
+from dmts_ipi.core.molecules import LARGEST_MOLECULE
 from dmts_ipi.core.motions import MOTIONS, split_velocities
 from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV, KB_EV_PER_K
 
@@ -133,3 +135,48 @@ def test_a_stretch_is_a_stretch_across_the_boundary():
     kinetic = {k: float(np.einsum("n,tni,tni->", masses, p, p)) for k, p in parts.items()}
     assert kinetic["translation"] < 1e-20
     assert kinetic["stretch"] > 0.9 * sum(kinetic.values())
+
+
+@pytest.mark.parametrize("name", ["NaCl", "Cu", "Si", "MgO"])
+def test_motion_in_a_crystal_is_reported_by_element(name: str):
+    lattice, edge = {"NaCl": ("rocksalt", 5.64), "MgO": ("rocksalt", 4.21)}.get(name, (None, None))
+    crystal = bulk(name, lattice, a=edge, cubic=True) * (2, 2, 2)
+    rng = np.random.default_rng(0)
+    x = crystal.positions + 0.05 * rng.normal(size=(3, len(crystal), 3))
+    v = rng.normal(size=x.shape)
+    masses, cell = crystal.get_masses(), crystal.cell.array
+    parts = split_velocities(v, x, masses, crystal.numbers, cell, True)
+    assert set(parts) == set(crystal.get_chemical_symbols())
+    np.testing.assert_array_equal(sum(parts.values()), v)
+
+
+def test_metal_atoms_do_not_join_the_molecules_around_them():
+    numbers, x, rng = water_dimer()
+    numbers[-1], x = 11, x - x[0] + [0, 0, 2.0]  # sodium 2 A from the first oxygen
+    x[-1] = 0
+    v = rng.normal(size=(1, 7, 3))
+    with_sodium = split_velocities(v, x[None], atomic_masses[numbers], numbers, np.eye(3), False)
+    assert list(with_sodium) == [*MOTIONS, "Na"]
+    water = split_velocities(
+        v[:, :6], x[None, :6], atomic_masses[numbers[:6]], numbers[:6], np.eye(3), False
+    )
+    for kind in MOTIONS:
+        np.testing.assert_allclose(with_sodium[kind][:, :6], water[kind], atol=1e-12)
+
+
+def test_a_ring_with_more_bonds_than_can_stretch_apart():
+    numbers = np.full(4, 6)  # a flat square of carbon with both diagonals: 6 bonds, 5 stretches
+    x = np.array([[0, 0, 0], [1.3, 0, 0], [1.3, 1.3, 0], [0, 1.3, 0]], float)
+    v = np.random.default_rng(0).normal(size=(1, 4, 3))
+    parts = split_velocities(v, x[None], np.full(4, 12.0), numbers, np.eye(3), False)
+    assert np.abs(parts["stretch"]).max() < 5
+    np.testing.assert_allclose(parts["bend"][..., :2], 0, atol=1e-9)  # only out of the plane
+
+
+def test_groups_too_large_for_a_molecule_are_reported_by_element():
+    n = LARGEST_MOLECULE + 1
+    for size, kinds in ((n - 1, set(MOTIONS)), (n, {"C"})):
+        numbers, x = np.full(size, 6), np.arange(size)[:, None] * [1.5, 0, 0]
+        v = np.ones((1, size, 3))
+        parts = split_velocities(v, x[None], np.full(size, 12.0), numbers, np.eye(3), False)
+        assert set(parts) == kinds

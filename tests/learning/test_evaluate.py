@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
 
 from dmts_ipi.cli import main
 from dmts_ipi.commands.evaluate import two_digits
@@ -222,3 +223,22 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     for card in json.loads(capsys.readouterr().out):
         assert {"name", "kind", "elements", "cutoff_A", "identity", "errors"} <= set(card)
     assert main(["models"]) == 0
+
+
+def test_a_crystal_is_reported_by_element(tmp_path: Path, capsys) -> None:
+    model, rng = load_model("ase:ase.calculators.emt.EMT"), np.random.default_rng(0)
+    start = Frame.from_atoms(bulk("Cu", cubic=True) * (2, 2, 2))
+    masses = hmr_masses(start, 0.0)
+    md = Langevin(model, start, masses, thermal_velocities(masses, 300.0, rng), rng, 1.0)
+    frames = []
+    for t in range(16):
+        md.step(300.0, 0.0)
+        frames.append(frame_of(md, 0, float(t)))
+    write_frames(tmp_path / "labels.extxyz", frames)
+    command = ["evaluate", "--model", "ase:ase.calculators.lj.LennardJones"]
+    assert main([*command, "--labels", str(tmp_path / "labels.extxyz"), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    by_motion = figures["predicted_heating_by_motion_K_per_ps"]
+    assert list(by_motion) == ["Cu"]
+    assert by_motion["Cu"] == pytest.approx(figures["predicted_heating_K_per_ps"])
+    assert figures["net_force_of_molecules"] is None
