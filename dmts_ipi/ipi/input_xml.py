@@ -346,16 +346,28 @@ class _Reader:
 
     def quantity(self, element: ET.Element, to: str) -> float:
         """Value of an element in our unit; demands a unit where the file is written by hand."""
-        text, what = (element.text or "").strip(), element.tag
+        return self._convert(element, (element.text or "").strip(), to)
+
+    def quantities(self, element: ET.Element, to: str) -> list[float]:
+        """The same of a list such as [1.25, 1.5]."""
+        words = re.findall(r"[^\s,\[\]]+", element.text or "")
+        if element.get("units") is None and self.units_required:
+            text = (element.text or "").strip()
+            raise self.fail(element.tag, text, f"write units='{UNITS[element.tag][1]}'")
+        return [self._convert(element, word, to) for word in words]
+
+    def _convert(self, element: ET.Element, text: str, to: str) -> float:
+        what = element.tag
         dimension, example = UNITS[what]
         unit = element.get("units")
         if unit is None and self.units_required:
-            remedy = f"has no unit; write <{what} units='{example}'>"
-            raise self.fail(what, text, "write units='angstrom'" if what == "range" else remedy)
+            raise self.fail(what, text, f"has no unit; write <{what} units='{example}'>")
         try:
             value = float(text)
         except ValueError as error:
             raise self.fail(what, text, "must be a number") from error
+        if unit == to:
+            return value  # to the last digit
         from ipi.utils.units import unit_to_internal
 
         try:
@@ -495,7 +507,7 @@ def _thermostats(r: _Reader, dynamics: ET.Element, ensemble: str) -> tuple[Therm
         if ensemble == "nve" and (tags or mode == "ffl"):
             raise r.fail("thermostat mode", mode, "NVE has no thermostat; remove it or use nvt")
         try:
-            found.append(read_thermostat(element, r.quantity))
+            found.append(read_thermostat(element, r))
         except InputError as error:
             if error.field.startswith(r.name):
                 raise
@@ -515,7 +527,7 @@ def _barostat(r: _Reader, ensemble: str, splitting: str) -> tuple[Barostat | Non
     return Barostat(
         mode,
         None if tau is None else r.quantity(tau, "femtosecond"),
-        None if inside is None else read_thermostat(inside, r.quantity),
+        None if inside is None else read_thermostat(inside, r),
     ), pressure
 
 

@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -33,11 +33,21 @@ from dmts_ipi.core.registry import Registry
 
 RESPA = "baoab-respa"
 LOCAL_TAGS = ("local_tau", "bonds")  # ours: plain i-PI has neither
-# A quantity of an element in the wanted unit: ``quantity(element, "femtosecond")``.
-Quantity = Callable[[ET.Element, str], float]
 BOND_COMMENT = """<!-- Bond thermostat: friction and noise along short pairs of these elements.
                Full up to the first distance of the range, none from the second. -->"""
 ELEMENT_COMMENT = "<!-- Friction of its own for an element: tau is 1/friction, as above. -->"
+
+
+class QuantityReader(Protocol):
+    """Reads numbers with units; complains about a missing unit where a person wrote the file."""
+
+    def quantity(self, element: ET.Element, to: str) -> float:
+        """The number of an element in the unit ``to``."""
+        ...
+
+    def quantities(self, element: ET.Element, to: str) -> list[float]:
+        """The list of numbers of an element in the unit ``to``."""
+        ...
 
 
 def decimal(value: float) -> str:
@@ -86,12 +96,12 @@ class Thermostat:
     mode: str = ""
 
     @classmethod
-    def from_xml(cls, element: ET.Element, quantity: Quantity) -> Thermostat:
+    def from_xml(cls, element: ET.Element, read: QuantityReader) -> Thermostat:
         """Reads a ``<thermostat>``.
 
         Args:
             element: the tag.
-            quantity: value of an element in a unit; complains about a missing unit.
+            read: gives numbers in our units.
 
         Raises:
             InputError: a time constant is not positive, or a tag does not go with the mode.
@@ -106,14 +116,18 @@ class Thermostat:
         by_element: dict[str, float] = {}
         by_atom: dict[str, float] = {}
         for tag in element.findall("local_tau"):
-            value = quantity(tag, "femtosecond")
+            value = read.quantity(tag, "femtosecond")
             for name in _words(tag.get("names", "")):
                 by_element[name] = value
             if atoms := tag.get("atoms", "").strip():
                 by_atom[atoms] = value
-        pairs = tuple(_bond(tag, quantity) for tag in element.findall("bonds"))
+        pairs = tuple(_bond(tag, read) for tag in element.findall("bonds"))
         return cls(
-            None if tau is None else quantity(tau, "femtosecond"), by_element, by_atom, pairs, mode
+            None if tau is None else read.quantity(tau, "femtosecond"),
+            by_element,
+            by_atom,
+            pairs,
+            mode,
         )
 
     def local_tags(self) -> list[str]:
@@ -223,7 +237,7 @@ THERMOSTATS: Registry[type[Thermostat]] = Registry(
 )
 
 
-def read_thermostat(element: ET.Element, quantity: Quantity) -> Thermostat:
+def read_thermostat(element: ET.Element, read: QuantityReader) -> Thermostat:
     """The object of a ``<thermostat>`` tag, by its mode.
 
     Raises:
@@ -231,7 +245,7 @@ def read_thermostat(element: ET.Element, quantity: Quantity) -> Thermostat:
     """
     mode = element.get("mode", "").strip()
     kind = THERMOSTATS.get(mode) if mode in THERMOSTATS else StockThermostat
-    return kind.from_xml(element, quantity)
+    return kind.from_xml(element, read)
 
 
 def make_thermostat(
@@ -266,18 +280,12 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\s,\[\]]+", text)
 
 
-def _bond(tag: ET.Element, quantity: Quantity) -> BondFriction:
+def _bond(tag: ET.Element, read: QuantityReader) -> BondFriction:
     tau = tag.find("tau")
     reach = tag.find("range")
-    distances: tuple[float, ...] = ()
-    if reach is not None:
-        low_high = [ET.Element("range", reach.attrib) for _ in _words(reach.text or "")]
-        for element, word in zip(low_high, _words(reach.text or ""), strict=True):
-            element.text = word
-        distances = tuple(quantity(e, "angstrom") for e in low_high)
     return BondFriction(
-        quantity(tau, "femtosecond") if tau is not None else 0.0,
+        read.quantity(tau, "femtosecond") if tau is not None else 0.0,
         tuple(_words(tag.get("names", ""))),
-        distances,
+        () if reach is None else tuple(read.quantities(reach, "angstrom")),
         " ".join((tag.findtext("pairs") or "").split()),
     )

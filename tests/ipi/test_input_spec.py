@@ -297,17 +297,19 @@ def test_single_time_steps_are_the_sums_of_the_weights() -> None:
     assert single_step([1.0]) == (1.0,)
 
 
+class Femtoseconds:
+    def quantity(self, element: ET.Element, to: str) -> float:
+        assert element.get("units") == to == "femtosecond"
+        return float(element.text)
+
+
 def test_thermostats_are_read_and_written_alike() -> None:
     for name in THERMOSTATS.names():
         row = THERMOSTATS.get(name)
         made = row(250.0, {"H": 100.0} if row.takes_local_tags else {}, {}, (), name)
         element = ET.fromstring(made.to_xml())
 
-        def quantity(e: ET.Element, unit: str) -> float:
-            assert e.get("units") == "femtosecond"
-            return float(e.text)
-
-        assert row.from_xml(element, quantity) == made
+        assert row.from_xml(element, Femtoseconds()) == made
     assert isinstance(made, Thermostat)
 
 

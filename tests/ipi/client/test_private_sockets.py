@@ -55,24 +55,24 @@ def connects_to(at: Endpoint) -> str:
 
 
 def test_the_folder_is_private_and_named_to_ipi_and_drivers(own: Path, run: RunFolder) -> None:
-    sockets = placed(run.facts().sockets, run.config)
+    sockets = placed(run.spec().sockets, run.settings)
     assert stat.S_IMODE(own.stat().st_mode) == 0o700
     assert [at.path.parent for at in sockets.values()] == [own, own]
     assert prefix_of(sockets) == f"{own}/"
-    words = driver_command(run.config, "teacher", sockets["teacher"], python="python")
+    words = driver_command(run.settings, run.spec(), "teacher", sockets["teacher"], python="python")
     assert words[words.index("--sockets-prefix") + 1] == f"{own}/"
     assert "--sockets-prefix" not in driver_command(
-        run.config, "teacher", run.facts().sockets["teacher"], python="python"
+        run.settings, run.spec(), "teacher", run.spec().sockets["teacher"], python="python"
     )  # of the scripts: their drivers look at both places
     own.chmod(0o755)
     with pytest.raises(InputError, match="open to others"):
-        placed(run.facts().sockets, run.config)
+        placed(run.spec().sockets, run.settings)
 
 
 def test_drivers_of_others_know_ipis_place_only(own: Path, run: RunFolder) -> None:
-    teacher = run.config.teacher.model_copy(update={"command": "lmp -in in.lammps {address}"})
-    config = run.config.model_copy(update={"teacher": teacher})
-    sockets = placed(run.facts().sockets, config)
+    teacher = run.settings.teacher.model_copy(update={"command": "lmp -in in.lammps {address}"})
+    models = {**run.settings.models, "teacher": teacher}
+    sockets = placed(run.spec().sockets, run.settings.model_copy(update={"models": models}))
     assert prefix_of(sockets) == ""
     assert not own.exists()
     assert sockets["student"].path == Path("/tmp/ipi_" + sockets["student"].address)
@@ -82,7 +82,7 @@ def test_a_name_that_is_too_long_for_the_folder(own: Path, run: RunFolder) -> No
     name = "x" * 90  # with /tmp/ipi_ it fits
     sockets = {"teacher": validate.Socket("unix", name, 0)}
     with pytest.raises(InputError, match="longer than 107 bytes") as error:
-        placed(sockets, run.config)
+        placed(sockets, run.settings)
     assert "address of teacher" in str(error.value)
 
 
