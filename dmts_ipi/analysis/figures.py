@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .measure import Measured
+
+COLOURS = ("#e8590c", "#1c7ed6", "#2f9e44", "#9c36b5", "#c2255c", "#0c8599")
+REFERENCE_COLOUR = "#868e96"
 INK = "#010203"  # becomes currentColor
 WIDTH_IN, HEIGHT_IN = 5.2, 3.4
+LEGEND_CHARACTERS = 66  # that fit beside each other into the width of a figure
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -47,6 +54,37 @@ class Plot:
     svg: str
 
 
+@dataclass(frozen=True)
+class Palette:
+    """Colour of each run by name; ``reference`` is the name of the grey one, if there is one."""
+
+    colours: Mapping[str, str]
+    reference: str | None
+
+    def of(self, m: Measured) -> str:
+        """The colour of a run."""
+        return self.colours[m.run.name]
+
+    def is_reference(self, m: Measured) -> bool:
+        """Whether it is the reference."""
+        return m.run.name == self.reference
+
+    def find_reference(self, measured: Iterable[Measured]) -> Measured | None:
+        """The reference among these runs."""
+        return next((m for m in measured if self.is_reference(m)), None)
+
+    def reference_first(self, measured: Iterable[Measured]) -> list[Measured]:
+        """The reference first, so that the others are drawn on top of it."""
+        return sorted(measured, key=lambda m: not self.is_reference(m))
+
+
+def palette_of(measured: Sequence[Measured], reference: Measured | None) -> Palette:
+    """A colour for each run; the reference is grey."""
+    free = iter(COLOURS * (len(measured) // len(COLOURS) + 1))
+    colours = {m.run.name: REFERENCE_COLOUR if m is reference else next(free) for m in measured}
+    return Palette(colours, reference.run.name if reference is not None else None)
+
+
 def new_figure(height: float = HEIGHT_IN) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
@@ -55,9 +93,29 @@ def new_figure(height: float = HEIGHT_IN) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def legend_above(axes: Axes, entries: int) -> None:
-    columns = entries if entries <= 3 else 2
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, handlelength=1.2)
+def legend_above(axes: Axes, entries: int, lift: float = 0.0) -> None:
+    """A legend above the axes, where it hides no data; nothing without a labelled line.
+
+    ``lift``: how much higher, in heights of the axes, where there are tick labels at the top.
+    """
+    labels = axes.get_legend_handles_labels()[1]
+    if not labels:
+        return
+    longest = max(len(text) for text in labels)
+    fit = max(1, LEGEND_CHARACTERS // (longest + 6))
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0 + lift),
+        ncols=min(entries, fit, 3),
+        handlelength=1.2,
+        columnspacing=1.2,
+    )
+
+
+def mark_left_out(axes: Axes, until: float) -> None:
+    """A grey band from zero to ``until`` on the x axis: equilibration."""
+    if until > 0:
+        axes.axvspan(0, until, color=INK, alpha=0.06, linewidth=0)
 
 
 def to_svg(figure: Figure, key: str, alt: str) -> str:
@@ -77,7 +135,8 @@ def to_svg(figure: Figure, key: str, alt: str) -> str:
     box = re.search(r'viewBox="([^"]*)"', head.group(0))
     assert box is not None
     return (
-        f'<svg viewBox="{box.group(1)}" role="img" aria-label="{alt}">' + text[head.end() :].strip()
+        f'<svg viewBox="{box.group(1)}" role="img" aria-label="{escape(alt)}">'
+        + text[head.end() :].strip()
     )
 
 

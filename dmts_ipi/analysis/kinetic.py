@@ -40,7 +40,13 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from dmts_ipi.core.molecules import bonds
-from dmts_ipi.core.statistics import Estimate, mean_stderr
+from dmts_ipi.core.statistics import (
+    Estimate,
+    langevin_floor_K,
+    mean_stderr,
+    not_below,
+    temperature_std,
+)
 from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV, KB_EV_PER_K
 
 TO_KELVIN = AMU_A2_PER_FS2_IN_EV / KB_EV_PER_K  # amu A^2/fs^2 -> K
@@ -48,6 +54,8 @@ BROKEN_FACTOR = 1.5  # longer than this times its first length: the bond is no l
 # Atoms times frames with forces from which the bias is read off them: in water it is then known
 # to 0.2 K of 3 K for atoms, and to 0.5 K of 10 K for bonds.
 ENOUGH_FORCES = 1500
+FEWEST_BLOCKS = 32  # of all atoms or bonds together, from which a relaxation rate is read
+BLOCK_RELAXATIONS = 1.0  # length of a block, in relaxation times 1/friction
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,13 @@ class KineticSampler:
         positions: (n, 3) A of the first structure, which defines the bonds.
         cell: (3, 3) A; pbc: (3,).
         inner_fs, temperature_K: of the inner step and of the thermostat.
-        fixcom: whether the integrator removes the motion of the centre of mass.
+        fixcom: whether the integrator removes the motion of the centre of mass (i-PI does not
+            where atoms are fixed).
+        fixed: mask (n,) of atoms that are held; None: no atom is.
+        block_frames: frames of a block for ``group_errors``; 0: none are made.
+
+    Fixed atoms count as infinitely heavy: they have no degree of freedom, and a bond to one has the
+    mass of its other atom.
     """
 
     numbers: np.ndarray
@@ -93,6 +107,8 @@ class KineticSampler:
     inner_fs: float
     temperature_K: float
     fixcom: bool = False
+    fixed: np.ndarray | None = None
+    block_frames: int = 0
     _atoms: list[np.ndarray] = field(default_factory=list, repr=False)
     _elements: list[np.ndarray] = field(default_factory=list, repr=False)
     _bonds: list[np.ndarray] = field(default_factory=list, repr=False)
@@ -100,16 +116,19 @@ class KineticSampler:
     def __post_init__(self) -> None:
         self.numbers = np.asarray(self.numbers)
         self.masses_amu = np.asarray(self.masses_amu, float)
-        self.elements = sorted(set(int(z) for z in self.numbers), reverse=True)
+        mobile = np.ones(len(self.numbers), bool) if self.fixed is None else ~self.fixed
+        self.fixcom = self.fixcom and bool(mobile.all())
+        self.elements = sorted(set(int(z) for z in self.numbers[mobile]), reverse=True)
+        self._inverse_mass = np.where(mobile, 1.0 / self.masses_amu, 0.0)
         removed = self.masses_amu / self.masses_amu.sum() if self.fixcom else 0 * self.masses_amu
         # With the centre of mass at rest, <m v^2> = 3 kB T (1 - m/M).
-        self._dof = 3.0 * (1.0 - removed)
-        self._members = [np.flatnonzero(self.numbers == z) for z in self.elements]
+        self._dof = 3.0 * (1.0 - removed) * mobile
+        self._members = [np.flatnonzero((self.numbers == z) & mobile) for z in self.elements]
         pairs, _ = bonds(self.numbers, self.positions, self.cell, self.pbc)
-        self.bonds = pairs[(self.numbers[pairs[:, 1]] == 1) & (self.numbers[pairs[:, 0]] > 1)]
+        of_hydrogen = (self.numbers[pairs[:, 1]] == 1) & (self.numbers[pairs[:, 0]] > 1)
+        self.bonds = pairs[of_hydrogen & mobile[pairs].any(axis=1)]
         self._start = np.linalg.norm(self._vectors(self.positions, self.cell), axis=1)
-        m = self.masses_amu
-        self._reduced = 1.0 / (1.0 / m[self.bonds[:, 0]] + 1.0 / m[self.bonds[:, 1]])
+        self._reduced = 1.0 / self._inverse_mass[self.bonds].sum(axis=1)
         self._heavy = self.numbers[self.bonds[:, 0]]
         self._kinds = sorted(set(int(z) for z in self._heavy), reverse=True)
         self._whole = np.ones(len(self.bonds), bool)
@@ -119,11 +138,16 @@ class KineticSampler:
         # Sums over the frames with forces: F^2/m of each atom, the same along each bond, eV/fs^2.
         self._squares = np.zeros(len(self.numbers)), np.zeros(len(self.bonds))
         self._with_forces = 0
+        of_element = np.array([self.elements.index(int(z)) for z in self.numbers[mobile]])
+        of_kind = np.array([self._kinds.index(int(z)) for z in self._heavy], int)
+        self._mobile = np.flatnonzero(mobile)
+        self._element_blocks = BlockVariance(of_element, len(self.elements))
+        self._bond_blocks = BlockVariance(of_kind, len(self._kinds))
 
     @property
     def degrees_of_freedom(self) -> int:
-        """3N, or 3N - 3 where the centre of mass is held."""
-        return 3 * len(self.numbers) - (3 if self.fixcom else 0)
+        """Three for each atom that moves; three less where the centre of mass is held."""
+        return 3 * len(self._mobile) - (3 if self.fixcom else 0)
 
     def _vectors(self, positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
         """Bonds (..., b, 3) of positions (..., n, 3), nearest image."""
@@ -135,13 +159,20 @@ class KineticSampler:
             d = d - (s * periodic) @ box
         return d
 
-    def add(self, positions: np.ndarray, cell: np.ndarray, velocities: np.ndarray) -> None:
+    def add(
+        self,
+        positions: np.ndarray,
+        cell: np.ndarray,
+        velocities: np.ndarray,
+        follows: bool = True,
+    ) -> None:
         """Adds one frame, or a chunk of them with a first axis more.
 
         Args:
             positions: (n, 3) A, in any image.
             cell: (3, 3) A.
             velocities: (n, 3) A/fs.
+            follows: they come one stride after the frames before.
         """
         if positions.ndim == 2:
             positions, cell, velocities = positions[None], cell[None], velocities[None]
@@ -150,6 +181,12 @@ class KineticSampler:
         self._elements.append(
             np.stack([twice[:, k].sum(axis=1) / self._dof[k].sum() for k in self._members], axis=1)
         )
+        if self.block_frames:
+            if not follows:
+                self._element_blocks.interrupt()
+                self._bond_blocks.interrupt()
+            each = twice[:, self._mobile] / self._dof[self._mobile]
+            self._element_blocks.add(each, self.block_frames)
         if len(self.bonds):
             self._add_bonds(self._vectors(positions, cell), velocities)
 
@@ -160,7 +197,7 @@ class KineticSampler:
             positions: (n, 3) A, in any image. cell: (3, 3) A. forces: (n, 3) eV/A.
         """
         self._with_forces += 1
-        a = forces / (self.masses_amu * AMU_A2_PER_FS2_IN_EV)[:, None]  # A/fs^2
+        a = forces * (self._inverse_mass / AMU_A2_PER_FS2_IN_EV)[:, None]  # A/fs^2
         of_atoms, of_bonds = self._squares
         of_atoms += AMU_A2_PER_FS2_IN_EV * self.masses_amu * (a**2).sum(axis=1)
         if len(self.bonds):
@@ -190,6 +227,8 @@ class KineticSampler:
         speed2 = speed2 * alive
         self._sums += np.array([off.sum(axis=0), (off**2).sum(axis=0), speed2.sum(axis=0)])
         twice = self._reduced * speed2 * TO_KELVIN
+        if self.block_frames:
+            self._bond_blocks.add(twice, self.block_frames)
         of = [self._heavy == z for z in self._kinds]
         count = np.stack([alive[:, k].sum(axis=1) for k in of], axis=1)
         total = np.stack([twice[:, k].sum(axis=1) for k in of], axis=1)
@@ -207,7 +246,58 @@ class KineticSampler:
     def by_element(self) -> dict[str, Estimate]:
         """Temperature of each element, K."""
         series = np.concatenate(self._elements)
-        return {chemical_symbols[z]: mean_stderr(series[:, k]) for k, z in enumerate(self.elements)}
+        dof = [float(self._dof[k].sum()) for k in self._members]
+        return {
+            chemical_symbols[z]: self._estimate(series[:, k], dof[k])
+            for k, z in enumerate(self.elements)
+        }
+
+    def _estimate(self, series: np.ndarray, dof: float) -> Estimate:
+        """Mean of a temperature, with the exact width T sqrt(2/d) where the series' is smaller.
+
+        With few degrees of freedom a run that is cold by chance has a narrow distribution too.
+        """
+        e = mean_stderr(series)
+        width = temperature_std(self.temperature_K, dof) if self.temperature_K > 0 else 0.0
+        return not_below(e, width * math.sqrt(e.inefficiency / e.n)) if e.stderr else e
+
+    def group_errors(
+        self, langevin_per_ps: float, frame_ps: float, kept_ps: float
+    ) -> dict[str, float]:
+        """Standard error that the temperature of each element and kind of bond is not below, K.
+
+        Langevin friction g makes the energy of a mode relax at the rate g or faster: at
+        l = g + k, where it passes energy to other modes at the rate k. Half of a mode's energy is
+        kinetic, so the mean temperature of d of D degrees of freedom over a time t has the variance
+
+            2 T^2 / t ((1/d - 1/D) / l + 1 / (D g)),
+
+        the second term that of the energy which all share (``core.statistics.langevin_floor_K``).
+        l is measured by the variance of the means of blocks of each atom or bond by itself, which
+        in a liquid are many, taken high by its own error. Where they are few, nothing is known of
+        k and l = g: 2 T^2 / (d g t). A frame every ``frame_ps`` adds the sampling of the other,
+        oscillating half.
+        """
+        found = {}
+        D, T = float(self.degrees_of_freedom), self.temperature_K
+        shared = langevin_floor_K(T, self.degrees_of_freedom, langevin_per_ps, kept_ps) ** 2
+        block_ps = self.block_frames * frame_ps
+        groups = [
+            (chemical_symbols[z], self._element_blocks, k, float(self._dof[members].sum()), 3.0)
+            for k, (z, members) in enumerate(zip(self.elements, self._members, strict=True))
+        ]
+        groups += [
+            (f"{chemical_symbols[z]}-H", self._bond_blocks, k, float((self._heavy == z).sum()), 1.0)
+            for k, z in enumerate(self._kinds)
+        ]
+        for name, blocks, k, d, each in groups:
+            rate = langevin_per_ps
+            if self.block_frames:
+                rate = blocks.rate_per_ps(k, each, block_ps, langevin_per_ps)
+            time_ps = max(1 / rate + frame_ps / 2, frame_ps)
+            own = 2 * T**2 * max(1 / d - 1 / D, 0.0) * time_ps / kept_ps
+            found[name] = math.sqrt(own + shared)
+        return found
 
     def bond_kinds(self) -> list[BondKind]:
         """Temperature and stretch frequency of each kind of X-H bond; empty without frames.
@@ -235,7 +325,7 @@ class KineticSampler:
                 BondKind(
                     f"{chemical_symbols[z]}-H",
                     int(keep.sum()),
-                    mean_stderr(series[:, k]),
+                    self._estimate(series[:, k], float(keep.sum())),
                     self._zero + float(off),
                     math.sqrt(max(spread, 0.0)),
                     math.sqrt(w2),
@@ -265,7 +355,8 @@ class KineticSampler:
             of_kind = self.numbers[self.bonds[:, 0]] == heavy
             for side in (0, 1):
                 atoms = self.bonds[of_kind, side]
-                np.add.at(lost, atoms, bias * self._reduced[of_kind] / self.masses_amu[atoms])
+                share = self._reduced[of_kind] * self._inverse_mass[atoms]
+                np.add.at(lost, atoms, bias * share)
         found["atoms"] -= float(lost.sum()) / self.degrees_of_freedom
         for name, members in zip(names, self._members, strict=True):
             found[name] -= float(lost[members].sum() / self._dof[members].sum())
@@ -280,3 +371,75 @@ def stretch_frequency_squared(ratio: float, inner_fs: float) -> float:
     """
     x = max(0.0, 1.0 - ratio * inner_fs**2)
     return 2.0 * (1.0 - math.sqrt(x)) / inner_fs**2
+
+
+@dataclass
+class BlockVariance:
+    """Variance of the means over consecutive blocks of many series, pooled by group.
+
+    Args:
+        group: (m,) group of each series.
+        groups: how many there are.
+    """
+
+    group: np.ndarray
+    groups: int
+
+    def __post_init__(self) -> None:
+        self._sum = np.zeros(len(self.group))
+        self._filled = 0
+        self._means = np.zeros((2, self.groups))  # of block means: their sum, that of squares
+        self.blocks = np.zeros(self.groups)
+
+    def interrupt(self) -> None:
+        """The frames that come do not follow: begins a new block."""
+        self._sum[:], self._filled = 0.0, 0
+
+    def add(self, values: np.ndarray, length: int) -> None:
+        """Adds (c, m) values in blocks of ``length`` frames."""
+        at = 0
+        while at < len(values):
+            end = min(len(values), at + length - self._filled)
+            self._sum += values[at:end].sum(axis=0)
+            self._filled += end - at
+            at = end
+            if self._filled == length:
+                mean = self._sum / length
+                for k, weights in enumerate((mean, mean**2)):
+                    self._means[k] += np.bincount(self.group, weights, self.groups)
+                self.blocks += np.bincount(self.group, minlength=self.groups)
+                self.interrupt()
+
+    def rate_per_ps(self, group: int, dof: float, block_ps: float, slowest_per_ps: float) -> float:
+        """Rate at which the energy of a series relaxes, 1/ps; ``slowest_per_ps`` where not known.
+
+        Of a mode whose energy relaxes as exp(-l t), half of the variance of the kinetic temperature
+        does so and half oscillates. Means over blocks of length L have the variance
+        v f(l L) / 2, f(x) = 2/x (1 - (1 - exp(-x))/x), v = 2 T^2 / dof that of one series.
+
+        Args:
+            group: which.
+            dof: degrees of freedom of each of its series.
+            block_ps: L.
+            slowest_per_ps: the least that it can be.
+        """
+        n = float(self.blocks[group])
+        if n < FEWEST_BLOCKS:
+            return slowest_per_ps
+        total, squares = self._means[:, group]
+        mean = total / n
+        if mean <= 0:
+            return slowest_per_ps
+        found = 0.5 * dof * (squares / n / mean**2 - 1) * (1 + math.sqrt(2 / n))
+        low, high = slowest_per_ps, 1e3 * slowest_per_ps
+        if found >= _block_share(low * block_ps):
+            return low
+        for _ in range(60):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if found < _block_share(middle * block_ps) else (low, middle)
+        return low
+
+
+def _block_share(x: float) -> float:
+    """f(x) / 2 of ``BlockVariance.rate_per_ps``."""
+    return (1 - (1 - math.exp(-x)) / x) / x

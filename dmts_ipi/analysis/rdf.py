@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase.data import chemical_symbols
 
-from dmts_ipi.core.molecules import bonds, molecules
 from dmts_ipi.core.neighbours import neighbour_pairs
 from dmts_ipi.core.statistics import mean_stderr
+
+from .fragments import fragments
 
 BIN_A = 0.05
 RANGE_A = 8.0
@@ -42,7 +43,8 @@ class PairDistribution:
 
     ``r_A`` (m,) bin centres; ``g`` (m,), without unit where ``periodic``, else 1/A; ``stderr``
     (m,) from blocks, NaN where there are too few frames; ``outside`` (m,) the part from pairs of
-    different molecules. ``peak`` is None where there is no peak between molecules.
+    different molecules (in a crystal each atom counts as one).
+    ``peak`` is None where there is no peak between molecules.
     """
 
     pair: str
@@ -100,8 +102,7 @@ class PairHistogram:
                 table[a, b] = table[b, a] = len(self.pairs)
                 self.pairs.append((a, b))
         self._table = table
-        bonded, _ = bonds(self.numbers, self.positions, self.cell, self.pbc)
-        self._molecule = molecules(len(self.numbers), bonded)
+        self._molecule = fragments(self.numbers, self.positions, self.cell, self.pbc).label
 
     def add(self, positions: np.ndarray, cell: np.ndarray) -> None:
         """Adds a frame: positions (n, 3) A in any image, cell (3, 3) A."""

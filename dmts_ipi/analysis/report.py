@@ -4,48 +4,47 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import os
 from collections.abc import Sequence
-from html import escape
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from dmts_ipi import __version__
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.files import replace_file
+from dmts_ipi.core.units import KB_EV_PER_K
 
-from .compare import Comparison, headline_pair, speedup
-from .figures import Plot
+from .comparison import Comparison
+from .figures import STYLE, Palette, Plot, palette_of
 from .formatting import (
+    NOTHING,
     STATUS_CLASS,
-    STATUS_WORD,
-    Card,
-    cards,
+    STATUS_TEXT,
     expected_text,
     plus_minus,
-    settling,
-    summary_sentence,
+    status_counts,
+    with_dash,
 )
+from .headline import cards, settling, summary_sentence
 from .json_report import report_record
 from .measure import Measured
-from .plots import colours, draw
-from .report_text import reading, swatch, what_ran
+from .observables.force_difference import FORCE_DIFFERENCE
+from .observables.registry import page_order
+from .report_text import stretch, what_ran
 from .tables import csv_files
 
-COPY_SCRIPT = """
-document.querySelectorAll('button[data-copy]').forEach(function (b) {
-  b.addEventListener('click', function () {
-    var t = document.getElementById(b.dataset.copy), rows = t.rows ? Array.from(t.rows) : null;
-    var text = rows ? rows.map(function (r) { return Array.from(r.cells).map(function (c) {
-      return c.innerText.trim(); }).join('\\t'); }).join('\\n') : t.innerText;
-    var done = function () { b.textContent = 'Copied'; };
-    var old = function () { var a = document.createElement('textarea'); a.value = text;
-      document.body.append(a); a.select(); document.execCommand('copy'); a.remove(); done(); };
-    if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, old); else old();
-  });
-});
-"""
+Titles = list[tuple[str, bool]]
+"""Titles of a table's columns, and whether they hold numbers."""
+TEMPLATE = "report.html.j2"
+VERDICT_TITLES: Titles = [
+    ("Run", False),
+    ("Observable", False),
+    ("Value", True),
+    ("Against", False),
+    ("Expected", True),
+    ("Difference", True),
+    ("Verdict", False),
+]
 
 
 def check_writable(path: Path) -> None:
@@ -101,6 +100,14 @@ def csv_folder(path: Path) -> Path:
     return path.with_name(path.stem + "_csv")
 
 
+def draw(measured: Sequence[Measured], palette: Palette) -> list[Plot]:
+    """All figures that the data allow; a figure without data is left out."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        return [plot for o in page_order() for plot in o.plots(measured, palette)]
+
+
 def render(
     measured: Sequence[Measured],
     reference: Measured | None,
@@ -109,215 +116,91 @@ def render(
     csv_name: str = "report_csv",
 ) -> str:
     """The page as text."""
-    first = measured[0].run
-    colour = colours(measured, reference)
-    css = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    title = f"{first.system}: " + (
-        "multiple time stepping beside the teacher"
-        if reference is not None
-        else "molecular dynamics"
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("dmts_ipi.analysis", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    kicker = " · ".join(
+    palette = palette_of(measured, reference)
+    titles, rows, footnotes = _runs(measured, reference)
+    return environment.get_template(TEMPLATE).render(
+        title=_title(measured, reference),
+        kicker=_kicker(measured),
+        summary=summary_sentence(measured, reference, comparisons),
+        cards=cards(measured, reference, comparisons),
+        notes=[(m.run.name, note) for m in measured for note in m.notes],
+        colours=palette.colours,
+        run_titles=titles,
+        run_rows=rows,
+        footnotes=footnotes,
+        plots=draw(measured, palette),
+        counts=status_counts(comparisons),
+        settling=settling(measured, comparisons),
+        against=f"theory and {reference.run.name}" if reference is not None else "theory",
+        verdict_titles=VERDICT_TITLES,
+        verdict_rows=[_verdict(c) for c in comparisons],
+        events=[(m.run.name, e) for m, log in FORCE_DIFFERENCE.shown(measured) for e in log.events],
+        stretch=stretch(measured),
+        one_K=f"{3 * KB_EV_PER_K * 1000:.2f}",
+        ran=[what_ran(m) for m in measured],
+        version=__version__,
+        json_name=json_name,
+        csv_name=csv_name,
+    )
+
+
+def _title(measured: Sequence[Measured], reference: Measured | None) -> str:
+    what = "molecular dynamics"
+    if reference is not None and len(measured) > 1:
+        what = "multiple time stepping beside the teacher"
+    return f"{measured[0].run.system}: {what}"
+
+
+def _kicker(measured: Sequence[Measured]) -> str:
+    first = measured[0].run
+    inner = dict.fromkeys(f"{m.run.inner_fs:g}" for m in measured)
+    return " · ".join(
         [
             f"{len(first.numbers)} atoms",
             "/".join(dict.fromkeys(m.run.ensemble.upper() for m in measured)),
             f"{first.temperature_K:g} K",
-            f"inner step {first.inner_fs:g} fs",
+            f"inner step {', '.join(inner)} fs",
             datetime.date.today().isoformat(),
         ]
     )
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="kicker">{escape(kicker)}</p>',
-        f'<p class="lead">{escape(summary_sentence(measured, reference, comparisons))}</p>',
-        _cards(cards(measured, reference, comparisons)),
-        _notes(measured),
-        "<h2>Runs</h2>",
-        _runs_table(measured, reference, colour),
-        "<h2>Figures</h2>",
-        '<div class="grid">' + "".join(_figure(p) for p in draw(measured, reference)) + "</div>",
-        "<h2>Verdicts</h2>",
-        _verdict_text(measured, reference, comparisons),
-        _verdict_table(measured, comparisons, colour),
-        *_events(measured),
-        "<h2>How to read this page</h2>",
-        reading(measured),
-        "<h2>What ran</h2>",
-        *(what_ran(m, colour) for m in measured),
-        f"<footer>Made by dmts-ipi {__version__}. All figures as data beside this file: "
-        f"{escape(json_name)}, and {escape(csv_name)}/ with a table for each.</footer>",
-    ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(body)
-        + f"\n</main>\n<script>{COPY_SCRIPT}</script>\n</body>\n</html>\n"
-    )
 
 
-def _cards(found: Sequence[Card]) -> str:
-    parts = []
-    for k, c in enumerate(found):
-        chip = ""
-        if c.status is not None:
-            chip = f'<div class="chip {STATUS_CLASS[c.status]}">{escape(c.verdict)}</div>'
-        small = f" <small>{escape(c.small)}</small>" if c.small else ""
-        parts.append(
-            f'<div class="card{" first" if k == 0 else ""}">'
-            f'<div class="what">{escape(c.what)}</div>'
-            f'<div class="value">{escape(c.value)}{small}</div>'
-            f'<div class="detail">{escape(c.detail)}</div>{chip}</div>'
-        )
-    return f'<section class="cards">{"".join(parts)}</section>'
-
-
-def _notes(measured: Sequence[Measured]) -> str:
-    lines = [f"{m.run.name}: {note}" for m in measured for note in m.notes]
-    if not lines:
-        return ""
-    return '<ul class="notes">' + "".join(f"<li>{escape(x)}.</li>" for x in lines) + "</ul>"
-
-
-def _figure(plot: Plot) -> str:
-    return (
-        f"<figure><h3>{escape(plot.title)}</h3>{plot.svg}"
-        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
-    )
-
-
-def _table(key: str, head: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]]) -> str:
-    """A table; ``head`` holds (title, numeric), ``rows`` HTML; the first column is a header."""
-    columns = "".join(f'<th{" class=n" if n else ""} scope="col">{escape(t)}</th>' for t, n in head)
-    body = ""
-    for row in rows:
-        cells = f'<th scope="row">{row[0]}</th>' + "".join(
-            f"<td{' class=n' if n else ''}>{cell}</td>"
-            for cell, (_, n) in zip(row[1:], head[1:], strict=True)
-        )
-        body += f"<tr>{cells}</tr>"
-    return (
-        f'<div class="scroll"><table id="{key}"><thead><tr>{columns}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-        f'<button type="button" data-copy="{key}">Copy table</button>'
-    )
-
-
-def _runs_table(
-    measured: Sequence[Measured], reference: Measured | None, colour: dict[str, str]
-) -> str:
-    bond = next((k.name for m in measured for k in m.bond_kinds), None)
-    pair = headline_pair(measured[0])
-    head = [
-        ("Run", False),
-        ("Scheme", False),
-        ("ns/day", True),
-        ("Speedup", True),
-        ("Used, ps", True),
-    ]
-    head.append(("Temperature, K", True))
-    if bond:
-        head.append((f"{bond.replace('-', '–')} bonds, K", True))
-    head.append(("Potential, meV/atom", True))
-    if pair:
-        head.append((f"{pair.replace('-', '–')} peak", True))
-    if any(m.npt for m in measured):
-        head += [("Density, g/cm³", True), ("Pressure, bar", True)]
-    head.append(("Drift, meV/atom/ps", True))
-    zero = (reference or measured[0]).potential.mean
+def _runs(
+    measured: Sequence[Measured], reference: Measured | None
+) -> tuple[Titles, list[tuple[str, list[str]]], list[str]]:
+    """The table of runs: titles, (name, cells) of each run, and what is said below it."""
+    columns = [c for o in page_order() for c in o.columns(measured, reference)]
+    titles: Titles = [("Run", False), ("Scheme", False), ("Used, ps", True)]
+    titles += [(c.title, True) for c in columns]
     rows = []
     for m in measured:
-        ratio = speedup(m, reference)
-        row = [
-            swatch(m, colour) + escape(m.run.name),
-            escape(m.run.scheme),
-            f"{m.run.ns_per_day:.3g}" if math.isfinite(m.run.ns_per_day) else "–",
-            f"{ratio:.2f}×" if math.isfinite(ratio) else "–",
-            f"{m.kept_ps:.3g}",
-            plus_minus(m.kinetic["atoms"].mean, m.kinetic["atoms"].stderr),
-        ]
-        if bond:
-            e = m.kinetic.get(bond)
-            row.append(plus_minus(e.mean, e.stderr) if e else "–")
-        row.append(plus_minus(m.potential.mean - zero, m.potential.stderr, signed=True))
-        if pair:
-            peak = next((d.peak for d in m.distributions if d.pair == pair), None)
-            row.append(plus_minus(peak.height, peak.stderr) if peak else "–")
-        if any(x.npt for x in measured):
-            for key in ("density_g_cm3", "pressure_bar"):
-                e = m.npt.get(key)
-                row.append(plus_minus(e.mean, e.stderr) if e else "–")
-        slope = m.drift_meV_per_atom_ps
-        row.append(plus_minus(slope.mean, slope.stderr, signed=True))
-        rows.append(row)
-    name = "the STS mean" if reference is not None else f"the mean of {measured[0].run.name}"
-    return (
-        _table("runs", head, rows) + f'<p class="kicker">± is one standard error. Potential '
-        f"energy is counted from {escape(name)}.</p>"
-    )
+        cells = [m.run.scheme, f"{m.kept_ps:.3g}"]
+        cells += [c.cells.get(m.run.name, NOTHING) for c in columns]
+        rows.append((m.run.name, cells))
+    return titles, rows, list(dict.fromkeys(c.footnote for c in columns if c.footnote))
 
 
-def _verdict_text(
-    measured: Sequence[Measured], reference: Measured | None, comparisons: Sequence[Comparison]
-) -> str:
-    against = "theory and " + reference.run.name if reference is not None else "theory"
-    counts = ", ".join(
-        f'<span class="chip {STATUS_CLASS[s]}">'
-        f"{sum(c.verdict.status == s for c in comparisons)} {STATUS_WORD[s]}</span>"
-        for s in STATUS_WORD
-    )
-    return (
-        f"<p>{counts}. {escape(settling(measured, comparisons))}</p>"
-        f"<p>Each run against {escape(against)}. A value <em>deviates</em> when it is off by more "
-        "than the tolerance and by more than three standard errors. It is <em>too short to "
-        "tell</em> while two standard errors exceed the tolerance, or while a larger difference is "
-        "between two and three standard errors: among a dozen comparisons one such is common.</p>"
-    )
-
-
-def _events(measured: Sequence[Measured]) -> list[str]:
-    """What the watchdog did, newest last; nothing where there was none."""
-    rows = [
-        [escape(m.run.name), f"{e.time_ps:.3f}", escape(e.kind), escape(e.text), escape(e.time)]
-        for m in measured
-        for e in m.events
-    ]
-    if not rows:
-        return []
-    head = [("Run", False), ("At, ps", True), ("Kind", False), ("What", False), ("When", False)]
-    return ["<h2>Events of the watchdog</h2>", _table("events", head, rows)]
-
-
-def _verdict_table(
-    measured: Sequence[Measured], comparisons: Sequence[Comparison], colour: dict[str, str]
-) -> str:
-    by_name = {m.run.name: m for m in measured}
-    head = [
-        ("Run", False),
-        ("Observable", False),
-        ("Value", True),
-        ("Against", False),
-        ("Expected", True),
-        ("Difference", True),
-        ("Verdict", False),
-    ]
-    rows = []
-    for c in comparisons:
-        unit = c.value_unit or ("" if c.unit in ("%", "peaks") else c.unit)
-        offset = by_name[c.run].potential.mean if c.observable == "potential energy" else 0.0
-        value, expected = c.value, expected_text(c)
-        if offset:
-            value, expected = c.value - c.expected, "0"
-        rows.append(
-            [
-                swatch(by_name[c.run], colour) + escape(c.run),
-                escape(c.observable.replace("-", "–")),
-                plus_minus(value, c.stderr, unit),
-                escape(c.against),
-                expected,
-                plus_minus(c.difference, c.difference_stderr, c.unit, signed=True),
-                f'<span class="chip {STATUS_CLASS[c.verdict.status]}">'
-                f"{STATUS_WORD[c.verdict.status]}</span><br><small>{escape(c.verdict.text)}</small>",
-            ]
-        )
-    return _table("verdicts", head, rows)
+def _verdict(c: Comparison) -> dict[str, Any]:
+    """A row of the table of verdicts."""
+    unit = c.value_unit or ("" if c.unit in ("%", "peaks") else c.unit)
+    return {
+        "run": c.run,
+        "observable": with_dash(c.observable),
+        "value": plus_minus(c.value - c.shown_from, c.stderr, unit),
+        "against": c.against,
+        "expected": expected_text(c),
+        "difference": plus_minus(c.difference, c.difference_stderr, c.unit, signed=True),
+        "status": STATUS_TEXT[c.verdict.status],
+        "status_class": STATUS_CLASS[c.verdict.status],
+        "why": c.verdict.text,
+    }

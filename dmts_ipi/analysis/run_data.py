@@ -31,8 +31,9 @@ class RunInput:
     ``langevin_per_ps``: friction of a Langevin thermostat, None with any other. ``fixed``: atoms
     that do not move. ``not_analysed``: what ``input.xml`` has that the analysis does not look at.
     ``unfollowed``: tags of ``input.xml`` that were edited after the run had begun.
-    ``init_words``: options of ``dmts-ipi init`` that make the run again. ``label`` stands in
-    figures: the scheme, with the name where two runs have the same.
+    ``sampled_model``: name of the model whose ensemble is sampled. ``devices``: on which device
+    each model ran. ``init_words``: options of ``dmts-ipi init`` that make the run again. ``label``
+    stands in figures: the scheme, with the name where two runs have the same.
     """
 
     path: Path
@@ -57,6 +58,8 @@ class RunInput:
     n_beads: int = 1
     not_analysed: list[str] = field(default_factory=list)
     unfollowed: list[str] = field(default_factory=list)
+    sampled_model: str = "teacher"
+    devices: dict[str, str] = field(default_factory=dict)
     init_words: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -64,11 +67,34 @@ class RunInput:
 
     def __post_init__(self) -> None:
         self.label = self.label or self.scheme
+        self.properties = complete_properties(self.path, self.properties, self.outer_fs)
 
     @property
     def outer_fs(self) -> float:
         """Outer time step, fs (the inner one for STS)."""
         return self.inner_fs * (1 if self.mode == "sts" else self.n_inner)
+
+    @property
+    def moving(self) -> np.ndarray:
+        """Mask (n,) of the atoms that are not fixed."""
+        mask = np.ones(len(self.numbers), bool)
+        mask[self.fixed] = False
+        return mask
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Of the velocities: three for each bead of an atom that moves.
+
+        Three less where the centre of mass is held, which i-PI does not do beside fixed atoms.
+        """
+        moving = self.moving
+        removed = 3 if self.fixcom and moving.all() else 0
+        return 3 * int(moving.sum()) * self.n_beads - removed
+
+    @property
+    def file_name(self) -> str:
+        """The name as the beginning of a file's name."""
+        return "".join(ch if ch.isalnum() or ch in "-_." else "_" for ch in self.name)
 
     @property
     def formula(self) -> str:
@@ -104,6 +130,29 @@ class RunInput:
         return float(value) if isinstance(value, int | float) else math.nan
 
 
+def complete_properties(
+    path: Path, properties: dict[str, np.ndarray], outer_fs: float
+) -> dict[str, np.ndarray]:
+    """The properties with both ``step`` and ``time_ps``; one of them gives the other.
+
+    Raises:
+        InputError: neither is there.
+    """
+    found = dict(properties)
+    if "step" not in found and "time_ps" not in found:
+        raise InputError(
+            "file",
+            path,
+            "has neither step nor time among its properties; write "
+            "'<properties ...> [ step, time{picosecond}, ... ] </properties>' in input.xml",
+        )
+    if "time_ps" not in found:
+        found["time_ps"] = np.asarray(found["step"], float) * outer_fs / 1000
+    if "step" not in found:
+        found["step"] = np.rint(np.asarray(found["time_ps"], float) * 1000 / outer_fs).astype(int)
+    return found
+
+
 def _subscripts(formula: str) -> str:
     return formula.translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 
@@ -136,7 +185,7 @@ def read_run(path: Path) -> RunInput:
         properties = folder.properties()
     except FileNotFoundError as error:
         raise InputError("folder", path, f"has no output; type 'dmts-ipi run {path}'") from error
-    if not len(properties.get("step", [])):
+    if not any(len(column) for column in properties.values()):
         raise InputError("folder", path, f"has no output yet; type 'dmts-ipi run {path}'")
     config = config_of(spec, folder.settings)
     return RunInput(
@@ -162,6 +211,7 @@ def read_run(path: Path) -> RunInput:
         langevin_per_ps=spec.one_langevin_friction_per_ps,
         settings=config.model_dump(mode="json"),
         summary=read_summary(path),
+        sampled_model=spec.reference,
         not_analysed=beyond_options(spec),
         unfollowed=folder.unfollowed_edits(),
         init_words=option_words(config),

@@ -65,12 +65,14 @@ class SpectrumSampler:
         numbers, masses_amu: (n,).
         frame_ps: time between frames.
         expected: frames that will come; sets the length of a segment.
+        fixed: mask (n,) of atoms that are held and left out; None: no atom is.
     """
 
     numbers: np.ndarray
     masses_amu: np.ndarray
     frame_ps: float
     expected: int
+    fixed: np.ndarray | None = None
     segments: int = 0
     _buffer: list[np.ndarray] = field(default_factory=list, repr=False)
 
@@ -80,10 +82,12 @@ class SpectrumSampler:
         frames = int(length / self.frame_ps) if self.frame_ps > 0 else 0
         self.frames = 1 << max(0, frames.bit_length() - 1)
         self.possible = self.frames >= FEWEST_FRAMES
-        every = max(1, math.ceil(len(self.numbers) / MOST_ATOMS))
-        self.elements = sorted(set(int(z) for z in self.numbers), reverse=True)
+        numbers = np.asarray(self.numbers)
+        moving = np.ones(len(numbers), bool) if self.fixed is None else ~self.fixed
+        every = max(1, math.ceil(len(numbers) / MOST_ATOMS))
+        self.elements = sorted(set(int(z) for z in numbers[moving]), reverse=True)
         # Molecules repeat in order: within each element, every k-th atom is a fair choice.
-        chosen = [np.flatnonzero(np.asarray(self.numbers) == z)[::every] for z in self.elements]
+        chosen = [np.flatnonzero((numbers == z) & moving)[::every] for z in self.elements]
         self._atoms = np.concatenate(chosen)
         self._sizes = [len(c) for c in chosen]
         self._weight = np.sqrt(np.asarray(self.masses_amu, float)[self._atoms])[:, None]
@@ -249,8 +253,9 @@ def too_fast_peaks(
 ) -> list[ForeignPeak]:
     """Peaks above ``TOO_FAST`` times the fastest bond's frequency, where nothing can vibrate.
 
-    For a run that has no reference: what the impulses make above the stretches (seeds/000, figure
-    4) shows without one. Frequencies fold downwards only, so these are no aliases.
+    For a run that has no reference: what the impulses make above the stretches (figure 4 of
+    DMTS-NC, DOI 10.1021/acs.jctc.6c00653) shows without one. Frequencies fold downwards only, so
+    these are no aliases.
     """
     result = []
     for s in found:

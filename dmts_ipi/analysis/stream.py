@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -20,16 +19,22 @@ Progress = Callable[[str, int, int], None]
 class Chunk:
     """Consecutive frames, evenly spaced.
 
-    ``positions`` (c, n, 3) A, ``cells`` (c, 3, 3) A, ``velocities`` (c, n, 3) A/fs or None,
-    ``steps`` (c,). ``follows``: the first frame comes one stride after the last of the chunk
-    before.
+    ``positions`` (c, n, 3) A, not wrapped, ``cells`` (c, 3, 3) A, ``velocities`` (c, n, 3) A/fs or
+    None, ``steps`` (c,), ``times_ps`` (c,). ``follows``: the first frame comes one stride after the
+    last of the chunk before. ``forces``: of each frame, (n, 3) eV/A of the sampled force, or None
+    where they are not written. ``frame_ps``: time between frames (0: there is only one);
+    ``expected``: how many frames will come in all.
     """
 
     steps: np.ndarray
+    times_ps: np.ndarray
     positions: np.ndarray
     cells: np.ndarray
     velocities: np.ndarray | None
+    forces: tuple[np.ndarray | None, ...]
     follows: bool
+    frame_ps: float
+    expected: int
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -55,6 +60,7 @@ class FrameStream:
     _ps_per_step: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
+        self._forces = _Forces(self.run)
         step, time = self.run.properties["step"], self.run.properties["time_ps"]
         self._ps_per_step = self.run.outer_fs / 1000.0
         if len(step) > 1 and step[-1] > step[0]:
@@ -112,12 +118,17 @@ class FrameStream:
             stride = max(1, self.stride)
             self.expected = max(1, (self.end_step - self._first_kept) // stride + 1)
         whole = len(arrays[2]) == len(steps)
+        at = np.array(steps)
         return Chunk(
-            np.array(steps),
-            np.array(arrays[0], float),
-            np.array(arrays[1], float),
-            np.array(arrays[2], float) if whole else None,
-            follows,
+            steps=at,
+            times_ps=self._start_ps + at * self._ps_per_step,
+            positions=np.array(arrays[0], float),
+            cells=np.array(arrays[1], float),
+            velocities=np.array(arrays[2], float) if whole else None,
+            forces=tuple(self._forces.at(step) for step in steps),
+            follows=follows,
+            frame_ps=self.frame_ps,
+            expected=self.expected,
         )
 
     def _check(self, at: int, positions: np.ndarray, velocities: np.ndarray | None) -> None:
@@ -143,6 +154,26 @@ class FrameStream:
             )
         return found
 
-    def thinning(self, most: int) -> int:
-        """Every how many frames to take for at most ``most`` of them."""
-        return max(1, math.ceil(self.expected / most))
+
+class _Forces:
+    """The sampled forces by step, which are asked for in rising order."""
+
+    def __init__(self, run: RunInput) -> None:
+        self._run, self._left = run, run.forces()
+        self._next = next(self._left, None)
+
+    def at(self, step: int) -> np.ndarray | None:
+        """Those of a step, (n, 3) eV/A; None where there are none.
+
+        Raises:
+            InputError: they are not finite.
+        """
+        while self._next is not None and self._next[0] < step:
+            self._next = next(self._left, None)
+        if self._next is None or self._next[0] != step:
+            return None
+        found = self._next[1]
+        if not np.isfinite(found).all():
+            text = f"forces are not finite at step {step}; the run failed there"
+            raise InputError("folder", self._run.path, text)
+        return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from .compare import AGREES, Comparison, speedup
-from .formatting import STATUS_WORD, plus_minus, summary_sentence
+from .comparison import Comparison
+from .formatting import STATUS_TEXT, plus_minus
+from .headline import summary_sentence
 from .measure import Measured
+from .observables import observables
+from .verdict import AGREES
 
 
 def lines(
@@ -17,25 +19,10 @@ def lines(
     found = [summary_sentence(measured, reference, comparisons), ""]
     width = max(len(m.run.name) for m in measured)
     for m in measured:
-        ratio = speedup(m, reference)
         parts = [m.run.scheme, f"{m.kept_ps:.3g} ps used"]
-        if math.isfinite(m.run.ns_per_day):
-            parts.append(f"{m.run.ns_per_day:.3g} ns/day")
-        if math.isfinite(ratio) and m is not reference:
-            parts.append(f"{ratio:.2f}x")
-        parts.append("T " + plus_minus(m.kinetic["atoms"].mean, m.kinetic["atoms"].stderr, "K"))
-        for k in m.bond_kinds:
-            e = m.kinetic[k.name]
-            parts.append(
-                f"{k.name} bonds {plus_minus(e.mean, e.stderr, 'K')}"
-                + (f" (expected {m.expected[k.name]:.0f})" if m.run.ensemble != "nve" else "")
-            )
-        if m.configurational is not None:
-            e = m.configurational.temperature_K["atoms"]
-            parts.append("T of positions " + plus_minus(e.mean, e.stderr, "K"))
-        for d in m.diffusion:
-            value = plus_minus(d.D_A2_per_ps.mean, d.D_A2_per_ps.stderr, "Å²/ps")
-            parts.append(f"D({d.kind}) {value}")
+        for o in observables():
+            if o.name in m.results:
+                parts += o.terminal(m, reference)
         found.append(f"{m.run.name:{width}}  " + ", ".join(parts))
         found += [f"{'':{width}}  note: {note}" for note in m.notes]
     open_ones = [c for c in comparisons if c.verdict.status != AGREES]
@@ -45,6 +32,6 @@ def lines(
         found.append(
             f"{c.run}: {c.observable} against {c.against}: "
             f"{plus_minus(c.difference, c.difference_stderr, c.unit, signed=True)}: "
-            f"{STATUS_WORD[c.verdict.status]} ({c.verdict.text})"
+            f"{STATUS_TEXT[c.verdict.status]} ({c.verdict.text})"
         )
     return found

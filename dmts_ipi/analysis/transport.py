@@ -17,9 +17,10 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
-from dmts_ipi.core.molecules import bonds, molecules
 from dmts_ipi.core.statistics import Estimate
 from dmts_ipi.core.units import KB_EV_PER_K
+
+from .fragments import fragments
 
 CLOSEST_PS = 0.02
 LONGEST_PS, SHORTEST_PS = 10.0, 2.0  # end of the fit
@@ -31,6 +32,7 @@ MIN_BLOCKS = 8
 BATCH_NUMBERS = 2_000_000
 RELAXED_A2 = 1.2  # 6 / k^2
 DIFFUSIVE = 0.85  # exponent of MSD ~ t^exponent below which a slope is no diffusion coefficient
+CAGED = 0.3  # exponent below which displacements that are small stay level
 SOLID = 0.05  # exponent below which nothing diffuses
 XI = 2.837297  # of a cubic box, Yeh and Hummer, J. Phys. Chem. B 108, 15873 (2004)
 JOULE_PER_EV = 1.602176634e-19
@@ -45,7 +47,7 @@ class Diffusion:
     Hummer add for the periodic images, at a viscosity of 1 mPa s (it goes as its inverse); NaN in
     cells that are not cubic. It is no part of D, and too large where a thermostat damps the flow
     around a molecule, as Langevin's does over sqrt(viscosity / (density friction)), 1 nm for water
-    at 1/ps.
+    at 1/ps. ``single``: the "molecules" are atoms, free or of a crystal or another network.
     """
 
     kind: str
@@ -56,6 +58,12 @@ class Diffusion:
     D_A2_per_ps: Estimate
     exponent: float
     correction_A2_per_ps: float
+    single: bool = False
+
+    @property
+    def caged(self) -> bool:
+        """Whether the displacements stay level, as in a crystal: there is nothing to fit."""
+        return self.exponent < CAGED and float(self.msd_A2[-1]) < RELAXED_A2
 
     @property
     def diffusive(self) -> bool:
@@ -78,7 +86,7 @@ def relaxation_ps(found: Sequence[Diffusion]) -> float:
     if len(beyond):
         return float(d.lag_ps[beyond[0]])
     slope = 6 * d.D_A2_per_ps.mean
-    if d.exponent < SOLID or slope <= 0:
+    if d.exponent < SOLID or slope <= 0 or (d.single and d.caged):
         return math.nan
     return float(d.lag_ps[-1] + (RELAXED_A2 - d.msd_A2[-1]) / slope)
 
@@ -104,6 +112,10 @@ class Displacements:
         cell: (3, 3) A; pbc: (3,).
         frame_ps: time between frames.
         expected: frames that will come; sets the longest lag.
+        fixed: mask (n,) of atoms that are held; None: no atom is. Molecules that hold one are left
+            out, and the motion of the centre of mass is then part of what is measured.
+
+    Each atom of a crystal, or of another network, counts as a molecule.
     """
 
     numbers: np.ndarray
@@ -113,6 +125,7 @@ class Displacements:
     pbc: np.ndarray
     frame_ps: float
     expected: int
+    fixed: np.ndarray | None = None
     jumps: bool = False
     _buffer: list[np.ndarray] = field(default_factory=list, repr=False)
     _blocks: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False)
@@ -127,14 +140,16 @@ class Displacements:
         self.first = math.ceil(begin / self.lag_ps - 1e-9) if self.lag_ps > 0 else 0
         periodic = bool(np.all(self.pbc))
         self.possible = periodic and end >= SHORTEST_PS and self.lags - self.first >= 3
-        pairs, _ = bonds(self.numbers, self.positions, self.cell, self.pbc)
-        label = molecules(len(self.numbers), pairs)
-        if label.max(initial=0) == 0:  # one network: its atoms move
-            label = np.arange(len(self.numbers))
-        self._order = np.argsort(label, kind="stable")
+        parts = fragments(self.numbers, self.positions, self.cell, self.pbc)
+        label, fixed = parts.label, self.fixed
+        held = np.zeros(len(label), bool) if fixed is None else np.isin(label, label[fixed])
+        self._free = not held.any()
+        self._order = np.flatnonzero(~held)[np.argsort(label[~held], kind="stable")]
         self._starts = np.flatnonzero(np.diff(label[self._order], prepend=-1))
+        self._single = parts.single[self._order][self._starts]
+        self.possible = self.possible and len(self._order) > 0
         self._mass = np.asarray(self.masses_amu, float)[self._order]
-        self._total = np.add.reduceat(self._mass, self._starts)
+        self._total = np.add.reduceat(self._mass, self._starts) if len(self._order) else self._mass
         groups = np.split(np.asarray(self.numbers)[self._order], self._starts[1:])
         names = [_formula(g) for g in groups]
         self.kinds = list(dict.fromkeys(names))
@@ -149,6 +164,8 @@ class Displacements:
         """Centres of mass (c, m, 3) A, about that of the system."""
         weighted = positions[:, self._order] * self._mass[:, None]
         sums = np.add.reduceat(weighted, self._starts, axis=1)
+        if not self._free:
+            return np.asarray(sums / self._total[:, None])
         whole = sums.sum(axis=1, keepdims=True) / self._mass.sum()
         return sums / self._total[:, None] - whole
 
@@ -241,6 +258,7 @@ class Displacements:
                     self._estimate(float(slope) / 6, np.atleast_1d(each), k, lag[fit], fit),
                     float(exponent),
                     finite_size_correction(self.cell, temperature_K),
+                    bool(self._single[of].all()),
                 )
             )
         return found

@@ -21,13 +21,12 @@ import numpy as np
 from dmts_ipi.core.statistics import Estimate, slope_stderr
 from dmts_ipi.core.units import KB_EV_PER_K
 
-from .figures import STYLE
+from .figures import COLOURS, INK, REFERENCE_COLOUR, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SKIP = 0.2  # of a trial, from start velocities that know nothing of the positions
-COLORS = ("#e8590c", "#1c7ed6", "#9c36b5", "#2f9e44")
 CLEARLY = 1.05  # speeds of short trials are no better
 
 
@@ -198,8 +197,14 @@ def plot(
     with matplotlib.rc_context(STYLE | {"figure.facecolor": "white", "axes.facecolor": "white"}):
         figure = Figure(figsize=(5.5, 7), layout="constrained")
         top, middle, below = figure.subplots(3, 1, sharex=True)
-        _bars(top, [(d, *predicted[d]) for d in sorted(predicted)], "#868e96", "s--", "predicted")
-        for (name, choice), color in zip(choices.items(), cycle(COLORS), strict=False):
+        _bars(
+            top,
+            [(d, *predicted[d]) for d in sorted(predicted)],
+            REFERENCE_COLOUR,
+            "s--",
+            "predicted",
+        )
+        for (name, choice), color in zip(choices.items(), cycle(COLOURS), strict=False):
             good = [t for t in choice.trials if math.isfinite(t.heating_K_per_ps.mean)]
             heat = [(t.outer_fs, t.heating_K_per_ps.mean, t.heating_K_per_ps.stderr) for t in good]
             _bars(top, heat, color, "o", name)
@@ -214,13 +219,13 @@ def plot(
             below.plot([t.outer_fs for t in good], [t.ns_per_day for t in good], "o-", color=color)
         _heating_axis(top)
         top.legend(frameon=False, title="bars: limit of the heating")
-        middle.axhline(temperature_K, color="#010203", lw=0.8)
+        middle.axhline(temperature_K, color=INK, lw=0.8)
         middle.set_ylabel("temperature, K\n(bars: one standard error)")
         chosen = choices[best].chosen if best is not None else None
         for axes in (top, middle, below) if chosen is not None else ():
             assert chosen is not None
             at = chosen.outer_fs
-            axes.axvspan(at - 0.1, at + 0.1, color="#2f9e44", alpha=0.2)
+            axes.axvspan(at - 0.1, at + 0.1, color=INK, alpha=0.1)
         below.set_ylim(0, 1.1 * below.get_ylim()[1])
         below.set_ylabel("ns/day")
         below.set_xlabel("outer step, fs")

@@ -16,7 +16,6 @@ import numpy as np
 from dmts_ipi.core.files import EVENTS, LIVE, read_lines, read_record
 
 MOST_EVENTS = 200
-WORTH_TELLING = ("rewind", "difference", "nan", "restart", "end", "fault")
 
 
 @dataclass(frozen=True)

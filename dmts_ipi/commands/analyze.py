@@ -74,11 +74,12 @@ def _configurational(measured: Sequence[Measured], count: int) -> None:
     import numpy as np
 
     from dmts_ipi.analysis.configurational import configurational, pick_frames
+    from dmts_ipi.analysis.observables.configurational import CONFIGURATIONAL
     from dmts_ipi.models.load import load_model
 
     models: dict[str, ForceModel] = {}
     for m in measured:
-        settings = m.run.settings["teacher"]
+        settings = m.run.settings["models"][m.run.sampled_model]
         key = json.dumps(settings, sort_keys=True)
         frames = pick_frames(m.run, m.skip_ps, count)
         if key not in models:
@@ -89,7 +90,7 @@ def _configurational(measured: Sequence[Measured], count: int) -> None:
         def report(line: str, name: str = m.run.name) -> None:
             print(f"{name}: {line}", file=sys.stderr, flush=True)
 
-        m.configurational = configurational(
+        found = configurational(
             models[key],
             m.run.numbers,
             m.run.pbc,
@@ -98,6 +99,7 @@ def _configurational(measured: Sequence[Measured], count: int) -> None:
             floor_K=m.floor_K,
             report=report,
         )
+        CONFIGURATIONAL.store(m, found)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -195,7 +195,7 @@ def temperature_density(
     return gamma.pdf(np.asarray(grid_K, float), d / 2, scale=2 * temperature_K / d)
 
 
-def temperature_std(temperature_K: float, degrees_of_freedom: int) -> float:
+def temperature_std(temperature_K: float, degrees_of_freedom: float) -> float:
     """Standard deviation T sqrt(2/d) of the kinetic temperature, in K."""
     return temperature_K * math.sqrt(2.0 / degrees_of_freedom)
 

@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 
 from analysis_runs import water_box, write_folder
-from dmts_ipi.analysis.compare import AGREES, DEVIATES, SHORT, compare, judge
+from dmts_ipi.analysis.compare import compare
+from dmts_ipi.analysis.figures import palette_of
 from dmts_ipi.analysis.formatting import plus_minus
 from dmts_ipi.analysis.measure import Measured, measure
-from dmts_ipi.analysis.plots import draw
+from dmts_ipi.analysis.observables.conserved import CONSERVED
+from dmts_ipi.analysis.observables.diffusion import DIFFUSION, Displaced
+from dmts_ipi.analysis.observables.temperature import TEMPERATURE
+from dmts_ipi.analysis.report import draw
 from dmts_ipi.analysis.run_data import read_run, read_runs
+from dmts_ipi.analysis.verdict import AGREES, DEVIATES, SHORT, judge
 from dmts_ipi.cli import main
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.statistics import Estimate
@@ -137,12 +142,13 @@ def test_certificate_of_runs_with_everything(fine: tuple[Path, Path], tmp_path: 
 
 def test_a_slope_that_is_no_diffusion_coefficient_is_no_verdict(fine: tuple[Path, Path]) -> None:
     sts, mts = (measure(run) for run in read_runs(fine))
-    (d,) = mts.diffusion
-    sts.diffusion = [dataclasses.replace(d, exponent=1.0)]
+    (d,) = DIFFUSION.of(mts).kinds
+    sts.results["diffusion"] = Displaced([dataclasses.replace(d, exponent=1.0)])
     far = Estimate(3 * d.D_A2_per_ps.mean, 0.01, 1.0, 100)
 
     def verdict(exponent: float) -> tuple[str, str]:
-        mts.diffusion = [dataclasses.replace(d, exponent=exponent, D_A2_per_ps=far)]
+        changed = dataclasses.replace(d, exponent=exponent, D_A2_per_ps=far)
+        mts.results["diffusion"] = Displaced([changed])
         found = [c for c in compare([sts, mts], sts) if c.observable == "diffusion of H2O"]
         (one,) = found
         return one.verdict.status, one.verdict.text
@@ -229,7 +235,7 @@ def test_heating_is_seen_in_the_conserved_quantity(folders: dict[str, Path]) -> 
     run = read_run(folders["sts"])
     m = measure(run)
     rate = 1e-5 * 1000 / (3 * 24 * KB_EV_PER_K)  # K/ps
-    assert m.heating_K.mean == pytest.approx(rate, rel=1e-6)
+    assert CONSERVED.of(m).heating_K.mean == pytest.approx(rate, rel=1e-6)
     step = run.properties["step"]
     noise = np.random.default_rng(1).normal(size=len(step)) * 0.01
     run.properties["conserved_eV"] = 5e-5 * step + noise
@@ -245,7 +251,7 @@ def test_no_energy_is_a_note_and_no_plot(tmp_path: Path) -> None:
     m = measure(run)
     assert any("no energy" in note for note in m.notes)
     assert not any("heating" in c.observable for c in compare([m], None))
-    assert not {"potential", "conserved"} & {p.key for p in draw([m], None)}
+    assert not {"potential", "conserved"} & {p.key for p in draw([m], palette_of([m], None))}
 
 
 def test_place_of_the_thermostat_is_read_from_the_input(folders: dict[str, Path]) -> None:
@@ -281,7 +287,7 @@ def test_no_velocities_is_a_note(tmp_path: Path) -> None:
     frames = run.frames
     run.frames = lambda: ((s, x, c, None) for s, x, c, _ in frames())
     m = measure(run)
-    assert set(m.kinetic) == {"atoms"}
+    assert set(TEMPERATURE.of(m).kinetic) == {"atoms"}
     assert any("no velocities" in note for note in m.notes)
 
 
@@ -291,7 +297,7 @@ def test_nve_is_judged_by_its_drift(tmp_path: Path) -> None:
     (verdict,) = compare([m], None)
     assert verdict.observable == "drift of the conserved quantity"
     # 1e-5 eV a step of 1 fs over 24 atoms
-    assert m.drift_meV_per_atom_ps.mean == pytest.approx(1e-5 * 1e6 / 24, rel=1e-6)
+    assert CONSERVED.of(m).drift.mean == pytest.approx(1e-5 * 1e6 / 24, rel=1e-6)
 
 
 def wrong(

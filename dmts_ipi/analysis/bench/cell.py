@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 
 from dmts_ipi.analysis.measure import Measured, measure
+from dmts_ipi.analysis.observables.conserved import CONSERVED
+from dmts_ipi.analysis.observables.diffusion import DIFFUSION
+from dmts_ipi.analysis.observables.potential import POTENTIAL
+from dmts_ipi.analysis.observables.temperature import TEMPERATURE
 from dmts_ipi.analysis.run_data import read_run, read_summary
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.files import EVENTS, read_lines
@@ -153,14 +157,17 @@ def read_result(cell: Cell) -> Result:
 
 
 def _fill(result: Result, m: Measured) -> None:
-    result.kelvin = {k: (e.mean, e.stderr, m.expected[k]) for k, e in m.kinetic.items()}
-    used = m.temperature_K[m.used]
-    result.kelvin_std = float(np.std(used, ddof=1)) if len(used) > 1 else math.nan
-    if m.has_energy:
-        result.potential_meV = m.potential.mean, m.potential.stderr
-        result.potential_std_meV = m.potential_width.mean
-        result.heating_K = m.heating_K.mean, m.heating_K.stderr
-    largest = max(m.diffusion, key=lambda d: d.molecules, default=None)
+    if (t := TEMPERATURE.get(m)) is not None:
+        result.kelvin = {k: (e.mean, e.stderr, t.expected[k]) for k, e in t.kinetic.items()}
+        used = m.kept(t.series_K) if t.series_K is not None else np.zeros(0)
+        result.kelvin_std = float(np.std(used, ddof=1)) if len(used) > 1 else math.nan
+    if (energy := POTENTIAL.get(m)) is not None and energy.varies:
+        result.potential_meV = energy.mean.mean, energy.mean.stderr
+        result.potential_std_meV = energy.width.mean
+    if (conserved := CONSERVED.get(m)) is not None and conserved.has_energy:
+        result.heating_K = conserved.heating_K.mean, conserved.heating_K.stderr
+    kinds = d.kinds if (d := DIFFUSION.get(m)) is not None else []
+    largest = max(kinds, key=lambda x: x.molecules, default=None)
     if largest is not None:
         result.diffusion_A2_per_ps = largest.D_A2_per_ps.mean, largest.D_A2_per_ps.stderr
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmts_ipi.analysis.figures import STYLE
+from dmts_ipi.analysis.figures import COLOURS, INK, STYLE
 
 from .cell import Result
 from .pool import Pool, Value, pools, ratio, reference_of
@@ -15,8 +15,6 @@ from .tables import published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-COLOURS = ("#1c7ed6", "#e8590c", "#2f9e44", "#9c36b5", "#868e96", "#c2255c")
 
 
 def plot(path: Path, results: Sequence[Result]) -> bool:
@@ -88,11 +86,13 @@ def _panel(
             [max(0.0, a - b) for a, b in zip(y, low, strict=True)],
             [max(0.0, b - a) for a, b in zip(y, high, strict=True)],
         ]
-        axes.errorbar(x, y, yerr=errors, fmt="o", ms=5, color=COLOURS[k % 6], label=system)
+        axes.errorbar(
+            x, y, yerr=errors, fmt="o", ms=5, color=COLOURS[k % len(COLOURS)], label=system
+        )
     axes.set_title(title, fontsize=10, loc="left")
     axes.grid(axis="y", lw=0.4, alpha=0.4)
     if "minus" in title:
-        axes.axhline(0.0, color="#010203", lw=0.8)
+        axes.axhline(0.0, color=INK, lw=0.8)
     else:
         axes.set_ylim(bottom=0)
 

@@ -23,8 +23,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmts_ipi.analysis.compare import TEMPERATURE_TOLERANCE_K
 from dmts_ipi.analysis.measure import Measured
+from dmts_ipi.analysis.observables.conserved import CONSERVED
+from dmts_ipi.analysis.observables.temperature import ATOMS, TEMPERATURE, TOLERANCE_K
 from dmts_ipi.analysis.verdict import DEVIATES, SHORT, judge
 
 STABLE, SO_FAR = "no", "no so far"
@@ -83,7 +84,7 @@ def judge_run(
     rewinds = sum(counts[k] for k in (*DISAGREE, *HEAT))
     why = f"{rewinds} events, rewound: " + ", ".join(sorted(counts)) if rewinds else ""
     off, stderr = _off_K(measured)
-    verdict = judge(off, stderr, TEMPERATURE_TOLERANCE_K, "K", measured.kept_ps)
+    verdict = judge(off, stderr, TOLERANCE_K, "K", measured.kept_ps)
     if verdict.status == SHORT:
         return Stability(SO_FAR, "; ".join(x for x in (why, verdict.text) if x))
     return Stability(STABLE, why)
@@ -91,9 +92,12 @@ def judge_run(
 
 def _off_K(m: Measured) -> tuple[float, float]:
     """Kinetic temperature of all atoms minus the expected one, and its standard error."""
-    e, expected = m.kinetic["atoms"], m.expected["atoms"]
-    own = m.temperature_test.stderr if m.run.langevin_per_ps is not None else e.stderr
-    return e.mean - expected, max(own, m.floor_K) if e.known else math.nan
+    t = TEMPERATURE.get(m)
+    if t is None or ATOMS not in t.kinetic:
+        return math.nan, math.nan
+    e = t.kinetic[ATOMS]
+    own = t.law.stderr if t.law is not None and m.run.langevin_per_ps is not None else e.stderr
+    return e.mean - t.expected[ATOMS], max(own, t.floor_K) if e.known else math.nan
 
 
 def _temperature(m: Measured | None) -> str:
@@ -101,7 +105,7 @@ def _temperature(m: Measured | None) -> str:
     if m is None:
         return ""
     off, stderr = _off_K(m)
-    found = judge(off, stderr, TEMPERATURE_TOLERANCE_K, "K", m.kept_ps)
+    found = judge(off, stderr, TOLERANCE_K, "K", m.kept_ps)
     return f"{off:+.1f} +- {stderr:.1f} K" if found.status == DEVIATES and off > 0 else ""
 
 
@@ -109,6 +113,9 @@ def _heat(m: Measured | None) -> str:
     """Says that the integrator heats or cools by more than the tolerance."""
     if m is None:
         return ""
-    e = m.heating_K
-    found = judge(e.mean, e.stderr, TEMPERATURE_TOLERANCE_K, "K", m.kept_ps)
+    conserved = CONSERVED.get(m)
+    if conserved is None:
+        return ""
+    e = conserved.heating_K
+    found = judge(e.mean, e.stderr, TOLERANCE_K, "K", m.kept_ps)
     return f"heating {e.mean:+.1f} +- {e.stderr:.1f} K" if found.status == DEVIATES else ""
