@@ -31,6 +31,7 @@ class RunInput:
     ``langevin_per_ps``: friction of a Langevin thermostat, None with any other. ``fixed``: atoms
     that do not move. ``not_analysed``: what ``input.xml`` has that the analysis does not look at.
     ``unfollowed``: tags of ``input.xml`` that were edited after the run had begun.
+    ``level_steps_fs``: time step of each level, from the innermost.
     ``sampled_model``: name of the model whose ensemble is sampled. ``devices``: on which device
     each model ran. ``init_words``: options of ``dmts-ipi init`` that make the run again. ``label``
     stands in figures: the scheme, with the name where two runs have the same.
@@ -60,6 +61,7 @@ class RunInput:
     unfollowed: list[str] = field(default_factory=list)
     sampled_model: str = "teacher"
     devices: dict[str, str] = field(default_factory=dict)
+    level_steps_fs: list[float] = field(default_factory=list)
     init_words: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -121,7 +123,8 @@ class RunInput:
         """In words: ``STS 1 fs`` or ``DMTS-NC 1–5 fs``."""
         if self.mode == "sts":
             return f"STS {self.inner_fs:g} fs"
-        return f"DMTS-NC {self.inner_fs:g}–{self.outer_fs:g} fs"
+        steps = self.level_steps_fs or [self.inner_fs, self.outer_fs]
+        return f"DMTS-NC {'–'.join(f'{fs:g}' for fs in steps)} fs"
 
     @property
     def ns_per_day(self) -> float:
@@ -212,6 +215,8 @@ def read_run(path: Path) -> RunInput:
         settings=config.model_dump(mode="json"),
         summary=read_summary(path),
         sampled_model=spec.reference,
+        devices=read_summary(path).get("devices") or {},
+        level_steps_fs=spec.level_steps_fs,
         not_analysed=beyond_options(spec),
         unfollowed=folder.unfollowed_edits(),
         init_words=option_words(config),

@@ -201,6 +201,15 @@ class InputSpec:
         return self.outer_fs / self.n_inner
 
     @property
+    def level_steps_fs(self) -> list[float]:
+        """Time step of each level, from the innermost, fs."""
+        steps, fs = [self.inner_fs], self.inner_fs
+        for level in reversed(self.levels[1:]):
+            fs *= level.steps
+            steps.append(fs)
+        return [float(f"{x:.9g}") for x in steps]
+
+    @property
     def outer_step_fs(self) -> float:
         """The outer time step, fs."""
         return self.outer_fs

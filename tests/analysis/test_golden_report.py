@@ -14,7 +14,15 @@ import golden_report
 GOLDEN = Path(__file__).with_name("golden_report.json")
 # Errors of elements and bonds count their own degrees of freedom since then, and can only grow.
 GROWN = {"stderr", "difference_stderr", "longer", "verdict"}
-NOT_BONDS = ("temperature of atoms", "potential", "width", "heating", "diffusion", "first ", "foreign")
+NOT_BONDS = (
+    "temperature of atoms",
+    "potential",
+    "width",
+    "heating",
+    "diffusion",
+    "first ",
+    "foreign",
+)
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -19,6 +19,7 @@ from dmts_ipi.core.statistics import Estimate, langevin_floor_K, mean_stderr, no
 from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV, KB_EV_PER_K
 
 from .folder import RunFolder
+from .settings import ModelSettings
 
 SESSIONS = "sessions.json"
 
@@ -61,7 +62,7 @@ def kinetic_temperatures_K(
 
 
 def write_summary(
-    folder: RunFolder, exit: str, outer_steps: int, more: Mapping[str, object] | None = None
+    folder: RunFolder, exit: str, outer_steps: int, more: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Writes ``summary.json`` from what is on disk, and returns it.
 
@@ -122,11 +123,21 @@ def write_summary(
         "sessions": len(sessions),
         "atoms": len(numbers),
         "models": {k: m.model_dump(mode="json") for k, m in settings.models.items()},
+        "devices": _devices(settings.models, more or {}),
         "versions": versions(),
         **(more or {}),
     }
     write_json(folder.path / SUMMARY, record)
     return record
+
+
+def _devices(models: Mapping[str, ModelSettings], more: Mapping[str, Any]) -> dict[str, str]:
+    """On which device each model ran: as its driver said, else as it was asked for."""
+    heard = (more.get("watchdog") or {}).get("drivers") or {}
+    return {
+        name: str((heard.get(name) or {}).get("device") or model.device)
+        for name, model in models.items()
+    }
 
 
 def _short(value: float) -> float:
