@@ -28,25 +28,41 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parents[1]
 WAYS = ("sockets", "resident student")
 
-OVERHEAD = """
+WHERE = """
+if Path(sys.argv[4]) not in Path(dmts_ipi.__file__).resolve().parents:
+    sys.exit(f"dmts_ipi comes from {dmts_ipi.__file__}")
+"""
+OVERHEAD = (
+    """
 import argparse, json, sys
 from pathlib import Path
-import outer_step_overhead as script
+import dmts_ipi, outer_step_overhead as script
+"""
+    + WHERE
+    + """
 args = argparse.Namespace(**json.loads(sys.argv[2]))
 args.structure = Path(args.structure)
 wall, output, ipi, drivers, beside = script.measure(sys.argv[1], args, Path(sys.argv[3]))
 print(json.dumps({"wall, ms": output, "CPU, ms": ipi + drivers}))
 """
-SPEED = """
+)
+SPEED = (
+    """
 import json, sys
 from pathlib import Path
-import speed as script
+import dmts_ipi, speed as script
+"""
+    + WHERE
+    + """
 print(json.dumps({"day/ns": 1 / script.ns_per_day(Path(sys.argv[3]), json.loads(sys.argv[2]))}))
 """
+)
 
 
 def measured(checkout: Path, code: str, *words: str) -> dict[str, float]:
     """What ``code`` prints as JSON with the Python and the benchmarks of a checkout.
+
+    The last of ``words`` is the folder that ``code`` makes.
 
     Raises:
         SystemExit: it fails.
@@ -54,7 +70,8 @@ def measured(checkout: Path, code: str, *words: str) -> dict[str, float]:
     bin_folder = checkout / ".venv" / "bin"
     places = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [str(bin_folder / "python"), "-W", "ignore", "-c", code, *words],
+        [str(bin_folder / "python"), "-W", "ignore", "-c", code, *words, str(checkout)],
+        cwd=Path(words[-1]).parent,  # not in a checkout, whose package would come first
         env={**os.environ, **places, "PYTHONPATH": str(checkout / "benchmarks")},
         capture_output=True,
         text=True,
