@@ -430,7 +430,9 @@ def read_checkpoint(path: Path) -> InputSpec:
 
 def known_splittings() -> tuple[str, ...]:
     """Splittings of i-PI and of ours, and propagators of other packages."""
-    return SPLITTINGS
+    from .motion.propagators import PROPAGATORS
+
+    return PROPAGATORS.names()
 
 
 def _spec(r: _Reader) -> InputSpec:

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -22,11 +23,15 @@ import numpy as np
 from ipi.inputs.motion.dynamics import InputDynamics
 from ipi.inputs.thermostats import InputThermo
 from ipi.utils.inputvalue import Input, InputArray, InputAttribute, InputValue
+from ipi.utils.io.inputs.io_xml import xml_node
+from ipi.utils.units import unit_to_internal, unit_to_user
 
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.propagator import ThermostatEngine
+from dmts_ipi.ipi.thermostats import THERMOSTATS
 
 from .bonds import BondTau
-from .respa import SPLITTING
+from .thermostat_engine import EngineThermostat
 from .thermostats import LocalTau, ThermoLocal
 
 LOCAL, BONDS = "local_tau", "bonds"
@@ -141,8 +146,20 @@ class InputBonds(Input):
             self.range.store(np.asarray(entry.range))
 
 
+# What i-PI itself reads of the thermostat of another package.
+KEPT = ("ethermo", "s")
+
+
 class InputLocalThermo(InputThermo):
-    """i-PI's ``<thermostat>``, with ``<local_tau>`` and ``<bonds>`` in langevin and ffl."""
+    """i-PI's ``<thermostat>``, with ``<local_tau>`` and ``<bonds>`` in langevin and ffl.
+
+    A mode that i-PI does not know is looked for in the registry ``thermostats``: all its tags are
+    read and written by its object there.
+    """
+
+    attribs: ClassVar[dict[str, Any]] = deepcopy(InputThermo.attribs)
+    stock_modes = tuple(attribs["mode"][1].pop("options"))
+    _foreign: Any = None  # object of the registry that has read the tags
 
     dynamic: ClassVar[dict[str, Any]] = {
         **InputThermo.dynamic,
@@ -153,8 +170,39 @@ class InputLocalThermo(InputThermo):
     def _ours(self) -> bool:
         return any(name in (LOCAL, BONDS) for name, _ in self.extra)
 
+    def parse(self, xml: Any = None, text: str = "") -> None:
+        """Reads the tag; see i-PI.
+
+        Raises:
+            InputError: no such mode, or its tags are wrong.
+        """
+        self._foreign = None
+        mode = "" if xml is None else str(xml.attribs.get("mode", "")).strip()
+        if mode in self.stock_modes:
+            super().parse(xml, text)
+            return
+        self._foreign = THERMOSTATS.get(mode).from_xml(_element(xml), _quantity)
+        kept = [(name, node) for name, node in xml.fields if name in KEPT]
+        super().parse(xml_node(attribs=xml.attribs, name=xml.name, fields=kept))
+
+    def write(self, name: str = "", indent: str = "", text: str = "\n") -> Any:
+        """The tag as text; see i-PI."""
+        if self._foreign is not None:
+            inside = ET.fromstring(self._foreign.to_xml())
+            lines = (ET.tostring(tag, encoding="unicode").strip() for tag in inside)
+            text += "".join(f"{indent}   {line}\n" for line in lines)
+        return super().write(name, indent, text)
+
     def store(self, thermo: Any) -> None:
         """Stores a thermostat of ours under i-PI's tags, as far as those go, or one of i-PI's."""
+        if isinstance(thermo, EngineThermostat):
+            self._explicit, self._foreign = True, thermo.spec
+            self.mode.store(thermo.mode)
+            self.ethermo.store(thermo.ethermo)
+            if len(thermo.engine.state):
+                self.s.store(np.array(thermo.engine.state, float))
+            return
+        self._foreign = None
         if not isinstance(thermo, ThermoLocal):
             super().store(thermo)
             return
@@ -178,6 +226,8 @@ class InputLocalThermo(InputThermo):
         Raises:
             InputError: a tag of ours in a thermostat that has no use for it.
         """
+        if self._foreign is not None:
+            return self._fetch_foreign()
         if not self._ours():
             return super().fetch()
         mode = self.mode.fetch()
@@ -196,13 +246,69 @@ class InputLocalThermo(InputThermo):
         thermo.ethermo = self.ethermo.fetch()
         return thermo
 
+    def _fetch_foreign(self) -> EngineThermostat:
+        spec, mode = self._foreign, self.mode.fetch()
+        engine = spec.engine() if hasattr(spec, "engine") else None
+        if not isinstance(engine, ThermostatEngine):
+            raise InputError("thermostat mode", mode, "has no engine; give its object engine()")
+        thermo = EngineThermostat(spec, engine)
+        thermo.ethermo = self.ethermo.fetch()
+        state = self.s.fetch().reshape(-1)
+        if len(state):
+            if len(state) != len(engine.state):
+                wanted = f"has {len(state)} numbers, '{mode}' keeps {len(engine.state)}"
+                raise InputError("thermostat: s", "", wanted)
+            engine.state[:] = state
+        return thermo
+
+
+def _element(node: xml_node) -> ET.Element:
+    """A node of i-PI's parser as an element of Python's."""
+    element = ET.Element(node.name, {k: str(v) for k, v in node.attribs.items()})
+    for name, inside in node.fields:
+        if name == "_text":
+            element.text = (element.text or "") + inside
+        else:
+            element.append(_element(inside))
+    return element
+
+
+_DIMENSIONS = {"femtosecond": "time", "kelvin": "temperature", "angstrom": "length"}
+
+
+def _quantity(element: ET.Element, unit: str) -> float:
+    """Value of a tag in a unit: femtosecond, kelvin or angstrom. Without units: atomic units."""
+    text, dimension = (element.text or "").strip(), _DIMENSIONS[unit]
+    try:
+        value = unit_to_internal(dimension, element.get("units", "automatic"), float(text))
+    except (ValueError, TypeError) as error:
+        raise InputError(element.tag, text, f"must be a number with units='{unit}'") from error
+    return float(unit_to_user(dimension, unit, value))
+
 
 class InputRespaDynamics(InputDynamics):
-    """i-PI's ``<dynamics>``, with the splitting 'baoab-respa' and our thermostats."""
+    """i-PI's ``<dynamics>``, with every splitting of the registry and our thermostats.
+
+    ``RespaDynamics`` refuses a splitting that is in no row.
+    """
 
     attribs: ClassVar[dict[str, Any]] = deepcopy(InputDynamics.attribs)
-    attribs["splitting"][1]["options"].append(SPLITTING)
+    attribs["splitting"][1].pop("options")
     fields: ClassVar[dict[str, Any]] = {
         **InputDynamics.fields,
         "thermostat": (InputLocalThermo, InputDynamics.fields["thermostat"][1]),
+        "propagator": (
+            InputValue,
+            {
+                "dtype": dict,
+                "default": {},
+                "help": "Options of a propagator of another package, such as {model: file}.",
+            },
+        ),
     }
+
+    def store(self, dyn: Any) -> None:
+        """Stores; see i-PI."""
+        super().store(dyn)
+        if dyn != {}:
+            self.propagator.store(dyn.propagator_options)

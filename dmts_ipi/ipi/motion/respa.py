@@ -23,7 +23,7 @@ Thermostat(v, Delta / n)  ``tstep``, with ``thermostat.dt`` = ``tdt``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,13 @@ from dmts_ipi.ipi.patches.prefetched_rng import prefetched
 
 from .inner_step import InnerStep
 from .level_forces import ArrayForces, LevelForces, level_forces
+from .propagator_step import make_integrator
+from .propagators import PROPAGATORS, Splitting
+from .thermostat_engine import EngineThermostat
 from .thermostats import ThermoLocal, as_local
 
 SPLITTING = RESPA
+ACT_ON_ARRAYS = (ThermoLocal, EngineThermostat)  # they have ``propagate``
 
 
 class RespaIntegrator(NVEIntegrator):
@@ -214,10 +218,10 @@ class RespaNVTIntegrator(RespaIntegrator, NVTIntegrator):
 
     def beads_lag_one_step(self) -> bool:
         """Not with a thermostat of i-PI's, which acts on the momenta of its beads."""
-        return isinstance(self.thermostat, ThermoLocal) and self.bypasses_ipi_forces()
+        return isinstance(self.thermostat, ACT_ON_ARRAYS) and self.bypasses_ipi_forces()
 
     def _thermostat_in_arrays(self) -> None:
-        if isinstance(self.thermostat, ThermoLocal):
+        if isinstance(self.thermostat, ACT_ON_ARRAYS):
             self._heat += self.thermostat.propagate(self._p, self._q)
         else:  # SVR, GLE, ...: theirs is the momentum of the beads
             self.beads.p = self._p[None]
@@ -287,9 +291,12 @@ INTEGRATORS = {
 
 
 class RespaDynamics(Dynamics):
-    """i-PI's ``Dynamics``, which also knows the splitting 'baoab-respa'.
+    """i-PI's ``Dynamics``, which also knows 'baoab-respa' and the registry of propagators.
 
-    With any other splitting it is i-PI's own class, step by step.
+    With a splitting of i-PI's it is i-PI's own class, step by step.
+
+    Attributes:
+        propagator_options: of ``<propagator>``, for a propagator of another package.
     """
 
     def __init__(
@@ -298,13 +305,19 @@ class RespaDynamics(Dynamics):
         mode: str = "nve",
         splitting: str = "obabo",
         thermostat: Any = None,
+        propagator: Mapping[str, object] | None = None,
         **others: Any,
     ) -> None:
         """As i-PI's.
 
+        Args:
+            propagator: options for a propagator of another package.
+
         Raises:
-            InputError: the splitting is ours and the mode has no integrator.
+            InputError: no such splitting, or one that has no integrator for this mode.
         """
+        row = PROPAGATORS.get(splitting)
+        self.propagator_options = dict(propagator or {})
         if splitting == SPLITTING:
             if mode not in INTEGRATORS:
                 known = ", ".join(INTEGRATORS)
@@ -315,6 +328,12 @@ class RespaDynamics(Dynamics):
         super().__init__(timestep, mode, splitting, thermostat, **others)
         if splitting == SPLITTING:
             self.integrator = INTEGRATORS[mode]()
+        elif not isinstance(row, Splitting):
+            self.integrator = make_integrator(splitting, row, mode, self.propagator_options)
+        if isinstance(row, Splitting) and self.propagator_options:
+            raise InputError(
+                "propagator", self.propagator_options, f"splitting '{splitting}' has no options"
+            )
         if mode == "nve" and isinstance(self.thermostat, ThermoLocal) and self.thermostat.special:
             raise InputError(
                 "thermostat", self.thermostat.mode, "mode='nve' has none; remove it or use nvt"
