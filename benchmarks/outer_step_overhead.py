@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def driver(role: str, argv: list[str]) -> int:
     from dmts_ipi.ipi.client.driver import main as run
     from dmts_ipi.watchdog.publisher import opener
 
-    return run("0", load_zero, argv=argv, open_telemetry=opener(role), role=role)
+    telemetry = partial(opener, reference=role == "teacher")
+    return run("0", load_zero, argv=argv, telemetry=telemetry, role=role)
 
 
 def cpu_ms(pids: list[int]) -> np.ndarray:
@@ -187,14 +189,16 @@ def measure(way: str, args: argparse.Namespace, folder: Path) -> list[float]:
 
 
 def listener(file: Path) -> Any:
-    """The watchdog's ears for a run."""
+    """The watchdog's side of telemetry for a run."""
     from dmts_ipi.commands.build_watchdog import telemetry_of
     from dmts_ipi.ipi.input_xml import read_input
     from dmts_ipi.ipi.run_folder.folder import RunFolder
     from dmts_ipi.watchdog.listener import Listener
 
     folder = RunFolder(file.parent)
-    return Listener(telemetry_of(folder, read_input(file)), folder.structure().numbers, 1e9)
+    spec = read_input(file)
+    limits = dict.fromkeys(spec.comparisons, 1e9)
+    return Listener(telemetry_of(folder, spec), folder.structure().numbers, limits)
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ class Alternating:
         raise NotImplementedError
 
     def compute(self, h: np.ndarray, x: np.ndarray) -> Any:
-        self.shared.heard.value = self.publisher.questions
+        self.shared.heard.value = self.publisher.requests
         first = self.shared.first.value
         if first >= 0 and (self.done - first) % BLOCK == 0:
             block = (self.done - first) // BLOCK
@@ -112,7 +112,7 @@ def study(
         os.sched_setaffinity(0, {0})
     keep_freed_memory()
     frame = read_frames(path)[0]
-    publisher = Publisher("student", at, len(frame.numbers), "cpu")
+    publisher = Publisher("student", at, len(frame.numbers), "cpu", reference=False)
     model = AtomicUnitsModel(load_model(student), frame.numbers, frame.pbc, observer=publisher)
     Session(sock, Alternating(model, publisher, shared)).run()
     shared.sent.value = publisher.unasked
@@ -128,7 +128,7 @@ def teach(
     from dmts_ipi.models.load import load_model
 
     frame = read_frames(path)[0]
-    publisher = Publisher("teacher", at, len(frame.numbers), "cpu")
+    publisher = Publisher("teacher", at, len(frame.numbers), "cpu", reference=True)
     torch.set_num_threads(threads)
     keep_freed_memory()
     model = None if sleep_s else load_model(teacher)
@@ -150,7 +150,7 @@ def teach(
 
 def listen(at: dict[str, Addresses], numbers: np.ndarray, shared: Shared) -> None:
     """The watchdog."""
-    listener = Listener(at, numbers, 1e9)
+    listener = Listener(at, numbers, {("teacher", "student"): 1e9})
     shared.stop.wait()
     shared.pairs.value = listener.counts.pairs
     listener.close()

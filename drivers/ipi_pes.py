@@ -87,7 +87,7 @@ def _telemetry(given: dict[str, Any], n_atoms: int) -> Any:
     from dmts_ipi.watchdog.publisher import opener
 
     try:
-        observer = opener("student")(
+        observer = opener("student", reference=False)(
             "auto", str(given["telemetry"]), n_atoms, str(given.get("device", "cpu"))
         )
     except InputError as error:

@@ -10,6 +10,7 @@ Composition only: any model loads here, the options and exit statuses are in
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_model,
         default_dtype=None,
         argv=argv,
-        telemetry=opener,
+        telemetry=partial(opener, reference=True),
         resolve_device=resolve_device,
         role="teacher",
     )

@@ -1,24 +1,27 @@
-"""Joins a run folder and the watchdog: thresholds from its settings, ears at its drivers."""
+"""Builds the watchdog of a run folder: limits from its settings, telemetry of its drivers."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from dmts_ipi.core.errors import DmtsError, InputError
+from dmts_ipi.core.force_comparison import Pair
 from dmts_ipi.core.private import make_private_folder
 from dmts_ipi.core.supervision import Guard, NoGuard
+from dmts_ipi.core.verdicts import Physics
 from dmts_ipi.core.watch_settings import WatchdogSettings
 from dmts_ipi.ipi.client.network import KEYS, NETWORK
-from dmts_ipi.ipi.input_xml import STUDENT, InputFacts, Socket
+from dmts_ipi.ipi.input_xml import InputFacts, Socket
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.session.session import needs_keys, telemetry_setting
 from dmts_ipi.ipi.session.watch import Limits
 from dmts_ipi.watchdog.endpoints import AUTO, OFF, Addresses, Announced, addresses
 from dmts_ipi.watchdog.guard import Watchdog
 from dmts_ipi.watchdog.keys import Keys, make_keys, read_keys
-from dmts_ipi.watchdog.thresholds import Physics, thresholds
+from dmts_ipi.watchdog.thresholds import thresholds
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +58,7 @@ def limits_of(args: argparse.Namespace, settings: WatchdogSettings) -> Limits:
 
 
 def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guard]:
-    """The watchdog of a run that is about to start; one that lets pass all where it is off.
+    """The watchdog of a run that is about to start; where it is off, one that judges nothing.
 
     Raises:
         InputError: its settings contradict the run.
@@ -65,7 +68,8 @@ def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guar
         return contextlib.nullcontext(NoGuard())
     structure = folder.structure()
     physics = physics_of(folder, facts, len(structure.numbers))
-    limits = thresholds(settings, physics, student_rmse(folder))
+    pairs = facts.comparisons
+    limits = thresholds(settings, physics, validation_errors(folder, pairs), pairs)
     telemetry = telemetry_of(folder, facts)
     return Watchdog(
         folder.path,
@@ -80,13 +84,10 @@ def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guar
 
 
 def physics_of(folder: RunFolder, facts: InputFacts, n_atoms: int) -> Physics:
-    """What thresholds depend on. Degrees of freedom as i-PI counts them: 3 N, or 3 N - 3."""
+    """What the limits depend on."""
     config = folder.settings
-    strides = {
-        kind: output.stride
-        for kind in ("properties", "checkpoint")
-        if (output := facts.output(kind)) is not None
-    }
+    checkpoints = facts.output("checkpoint")
+    assert checkpoints is not None  # read_input demands it
     return Physics(
         ensemble=facts.ensemble,
         temperature_K=facts.temperature_K or facts.start_temperature_K or 300.0,
@@ -94,30 +95,30 @@ def physics_of(folder: RunFolder, facts: InputFacts, n_atoms: int) -> Physics:
         dof=3 * n_atoms,
         outer_step_fs=facts.outer_step_fs,
         equilibration_ps=config.equilibration_ps,
-        properties_stride=strides["properties"],
-        checkpoint_stride=strides["checkpoint"],
+        checkpoint_stride=checkpoints.stride,
         keep_checkpoints=config.keep_checkpoints,
         multiple_steps=facts.n_inner > 1,
     )
 
 
-def student_rmse(folder: RunFolder) -> float | None:
-    """The student's validation error, RMS over force components, eV/A; None: not known."""
+def validation_errors(folder: RunFolder, pairs: Sequence[Pair]) -> dict[str, float]:
+    """Validation errors of the fast models, RMS over force components, eV/A; absent: not known."""
     from dmts_ipi.models.load import read_record
 
-    student = folder.settings.student
-    if student is None:
-        return None
-    try:
-        errors = read_record(student.model).get("errors") or {}
-    except DmtsError:
-        return None  # its driver will say what is wrong with it
-    value = errors.get("force_rmse_eV_per_A")
-    return float(value) if isinstance(value, int | float) and value > 0 else None
+    found, models = {}, folder.settings.models
+    for name in (fast for _, fast in pairs if fast in models):
+        try:
+            errors = read_record(models[name].model).get("errors") or {}
+        except DmtsError:
+            continue  # its driver will say what is wrong with it
+        value = errors.get("force_rmse_eV_per_A")
+        if isinstance(value, int | float) and value > 0:
+            found[name] = float(value)
+    return found
 
 
 def telemetry_of(folder: RunFolder, facts: InputFacts) -> dict[str, Addresses | Announced]:
-    """Where the drivers of a run are to be heard; by role. Programs of others say nothing.
+    """Addresses of the telemetry of a run's drivers, by model. Third-party drivers have none.
 
     Raises:
         InputError: a wrong setting, or keys that are missing or open to others.
@@ -135,11 +136,11 @@ def telemetry_of(folder: RunFolder, facts: InputFacts) -> dict[str, Addresses | 
         where = addresses(settings, socket_name(at), keys)
         if where is not None:
             found[name] = where
-    if facts.resident and folder.settings.student is not None:
-        own = AUTO if telemetry_setting(folder.settings, STUDENT) != OFF else OFF
-        where = addresses(own, facts.resident)
+    for name, where_inside in facts.in_process.items():
+        own = AUTO if telemetry_setting(folder.settings, name) != OFF else OFF
+        where = addresses(own, where_inside)
         if where is not None:
-            found[STUDENT] = where
+            found[name] = where
     return found
 
 

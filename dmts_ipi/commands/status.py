@@ -1,4 +1,4 @@
-"""``dmts-ipi status FOLDER``: how a run does, from its files; nothing is disturbed."""
+"""``dmts-ipi status FOLDER``: the state of a run, from its files; the run is not disturbed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dmts_ipi.core.files import LIVE, plain, read_record
+from dmts_ipi.core.levels import STUDENT, TEACHER
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.session.lock import LOCK
 from dmts_ipi.watchdog.journal import read_events
@@ -26,21 +27,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit status: 0 the run is alive or finished; 3 it is neither; 2 wrong input."
     parser.add_argument("folder", help="run folder made by `dmts-ipi init`")
     parser.add_argument(
-        "--follow", action="store_true", help="again every --every-s, until the run is not alive"
+        "--follow", action="store_true", help="show it again every --every-s until the run ends"
     )
-    parser.add_argument("--every-s", type=float, default=2.0, help="between two looks, s")
-    parser.add_argument("--json", action="store_true", help="as JSON, one object a look")
+    parser.add_argument("--every-s", type=float, default=2.0, help="time between two states, s")
+    parser.add_argument("--json", action="store_true", help="as JSON, one object for each state")
 
 
 def run(args: argparse.Namespace) -> int:
     """Shows the state; returns the exit status."""
     folder = RunFolder(args.folder)
     while True:
-        state = look(folder)
+        state = read_state(folder)
         if args.json:
             print(json.dumps(plain(state)), flush=True)
         else:
-            print("\n".join(words(state)), flush=True)
+            print("\n".join(format_state(state)), flush=True)
         if not (args.follow and state["alive"]):
             return 0 if state["alive"] or state["exit"] == "finished" else 3
         time.sleep(max(args.every_s, 0.1))
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             print("\033[2J\033[H" if sys.stdout.isatty() else "", end="\n", flush=True)
 
 
-def look(folder: RunFolder) -> dict[str, Any]:
+def read_state(folder: RunFolder) -> dict[str, Any]:
     """State of a run: ``alive``, ``exit`` of its last session, live figures, latest events."""
     live = read_record(folder.path / LIVE)
     running = alive(folder.path)
@@ -57,6 +58,7 @@ def look(folder: RunFolder) -> dict[str, Any]:
     figures = {**live, **(at if isinstance(at, dict) else {})}
     for name in ("limits", "telemetry", "drivers"):
         figures.setdefault(name, {})
+    figures.setdefault("comparisons", _of_earlier_version(figures))
     return {
         "folder": str(folder.path),
         "alive": running,
@@ -66,6 +68,17 @@ def look(folder: RunFolder) -> dict[str, Any]:
         "sts_ps": sts_ps(read_events(folder.path), folder.spec().outer_fs),
         "events": read_events(folder.path)[-LATEST:],
     }
+
+
+def _of_earlier_version(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """The comparison of teacher and student, as it was recorded before there were several."""
+    fields = ("difference_max_eV_per_A", "difference_rms_eV_per_A")
+    if not all(isinstance(figures.get(field), dict) for field in fields):
+        return []
+    largest, rms = (figures["limits"].get(field) for field in fields)
+    allowed = {"allowed_max_eV_per_A": largest, "allowed_rms_eV_per_A": rms}
+    models = {"accurate": TEACHER, "fast": STUDENT}
+    return [{**models, **{field: figures[field] for field in fields}, **allowed}]
 
 
 def alive(folder: Path) -> bool:
@@ -84,7 +97,7 @@ def alive(folder: Path) -> bool:
 
 
 def sts_ps(events: list[dict[str, Any]], outer_step_fs: float) -> float:
-    """Simulated time in single steps that was kept, ps: from the starts in the journal."""
+    """Simulated time in single steps that the outputs hold, ps: from the starts in the journal."""
     single: list[tuple[int, int]] = []
     begin: int | None = None
     for event in events:
@@ -100,8 +113,8 @@ def sts_ps(events: list[dict[str, Any]], outer_step_fs: float) -> float:
     return round(sum(b - a for a, b in single) * outer_step_fs / 1000, 6)
 
 
-def words(s: dict[str, Any]) -> list[str]:
-    """The state for people."""
+def format_state(s: dict[str, Any]) -> list[str]:
+    """The state as lines of text."""
     state = s.get("state", "") if s["alive"] else s["exit"]
     lines = [f"{s['folder']}: {'alive, ' if s['alive'] else ''}{state}"]
     if s.get("total_steps"):
@@ -110,13 +123,15 @@ def words(s: dict[str, Any]) -> list[str]:
             f"{_figure(s['ns_per_day'], '.3g')} ns/day, {_figure(s['temperature_K'], '.1f')} K, "
             f"left {clock(s['remaining_s']) if s['remaining_s'] is not None else '?'}"
         )
-    largest, rms = s.get("difference_max_eV_per_A"), s.get("difference_rms_eV_per_A")
-    if largest and rms and largest["count"]:
+    for c in s["comparisons"]:
+        largest, rms = c["difference_max_eV_per_A"], c["difference_rms_eV_per_A"]
+        if not largest["count"]:
+            continue
         lines.append(
-            f"  |teacher - student|, worst atom: last {_figure(largest['last'])}, median "
-            f"{_figure(largest['median'])}, 99 % below {_figure(largest['p99'])}, largest "
+            f"  |{c['accurate']} - {c['fast']}|, worst atom: last {_figure(largest['last'])}, "
+            f"median {_figure(largest['median'])}, 99 % below {_figure(largest['p99'])}, largest "
             f"{_figure(largest['largest'])} eV/A of {largest['count']} outer steps; "
-            f"allowed {_figure(s['limits'].get('difference_max_eV_per_A'))}"
+            f"allowed {_figure(c.get('allowed_max_eV_per_A'))}"
         )
         lines.append(
             f"  the same, RMS: last {_figure(rms['last'])}, median {_figure(rms['median'])}"
@@ -125,10 +140,10 @@ def words(s: dict[str, Any]) -> list[str]:
         f"  rewinds {s.get('rewinds', 0)}, restarts in the last hour "
         f"{s.get('restarts_last_hour', 0)}, {s['sts_ps']:g} ps in single steps"
     )
-    for role, d in s["drivers"].items():
+    for name, d in s["drivers"].items():
         if d["pid"]:
             lines.append(
-                f"  {role}: process {d['pid']} on {d['device'] or '?'}, "
+                f"  {name}: process {d['pid']} on {d['device'] or '?'}, "
                 f"{_figure(d['evaluation_s'], '.4f')} s per evaluation, {d['memory_MB']:.0f} MB"
             )
     for event in s["events"]:

@@ -1,43 +1,20 @@
-"""What the session that runs i-PI and the watchdog that judges it say to each other.
+"""What the session that runs i-PI and the watchdog that judges it tell each other.
 
 The session (``ipi``) knows processes, checkpoints and outputs; the watchdog knows when to worry
-and what to do about it. Neither imports the other: this is the border.
+and what to do about it. Neither imports the other: this is the border. Verdicts themselves are in
+``core.verdicts``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from .errors import RunFault
-
-# physics: the state is no longer trusted. process: the state is, something else broke.
-# fault: only a person can help.
-Cause = Literal["physics", "process", "fault"]
+from .verdicts import Verdict
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Something is wrong.
-
-    Attributes:
-        kind: short name, such as ``difference``, ``nan``, ``stall``.
-        text: what, where, how much and since when, in one line.
-        step: outer step at which it was seen.
-        sound_step: last outer step that is known to have been good.
-        cause: see ``Cause``.
-        culprit: the process to end (``teacher``, ``student``, ``i-pi``), where it is known.
-    """
-
-    kind: str
-    text: str
-    step: int
-    sound_step: int
-    cause: Cause
-    culprit: str = ""
-
-
-class Event(RunFault):
+class RunInterrupted(RunFault):
     """Raised where a verdict interrupts a run."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -46,7 +23,7 @@ class Event(RunFault):
 
 
 @dataclass(frozen=True)
-class Plan:
+class RestartPlan:
     """How a run goes on after a verdict: from the newest checkpoint at or before ``before_step``
     (None: the newest of all), with a new random seed or the one that the checkpoint has."""
 
@@ -64,7 +41,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A moment of a run: last step on disk, its figures, and how the processes do."""
+    """State of a run at one moment: last step on disk, its figures, i-PI's memory."""
 
     step: int
     time_ps: float
@@ -84,18 +61,18 @@ class Stop(RunFault):
 
 
 class Guard(Protocol):
-    """Judges a run. Every method returns quickly; none raises but as it says."""
+    """Judges a run. Every method returns quickly, and raises only what its docstring names."""
 
     @property
     def alarm(self) -> int | None:
-        """A file descriptor that can be read when there is something to judge at once; None:
-        looking now and then must do."""
+        """A file descriptor that becomes readable when there is something to judge at once; None:
+        the session looks about twice a second."""
 
     def segment(self, step: int, total_steps: int) -> Segment:
         """How i-PI is to be started at a step."""
 
     def started(self, segment: Segment, step: int, found: bool = False) -> None:
-        """i-PI was started so, or was ``found`` running so."""
+        """i-PI was started to do this segment from a step, or was ``found`` running it."""
 
     def lines(self, step: int, columns: dict[str, float]) -> Verdict | None:
         """Judges one new line of properties."""
@@ -104,15 +81,15 @@ class Guard(Protocol):
         """Judges everything else; called about twice a second."""
 
     def driver_started(self, name: str) -> None:
-        """A driver was started (again): what was heard of it before does not count."""
+        """A driver was started (again): earlier messages of it do not count."""
 
     def hearing(self, name: str) -> bool | None:
-        """Whether a driver answers; None: it cannot be heard."""
+        """Whether a driver answers its telemetry; None: it has none."""
 
     def hung(self, answer_limit_s: float, evaluation_limit_s: float) -> str:
         """Name of a driver that has stopped answering, or evaluates for longer than the limit."""
 
-    def decide(self, verdict: Verdict, step: int) -> Plan:
+    def decide(self, verdict: Verdict, step: int) -> RestartPlan:
         """What to do about a verdict.
 
         Raises:
@@ -127,10 +104,10 @@ class Guard(Protocol):
         """
 
     def note(self, kind: str, step: int, text: str) -> None:
-        """Something worth a line in the journal happened."""
+        """Writes a line into the journal."""
 
     def ended(self, exit: str, step: int) -> dict[str, object]:
-        """The session is over; returns what the summary is to carry."""
+        """The session is over; returns what it adds to ``summary.json``."""
 
 
 class NoGuard:
@@ -159,8 +136,8 @@ class NoGuard:
     def hung(self, answer_limit_s: float, evaluation_limit_s: float) -> str:
         return ""
 
-    def decide(self, verdict: Verdict, step: int) -> Plan:
-        raise Event(verdict)
+    def decide(self, verdict: Verdict, step: int) -> RestartPlan:
+        raise RunInterrupted(verdict)
 
     def restart_delay_s(self, name: str, why: str, step: int) -> float:
         raise RunFault(f"{name} ended ({why})")

@@ -1,6 +1,7 @@
-"""Telemetry as a driver sees it: who is told of evaluations, and what opens it.
+"""Telemetry as a driver sees it: an observer of its evaluations, and what opens one.
 
-``watchdog.publisher`` implements both; ``ipi`` is handed them, and imports nothing of it.
+``watchdog.publisher`` implements both. Drivers get them as arguments, so that ``ipi`` imports
+nothing of ``watchdog``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 
 class Observer(Protocol):
-    """Who is told of evaluations (telemetry). It never waits and never raises."""
+    """Observes the evaluations of a driver. It never waits and never raises."""
 
     def connected(self) -> None:
         """i-PI has begun a connection."""
@@ -24,7 +25,7 @@ class Observer(Protocol):
         """It raised."""
 
     def end(self) -> None:
-        """It is over; ``evaluated`` follows when i-PI has its answer."""
+        """It is over; ``evaluated`` follows once i-PI has the result."""
 
     def evaluated(
         self,
@@ -35,17 +36,21 @@ class Observer(Protocol):
         forces_eV_per_A: np.ndarray,
         seconds: float,
     ) -> None:
-        """What it gave: (n, 3), (3, 3) rows, energy or None, (n, 3), and its time."""
+        """Its input and result: positions (n, 3), cell (3, 3) with vectors as rows, energy or None,
+        forces (n, 3), wall time in s."""
 
     def leave(self) -> None:
-        """The process is about to end: nothing is to be left behind."""
+        """The process is about to end: removes its files."""
 
 
 Opened = TypeVar("Opened", bound=Observer, covariant=True)
 
 
 class OpenTelemetry(Protocol[Opened]):
-    """Opens telemetry of a driver; None where it is off."""
+    """Opens telemetry of a driver; None where it is off.
+
+    ``setting`` is that of ``--telemetry``, ``name`` that of i-PI's socket.
+    """
 
     def __call__(
         self,

@@ -1,45 +1,162 @@
-"""Section ``watchdog`` of ``run.yaml``: what counts as wrong, and how far back a run then goes."""
+"""Section ``watchdog`` of ``run.yaml``: what counts as wrong, and how far back a run then goes.
+
+The descriptions of the fields are the manual: ``settings_table`` renders them, and a test compares
+``docs/watchdog.md`` with it.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .config import StrictModel
+from .levels import STUDENT, TEACHER
 
 Positive = Annotated[float, Field(gt=0)]
+# fields of earlier versions: what they were for, and the mapping by name that holds them now
+EARLIER = {f"{name}_telemetry": ("telemetry_of", name) for name in (TEACHER, STUDENT)} | {
+    f"restart_{name}": ("restart_driver", name) for name in (TEACHER, STUDENT)
+}
 
 
 class WatchdogSettings(StrictModel):
-    """Every field has a default; null means derived as the comment says (``docs/watchdog.md``).
+    """Every field has a default. ``run.yaml`` of earlier versions, with ``teacher_telemetry``,
+    ``student_telemetry``, ``restart_teacher`` and ``restart_student``, is read as well."""
 
-    Differences are teacher minus student at the same positions, per outer step.
-    """
+    enabled: bool = Field(
+        default=True, description="watch the run; `dmts-ipi run --no-watchdog` sets it false"
+    )
+    telemetry: str = Field(
+        default="auto",
+        description="where the drivers publish their telemetry: auto, off, or ipc:///PATH "
+        "(docs/telemetry.md)",
+    )
+    telemetry_of: dict[str, str] = Field(
+        default_factory=dict,
+        description="the same of single models, by name, such as {teacher: 'tcp://127.0.0.1:5500'}",
+    )
+    difference_max_eV_per_A: Positive | None = Field(
+        default=None,
+        description="largest difference allowed between the forces of two models on one atom at "
+        "an outer step; null: 60 times the validation RMSE of the faster model, at least 0.5 "
+        "(3 where it has no record)",
+    )
+    difference_rms_eV_per_A: Positive | None = Field(
+        default=None,
+        description="RMS difference allowed over the window; null: 8 times the validation RMSE, "
+        "at least 0.05 (0.5 where there is no record)",
+    )
+    difference_max_of_eV_per_A: dict[str, Positive] = Field(
+        default_factory=dict,
+        description="difference_max_eV_per_A of single models, by name of the faster one",
+    )
+    difference_rms_of_eV_per_A: dict[str, Positive] = Field(
+        default_factory=dict,
+        description="difference_rms_eV_per_A of single models, by name of the faster one",
+    )
+    difference_window_steps: int = Field(
+        default=50, ge=1, description="outer steps over which the RMS difference is averaged"
+    )
+    force_spike_eV_per_A: Positive = Field(
+        default=10.0,
+        description="a force of a fast model may be this much larger than three times the largest "
+        "force of the reference so far",
+    )
+    temperature_probability: float = Field(
+        default=1e-12,
+        gt=0,
+        lt=0.5,
+        description="probability of each tail of the temperature's exact distribution that counts "
+        "as wrong",
+    )
+    temperature_tolerance: float = Field(
+        default=0.2,
+        ge=0,
+        description="relative tolerance added to the temperature's band, for heating and the "
+        "integrator's bias",
+    )
+    potential_jump_sigma: Positive = Field(
+        default=12.0,
+        description="change of the potential energy allowed between two lines of properties, in "
+        "canonical standard deviations sqrt(dof/2) kT",
+    )
+    conserved_jump_sigma: Positive = Field(
+        default=2.0, description="the same of the conserved energy"
+    )
+    drift_eV_per_atom: Positive = Field(
+        default=0.05, description="NVE: drift of the conserved energy allowed"
+    )
+    guard_fs: float = Field(
+        default=100.0,
+        ge=0,
+        description="a rewind goes to a checkpoint that is this much older than the last step "
+        "known to be good",
+    )
+    sts_ps: Positive = Field(
+        default=1.0, description="simulated time in single time steps after a rewind"
+    )
+    rewinds_max: int = Field(
+        default=50,
+        ge=0,
+        description="rewinds allowed in the whole run; 0: the first verdict on physics ends it",
+    )
+    rewinds_here_max: int = Field(
+        default=4, ge=1, description="rewinds allowed one after another at one place"
+    )
+    rewinds_window_max: int = Field(
+        default=10, ge=1, description="rewinds allowed within rewinds_window_ps"
+    )
+    rewinds_window_ps: Positive = Field(
+        default=100.0, description="simulated time over which rewinds_window_max counts"
+    )
+    restarts_max: int = Field(
+        default=30, ge=0, description="restarts of processes allowed per hour; 0: none is restarted"
+    )
+    stall_limit_s: Positive | None = Field(
+        default=None,
+        description="wall time without a new line of properties that counts as a stall; null: "
+        "60 s, and 30 times the longest time between two lines so far",
+    )
+    memory_growth_MB: Positive = Field(
+        default=4000.0, description="growth of a process allowed since its first minute"
+    )
+    verdict_options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="options of verdicts that other packages add, by their name "
+        "(docs/extending/verdict.md)",
+    )
+    restart_ipi: str | None = Field(
+        default=None,
+        description="`dmts-ipi watchdog`: command that starts i-PI again; null: a person does",
+    )
+    restart_driver: dict[str, str] = Field(
+        default_factory=dict,
+        description="`dmts-ipi watchdog`: commands that start drivers again, by name of the "
+        "model; absent: a person does",
+    )
 
-    enabled: bool = True
-    telemetry: str = "auto"  # of both drivers: auto, off, or ipc:///PATH; see docs/telemetry.md
-    teacher_telemetry: str | None = None  # where its driver differs, such as tcp://127.0.0.1:5500
-    student_telemetry: str | None = None
-    difference_max_eV_per_A: Positive | None = None  # one atom; 60 x the student's RMSE
-    difference_rms_eV_per_A: Positive | None = None  # mean over the window; 8 x its RMSE
-    difference_window_steps: int = Field(default=50, ge=1)
-    force_spike_eV_per_A: Positive = 10.0  # of the student, beside 3 x the teacher's largest force
-    temperature_probability: float = Field(default=1e-12, gt=0, lt=0.5)  # of each tail
-    temperature_tolerance: float = Field(default=0.2, ge=0)  # on top of it, relative
-    potential_jump_sigma: Positive = 12.0  # between two lines, in canonical standard deviations
-    conserved_jump_sigma: Positive = 2.0  # the same of the conserved quantity
-    drift_eV_per_atom: Positive = 0.05  # of the conserved quantity, NVE only
-    guard_fs: float = Field(default=100.0, ge=0)  # a checkpoint is this much older than the event
-    sts_ps: Positive = 1.0  # single time steps after a rewind
-    rewinds_max: int = Field(default=50, ge=0)  # of the whole run; 0: the first event ends it
-    rewinds_here_max: int = Field(default=4, ge=1)  # one after another at one place
-    rewinds_window_max: int = Field(default=10, ge=1)  # within the window below
-    rewinds_window_ps: Positive = 100.0
-    restarts_max: int = Field(default=30, ge=0)  # of processes, per hour; 0: none is restarted
-    stall_limit_s: Positive | None = None  # 60 s and 30 x the time of a line; null: measured
-    memory_growth_MB: Positive = 4000.0  # of a driver since its first minute
-    # `dmts-ipi watchdog`: commands that start again what others started; null: a person does
-    restart_ipi: str | None = None
-    restart_teacher: str | None = None
-    restart_student: str | None = None
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, fields: Any) -> Any:
+        """Fields of earlier versions, which knew two models only, become entries by name."""
+        if not isinstance(fields, Mapping) or not any(old in fields for old in EARLIER):
+            return fields
+        kept = {key: value for key, value in fields.items() if key not in EARLIER}
+        for old, (new, name) in EARLIER.items():
+            value = fields.get(old)
+            by_name = kept.get(new, {})
+            if value is not None and isinstance(by_name, Mapping):
+                kept[new] = {name: value, **by_name}
+        return kept
+
+
+def settings_table() -> str:
+    """The settings as the table of ``docs/watchdog.md``: field, default, meaning."""
+    lines = ["| field | default | meaning |", "|---|---|---|"]
+    for name, field in WatchdogSettings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        text = "null" if default is None else str(default).lower() if default is True else default
+        lines.append(f"| `{name}` | {text} | {field.description} |")
+    return "\n".join(lines) + "\n"

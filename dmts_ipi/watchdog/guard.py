@@ -1,4 +1,4 @@
-"""The watchdog of one run: hears, judges, decides, and keeps the journal.
+"""The watchdog of one run: it listens, judges, decides, and keeps the journal.
 
 It implements ``core.supervision.Guard`` for the session that holds the processes.
 """
@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,21 @@ import numpy as np
 from ase.io import write
 
 from dmts_ipi.core.files import LIVE
+from dmts_ipi.core.force_comparison import (
+    DifferenceStatistics,
+    Distribution,
+    ForceComparison,
+)
 from dmts_ipi.core.frames import Frame
-from dmts_ipi.core.supervision import Heartbeat, Plan, Segment, Verdict
+from dmts_ipi.core.supervision import Heartbeat, RestartPlan, Segment
+from dmts_ipi.core.verdicts import Cause, JudgedRun, Physics, Thresholds, Verdict, VerdictKind
 from dmts_ipi.core.watch_settings import WatchdogSettings
 
-from .difference import Distribution
 from .endpoints import Addresses, Announced
 from .journal import Journal, write_record
-from .judge import Judge
-from .listener import Health, Listener, Pair
+from .judges import Judges
+from .listener import Health, Listener
 from .policy import Policy
-from .thresholds import Physics, Thresholds
 
 LIVE_EVERY_S, SAVE_EVERY_S = 1.0, 30.0
 FRAMES = "rewinds.extxyz"
@@ -45,8 +49,11 @@ class Watchdog:
         physics: see ``Physics``.
         numbers: atomic numbers, (n,).
         pbc: (3,).
-        telemetry: addresses by role; empty: forces are not seen.
+        telemetry: addresses by model; empty: forces are not seen.
         seed: of the run.
+
+    Raises:
+        InputError: a verdict of another package cannot be used, or its options are wrong.
     """
 
     def __init__(
@@ -64,27 +71,35 @@ class Watchdog:
         self.numbers, self.pbc = numbers, pbc
         self.journal = Journal(folder)
         self._telemetry = list(telemetry.values())
-        self.judge = Judge(limits, physics, numbers)
         self.policy = Policy(folder, settings, limits, physics, seed).load()
-        for name in ("largest", "rms"):
-            past = Distribution.from_record(self.policy.distributions.get(name, {}))
-            setattr(self.judge, name, past)
-        self.listener = (
-            Listener(telemetry, numbers, limits.difference_max_eV_per_A) if telemetry else None
+        self.judges = Judges(
+            JudgedRun(physics, limits, numbers, self._past()), settings.verdict_options
         )
+        keep = {pair: limit.largest_eV_per_A for pair, limit in limits.differences.items()}
+        self.listener = Listener(telemetry, numbers, keep) if telemetry else None
         self._segment = Segment(False, 0)
         self._first_step = 0
         self._line_step = 0
-        self._teacher = (0, 0)  # pid and connection that the count of evaluations belongs to
+        # process and connection of the reference that the count of evaluations belongs to
+        self._counted = (0, 0)
         self._first_memory: dict[int, tuple[float, float]] = {}
-        self._offending: Pair | None = None
+        self._offending: ForceComparison | None = None
         self._beat: Heartbeat | None = None
         self._live_at = self._saved_at = -math.inf
         self._state = "starting"
 
+    def _past(self) -> dict[tuple[str, str], DifferenceStatistics]:
+        """Distributions of earlier sessions."""
+        found = {}
+        for pair in self.limits.differences:
+            record = self.policy.distributions_of(pair)
+            largest, rms = (Distribution.from_record(record.get(k, {})) for k in ("largest", "rms"))
+            found[pair] = DifferenceStatistics(largest, rms)
+        return found
+
     @property
     def alarm(self) -> int | None:
-        """See ``Guard``: a pair of forces that differ by too much has been heard."""
+        """See ``Guard``: forces that differ by too much have been heard."""
         return None if self.listener is None else self.listener.alarm
 
     def segment(self, step: int, total_steps: int) -> Segment:
@@ -96,10 +111,10 @@ class Watchdog:
         self._segment, self._first_step, self._line_step = segment, step, step
         single = segment.single_steps or not self.physics.multiple_steps
         self._state = "single steps" if single else "multiple steps"
-        self.judge.restarted(step)
-        self._teacher = (0, 0)
+        self.judges.restarted(step)
+        self._counted = (0, 0)
         if self.listener is not None:
-            self.listener.pairing = not segment.single_steps
+            self.listener.comparing = not segment.single_steps
             self.listener.forget()
         until = f"up to step {segment.until_step}"
         how = "runs" if found else "starts"
@@ -109,57 +124,59 @@ class Watchdog:
     def lines(self, step: int, columns: dict[str, float]) -> Verdict | None:
         """See ``Guard``."""
         self._line_step = step
-        return self.judge.line(step, columns)
+        return self.judges.line(step, columns)
 
     def beat(self, beat: Heartbeat) -> Verdict | None:
         """See ``Guard``."""
         self._beat = beat
-        found = self._pairs() or self._spike() or self._memory(beat)
+        found = self._comparisons() or self._peaks() or self._memory(beat)
         self._write_live()
         return found
 
-    def _pairs(self) -> Verdict | None:
-        """Judges what has been heard since the last call. Only the first event counts."""
+    def _comparisons(self) -> Verdict | None:
+        """Judges what has been heard since the last call. Only the first verdict counts."""
         if self.listener is None:
             return None
-        for pair in self.listener.take():
-            if not self.listener.pairing:
-                continue  # the student moves nothing now: that it is wrong here is known
-            found = self.judge.forces(pair, self._step_of(pair))
+        for comparison in self.listener.take():
+            if not self.listener.comparing:
+                continue  # fast models do not move the atoms now: that they err here is known
+            found = self.judges.forces(comparison, self._step_of(comparison))
             if found is not None:
-                self._offending = pair
+                self._offending = comparison
                 return found
         return None
 
-    def _spike(self) -> Verdict | None:
-        """Judges the student's largest force in any inner step; what moves nothing is let pass."""
+    def _peaks(self) -> Verdict | None:
+        """Judges the largest forces in any inner step; of models that move the atoms only."""
         if self.listener is None:
             return None
-        peaks = self.listener.take_peaks()
-        if "teacher" in peaks:
-            self.judge.usual(peaks["teacher"][0])
-        if "student" not in peaks or not self.listener.pairing:
-            return None
-        return self.judge.spike(*peaks["student"], self._line_step)
+        peaks, references = self.listener.take_peaks(), self.judges.run.references
+        for name in sorted(peaks, key=lambda name: name not in references):
+            if name in references or self.listener.comparing:
+                found = self.judges.peak(name, *peaks[name], self._line_step)
+                if found is not None:
+                    return found
+        return None
 
-    def _step_of(self, pair: Pair) -> int:
-        """Outer step of a pair: the teacher is asked once per outer step, and once at the start.
+    def _step_of(self, comparison: ForceComparison) -> int:
+        """Outer step of a comparison: the reference is evaluated once per outer step, and once at
+        the start.
 
         Where the count cannot be trusted (a driver that joined later, single steps) it is the
         step of the last line on disk, which is never later.
         """
-        if self._teacher == (0, 0):
-            self._teacher = (pair.pid, pair.connection)
-            self._counts = pair.evaluation <= 2  # from the beginning: heard the first or second
-        same = self._teacher == (pair.pid, pair.connection)
-        if not same or not self._counts or self._segment.single_steps:
+        of = (comparison.pid, comparison.connection)
+        if self._counted == (0, 0):
+            self._counted = of
+            self._counts = comparison.evaluation <= 2  # from the start: heard the first or second
+        if self._counted != of or not self._counts or self._segment.single_steps:
             return self._line_step
-        return self._first_step + pair.evaluation - 1
+        return self._first_step + comparison.evaluation - 1
 
     def _memory(self, beat: Heartbeat) -> Verdict | None:
         """Growth of a process since its first minute."""
         health = {} if self.listener is None else self.listener.health
-        sizes = {role: (h.pid, h.memory_MB) for role, h in health.items()}
+        sizes = {name: (h.pid, h.memory_MB) for name, h in health.items()}
         sizes["i-pi"] = (beat.ipi_pid, beat.ipi_memory_MB)
         now = time.monotonic()
         for name, (pid, size) in sizes.items():
@@ -176,7 +193,7 @@ class Watchdog:
                     "growth are allowed"
                 )
                 step = self._line_step
-                return Verdict("memory", text, step, step, "process", culprit=name)
+                return Verdict(VerdictKind.MEMORY, text, step, step, culprit=name)
         return None
 
     def driver_started(self, name: str) -> None:
@@ -196,15 +213,15 @@ class Watchdog:
         if self.listener is None:
             return ""
         now = time.monotonic()
-        for role, health in self.listener.health.items():
+        for name, health in self.listener.health.items():
             heard = max(health.last_answer, health.last_news)
             if heard > -math.inf and now - heard > max(answer_limit_s, ANSWER_LIMIT_S):
-                return role
+                return name
             if (health.evaluating_s or 0.0) > evaluation_limit_s:
-                return role
+                return name
         return ""
 
-    def decide(self, verdict: Verdict, step: int) -> Plan:
+    def decide(self, verdict: Verdict, step: int) -> RestartPlan:
         """See ``Guard``."""
         self._state = f"stopped by: {verdict.kind}"
         self._keep_frame(verdict)
@@ -212,8 +229,9 @@ class Watchdog:
             "verdict",
             verdict.step,
             verdict.text,
-            verdict=verdict.kind,
-            cause=verdict.cause,
+            verdict=verdict.kind.value,
+            cause=verdict.cause.value,
+            **{"class": verdict.kind.cls.value},
             sound_step=verdict.sound_step,
         )
         plan = self.policy.decide(verdict, step)
@@ -226,31 +244,34 @@ class Watchdog:
         return plan
 
     def _keep_frame(self, verdict: Verdict) -> None:
-        """Appends the offending frame with both forces, ready for training.
+        """Appends the offending frame with all forces there, ready for training.
 
-        What went wrong between outer steps (a spike, a jump) has none: the last outer step before
-        it was seen is the nearest one that both models know.
+        What went wrong between outer steps (a spike, a jump) has none: then the last outer step
+        before it is kept, the nearest structure that all models have evaluated.
         """
-        pair, self._offending = self._offending, None
+        comparison, self._offending = self._offending, None
         listener = self.listener if self.physics.multiple_steps else None
-        if pair is None and verdict.cause == "physics" and listener and listener.pairing:
-            pair = listener.latest
-        if pair is None or pair.positions_A is None or pair.cell_A is None:
+        physics = verdict.cause is Cause.PHYSICS
+        if comparison is None and physics and listener and listener.comparing:
+            comparison = listener.latest
+        if comparison is None or comparison.positions_A is None or comparison.cell_A is None:
             return
-        teacher = pair.teacher_eV_per_A
-        finite = teacher is not None and bool(np.isfinite(teacher).all())
+        forces = dict(comparison.forces_eV_per_A)
+        reference = forces.pop(comparison.reference)
+        finite = bool(np.isfinite(reference).all())
         frame = Frame(
             self.numbers,
-            pair.positions_A,
-            pair.cell_A,
+            comparison.positions_A,
+            comparison.cell_A,
             self.pbc,
-            forces=teacher if finite else None,
-            energy_eV=pair.energy_eV if finite else None,
+            forces=reference if finite else None,
+            energy_eV=comparison.energy_eV if finite else None,
             source="watchdog",
-            info={"step": verdict.step, "verdict": verdict.kind},
+            info={"step": verdict.step, "verdict": verdict.kind.value},
         )
         atoms = frame.to_atoms()
-        atoms.arrays["student_forces_eV_per_A"] = np.asarray(pair.student_eV_per_A)
+        for name, values in forces.items():
+            atoms.arrays[f"{name}_forces_eV_per_A"] = np.asarray(values)
         try:
             write(self.folder / FRAMES, atoms, format="extxyz", append=True)
         except OSError:
@@ -267,27 +288,49 @@ class Watchdog:
         self.journal.write(kind, step, step * self.physics.outer_step_fs / 1000, text, **more)
 
     def record(self) -> dict[str, Any]:
-        """What ``status.json`` and ``summary.json`` carry."""
+        """What ``status.json`` and ``summary.json`` carry.
+
+        ``difference_max_eV_per_A`` and ``difference_rms_eV_per_A`` are those of the outermost
+        level; ``comparisons`` has those of every pair of models.
+        """
         outer = self.physics.outer_step_fs / 1000
         health = {} if self.listener is None else self.listener.health
+        run = self.judges.run
+        first = next(iter(run.statistics.values()), DifferenceStatistics())
+        limits = asdict(replace(self.limits, differences={}))
+        del limits["differences"]
+        for limit in list(self.limits.differences.values())[:1]:
+            limits["difference_max_eV_per_A"] = limit.largest_eV_per_A
+            limits["difference_rms_eV_per_A"] = limit.rms_eV_per_A
         return {
             "state": self._state,
             "rewinds": len(self.policy.rewinds),
             "restarts_last_hour": sum(t > time.time() - 3600 for t in self.policy.restarts),
             "sts_until_ps": round(self.policy.sts_until_step * outer, 6),
-            "difference_max_eV_per_A": self.judge.largest.record(),
-            "difference_rms_eV_per_A": self.judge.rms.record(),
-            "limits": asdict(self.limits),
+            "difference_max_eV_per_A": first.largest.record(),
+            "difference_rms_eV_per_A": first.rms.record(),
+            "comparisons": [
+                {
+                    "accurate": pair[0],
+                    "fast": pair[1],
+                    "difference_max_eV_per_A": run.statistics[pair].largest.record(),
+                    "difference_rms_eV_per_A": run.statistics[pair].rms.record(),
+                    "allowed_max_eV_per_A": limit.largest_eV_per_A,
+                    "allowed_rms_eV_per_A": limit.rms_eV_per_A,
+                }
+                for pair, limit in self.limits.differences.items()
+            ],
+            "limits": limits,
             "telemetry": {} if self.listener is None else asdict(self.listener.counts),
             "drivers": {
-                role: {
+                name: {
                     "pid": h.pid,
                     "device": h.device,
                     "evaluation_s": h.evaluation_s,
                     "memory_MB": round(h.memory_MB, 1),
                     "dropped": h.dropped,
                 }
-                for role, h in health.items()
+                for name, h in health.items()
             },
         }
 
@@ -296,8 +339,8 @@ class Watchdog:
         if now - self._saved_at > SAVE_EVERY_S or force:
             self._saved_at = now
             self.policy.distributions = {
-                "largest": self.judge.largest.record(),
-                "rms": self.judge.rms.record(),
+                "/".join(pair): {"largest": s.largest.record(), "rms": s.rms.record()}
+                for pair, s in self.judges.run.statistics.items()
             }
             self.policy.save()
         if now - self._live_at < LIVE_EVERY_S and not force:

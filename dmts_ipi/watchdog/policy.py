@@ -1,6 +1,6 @@
 """What is done about a verdict: how far back, how long in single steps, and when to give up.
 
-Everything that it decides by is in ``watchdog.json``, so that it outlives the process.
+Everything that these decisions depend on is in ``watchdog.json`` and so outlives the process.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 
 from dmts_ipi.core.errors import RunFault
 from dmts_ipi.core.files import read_record
-from dmts_ipi.core.supervision import Event, Plan, Segment, Stop, Verdict
+from dmts_ipi.core.force_comparison import Pair
+from dmts_ipi.core.supervision import RestartPlan, RunInterrupted, Segment, Stop
+from dmts_ipi.core.verdicts import Cause, Physics, Thresholds, Verdict
 from dmts_ipi.core.watch_settings import WatchdogSettings
 
 from .journal import MEMORY, write_record
-from .thresholds import Physics, Thresholds
 
 VERSION = 1
 STUCK = 3  # restarts of processes without a single new step in between
@@ -77,6 +78,17 @@ class Policy:
             pass  # a damaged record: better to go on without a past than not at all
         return self
 
+    def distributions_of(self, pair: Pair) -> dict[str, Any]:
+        """Records of the distributions ``largest`` and ``rms`` of a pair of models; empty: none.
+
+        Earlier versions knew one pair and wrote its records alone.
+        """
+        if "largest" in self.distributions:
+            first = next(iter(self.limits.differences), None)
+            return self.distributions if pair == first else {}
+        found = self.distributions.get("/".join(pair), {})
+        return found if isinstance(found, dict) else {}
+
     def save(self) -> None:
         """Writes ``watchdog.json``."""
         record = {
@@ -100,23 +112,23 @@ class Policy:
             return Segment(True, min(self.sts_until_step, total_steps))
         return Segment(False, total_steps)
 
-    def decide(self, verdict: Verdict, step: int) -> Plan:
+    def decide(self, verdict: Verdict, step: int) -> RestartPlan:
         """How to go on.
 
         Raises:
-            Event: a person must help.
+            RunInterrupted: a person must help.
             Stop: a limit of the settings is reached.
         """
-        if verdict.cause == "fault":
-            raise Event(verdict)
-        if verdict.cause == "process":
+        if verdict.cause is Cause.FAULT:
+            raise RunInterrupted(verdict)
+        if verdict.cause is Cause.PROCESS:
             self.restart(verdict.text, step)
-            return Plan()
+            return RestartPlan()
         return self._rewind(verdict)
 
-    def _rewind(self, verdict: Verdict) -> Plan:
+    def _rewind(self, verdict: Verdict) -> RestartPlan:
         if self.settings.rewinds_max == 0:
-            raise Event(verdict)
+            raise RunInterrupted(verdict)
         before = max(verdict.sound_step - self.limits.guard_steps, 0)
         here = self._here(verdict)
         if here:  # a checkpoint further back each time
@@ -126,7 +138,7 @@ class Policy:
         self.single_until = verdict.step + self.limits.guard_steps
         self.rewinds.append(
             Rewind(
-                verdict.kind,
+                verdict.kind.value,
                 verdict.step,
                 verdict.sound_step,
                 before,
@@ -136,7 +148,7 @@ class Policy:
         )
         self.save()
         seed = (self.seed * 7919 + len(self.rewinds)) % 2**31 if here else None
-        return Plan(before, seed)
+        return RestartPlan(before, seed)
 
     def _here(self, verdict: Verdict) -> list[Rewind]:
         """Rewinds just before this one that were for the same place, oldest first."""

@@ -1,113 +1,85 @@
 """A driver's side of telemetry: it publishes, answers, and never waits.
 
-* Every evaluation of the teacher is published with its positions and forces (one per outer step).
-* The student publishes figures at most 5 times a second, but at once where a force is twice as
-  large as all before it; it keeps the forces of its last evaluations, and who wants them asks by
-  the digest of the positions. Where the questions are regular it sends these forces unasked.
+* The reference (the most accurate model, such as the teacher) publishes every evaluation, one per
+  outer step, with its positions and forces.
+* Every other model publishes figures at most 5 times a second, but at once where a force is twice
+  as large as all before it. It keeps the forces of its last evaluations, and whoever wants them
+  asks by the digest of the positions. Where requests are periodic it sends them unasked.
 * A full queue, a slow listener or none at all: the message is dropped and counted.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
-from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.telemetry import OpenTelemetry
 
+from .driver_sockets import DriverSockets
 from .endpoints import Addresses, addresses
 from .messages import TOPIC, BadMessage, decode, digest, encode, encode_forces
-from .ring import Rhythm, Ring
+from .recent_forces import RecentForces, RequestPeriod
 
-QUEUE = 32  # messages that may wait in a socket
-MIN_INTERVAL_S = 0.2  # between the student's messages
-SPIKE = 2.0  # times the largest force component so far: said at once
+MIN_INTERVAL_S = 0.2  # between messages of a model that is not the reference
+SPIKE = 2.0  # times the largest force component so far: published at once
 MEMORY_EVERY_S = 2.0
-LISTENER_S = 10.0  # without any question nobody is thought to listen
-MAX_QUESTION_BYTES = 1 << 20  # a larger frame ends the connection before it is in memory
+LISTENER_S = 10.0  # without any request nobody is thought to listen
 _ASK = re.compile(
     encode("ask_forces", {"digest": "@"})[1].replace(b"[", rb"\[").replace(b"@", b"([0-9a-f]+)")
 )
 
 
 class Publisher:
-    """Telemetry of one driver. ``role``: ``teacher`` or ``student``.
+    """Telemetry of one driver.
 
-    ``addresses`` are those in use: with the ports that were found where none was asked for. Where
-    they carry keys, only the watchdog that has its own is let in.
+    Args:
+        model: name of the model, such as ``teacher``.
+        addresses: where to publish and answer; the attribute of this name holds those in use.
+        n_atoms: of each evaluation.
+        device: on which the model runs, for the messages.
+        reference: whether every evaluation is published with its forces; False: forces are kept,
+            and sent to whoever asks for them.
 
     Raises:
         InputError: the addresses cannot be used.
     """
 
-    def __init__(self, role: str, addresses: Addresses, n_atoms: int, device: str) -> None:
-        self.role, self.device, self.n_atoms = role, device, n_atoms
+    def __init__(
+        self, model: str, addresses: Addresses, n_atoms: int, device: str, reference: bool
+    ) -> None:
+        self.model, self.device, self.n_atoms = model, device, n_atoms
         self.connection = self.evaluation = self.dropped = 0
-        self.questions = self.bad_questions = self.unasked = 0
-        self._with_forces = role == "teacher"
-        self._ring = None if self._with_forces else Ring(n_atoms)
-        self._rhythm, self._asked_at = Rhythm(), -math.inf
+        self.requests = self.bad_requests = self.unasked = 0
+        self._recent = None if reference else RecentForces(n_atoms)
+        self._period, self._asked_at = RequestPeriod(), -math.inf
         self._host, self._pid = socket.gethostname(), os.getpid()
         self._started: float | None = None
         self._last_sent = self._memory_at = -math.inf
         self._largest = 0.0  # force component since i-PI connected, eV/A
         self._memory_MB = 0.0
-        self._context = zmq.Context()
-        self._keys = addresses.keys
-        self._authenticator = self._authenticate()
-        self._events = self._bind(zmq.PUB, addresses.events)
-        service = self._bind(zmq.ROUTER, addresses.service)
-        self.addresses = Addresses(_bound(self._events), _bound(service), addresses.keys)
-        self._files = {path: os.stat(path).st_ino for path in self.addresses.files()}
+        self._sockets = DriverSockets(addresses)
+        self._events, self.addresses = self._sockets.events, self._sockets.addresses
         self._thread = threading.Thread(
-            target=self._serve, args=(service,), name="telemetry", daemon=True
+            target=self._serve, args=(self._sockets.service,), name="telemetry", daemon=True
         )
         self._thread.start()
-
-    def _authenticate(self) -> ThreadAuthenticator | None:
-        """The thread that ZeroMQ asks whether a key is known; before any socket is bound."""
-        if self._keys is None:
-            return None
-        authenticator = ThreadAuthenticator(self._context)
-        authenticator.start()
-        authenticator.configure_curve_callback("*", self._keys)
-        return authenticator
-
-    def _bind(self, kind: int, address: str) -> zmq.Socket[bytes]:
-        sock: zmq.Socket[bytes] = self._context.socket(kind)
-        sock.setsockopt(zmq.LINGER, 0)
-        sock.setsockopt(zmq.SNDHWM, QUEUE)
-        sock.setsockopt(zmq.RCVHWM, QUEUE)
-        sock.setsockopt(zmq.MAXMSGSIZE, MAX_QUESTION_BYTES)
-        if self._keys is not None:
-            self._keys.guard_server(sock)
-        try:
-            sock.bind(address)
-        except zmq.ZMQError as error:
-            if self._authenticator is not None:
-                self._authenticator.stop()
-            self._context.destroy(linger=0)
-            raise InputError("telemetry", address, f"{error.strerror}; use another") from error
-        return sock
 
     def connected(self) -> None:
         """i-PI has begun a connection: evaluations count from one again."""
         self.connection += 1
         self.evaluation, self._largest = 0, 0.0
-        self._last_sent = -math.inf  # its first evaluation is told of at once
-        self._rhythm.forget()
+        self._last_sent = -math.inf  # its first evaluation is published at once
+        self._period.forget()
 
     def begin(self) -> None:
         """An evaluation begins."""
@@ -130,29 +102,29 @@ class Publisher:
         forces_eV_per_A: np.ndarray,
         seconds: float,
     ) -> None:
-        """What it gave. Never waits and never raises for want of a listener.
+        """Publishes or keeps the result. Never waits, and raises nothing for want of a listener.
 
         Args:
             positions_bohr: (n, 3) as i-PI sent them, for the digest.
             positions_A: (n, 3). cell_A: (3, 3), rows.
             energy_eV: None where the model has none. forces_eV_per_A: (n, 3).
-            seconds: how long it took.
+            seconds: how long the evaluation took.
         """
         now = time.monotonic()
         self.evaluation += 1
         energy = None if energy_eV is None else float(energy_eV)
         name = ""  # only made where it is needed
-        if self._ring is not None:
-            known = self._rhythm.known
-            if not known or self._rhythm.take(self.evaluation):
+        if self._recent is not None:
+            known = self._period.known
+            if not known or self._period.take(self.evaluation):
                 name = digest(positions_bohr)
-                self._ring.store(name, energy, forces_eV_per_A, self.evaluation)
+                self._recent.store(name, energy, forces_eV_per_A, self.evaluation)
                 if known and now - self._asked_at < LISTENER_S:
                     self.unasked += 1
                     self._send(encode_forces(name, energy, forces_eV_per_A))
             flat = forces_eV_per_A.reshape(-1)
             peak = max(float(flat[flat.argmax()]), -float(flat[flat.argmin()]))
-            usual = peak <= SPIKE * self._largest  # not so of NaN
+            usual = peak <= SPIKE * self._largest  # False where it is NaN
             self._largest = max(self._largest, peak)
             if usual and now - self._last_sent < MIN_INTERVAL_S:
                 return
@@ -160,7 +132,7 @@ class Publisher:
         square = np.einsum("ij,ij->i", forces_eV_per_A, forces_eV_per_A, dtype=np.float64)
         worst = int(square.argmax())
         fields: dict[str, Any] = {
-            "role": self.role,
+            "role": self.model,
             "pid": self._pid,
             "host": self._host,
             "connection": self.connection,
@@ -178,7 +150,7 @@ class Publisher:
             "time_unix_s": time.time(),
         }
         arrays = None
-        if self._with_forces:
+        if self._recent is None:
             arrays = {
                 "positions_A": positions_A,
                 "cell_A": cell_A,
@@ -193,20 +165,20 @@ class Publisher:
             self.dropped += 1
 
     def _memory(self, now: float) -> float:
-        """Resident memory, MB, looked up now and then."""
+        """Resident memory of this process, MB, looked up every two seconds."""
         if now - self._memory_at > MEMORY_EVERY_S:
-            self._memory_at, self._memory_MB = now, resident_MB()
+            self._memory_at, self._memory_MB = now, psutil.Process().memory_info().rss / 1e6
         return self._memory_MB
 
     def _serve(self, service: zmq.Socket[bytes]) -> None:
-        """Answers questions until the context ends. The only thread that uses this socket."""
+        """Answers requests until the context ends. The only thread that uses this socket."""
         while True:
             try:
                 who, *frames = service.recv_multipart()
-                self.questions, self._asked_at = self.questions + 1, time.monotonic()
+                self.requests, self._asked_at = self.requests + 1, time.monotonic()
                 service.send_multipart([who, *self._answer(frames)], zmq.NOBLOCK)
             except BadMessage:
-                self.bad_questions += 1
+                self.bad_requests += 1
             except zmq.Again:
                 self.dropped += 1
             except zmq.ContextTerminated:
@@ -216,16 +188,16 @@ class Publisher:
                 self.dropped += 1
 
     def _answer(self, frames: list[bytes]) -> list[bytes]:
-        # the question of every outer step, as encode() writes it: read and so without JSON
+        # the request of every outer step, as encode() writes it, is recognised without JSON
         if len(frames) == 2 and frames[0] == TOPIC and (match := _ASK.fullmatch(frames[1])):
             return self._forces(match[1].decode())
-        question = decode(frames)
-        if question.kind == "ask_status":
+        request = decode(frames)
+        if request.kind == "ask_status":
             started = self._started
             return encode(
                 "status",
                 {
-                    "role": self.role,
+                    "role": self.model,
                     "pid": self._pid,
                     "connection": self.connection,
                     "evaluation": self.evaluation,
@@ -233,58 +205,38 @@ class Publisher:
                     "memory_MB": self._memory_MB,
                 },
             )
-        if question.kind != "ask_forces":
-            raise BadMessage("not a question")
-        return self._forces(question.fields["digest"])
+        if request.kind != "ask_forces":
+            raise BadMessage("not a request")
+        return self._forces(request.fields["digest"])
 
     def _forces(self, name: str) -> list[bytes]:
-        found = None if self._ring is None else self._ring.find(name)
-        if found is None:
-            self._rhythm.missed()
+        cached = None if self._recent is None else self._recent.find(name)
+        if cached is None:
+            self._period.missed()
             return encode("forces", {"digest": name, "found": False, "energy_eV": None})
-        self._rhythm.asked(found.evaluation)
-        return encode_forces(name, found.energy_eV, found.forces)
+        self._period.asked(cached.evaluation)
+        return encode_forces(name, cached.energy_eV, cached.forces)
 
     def leave(self) -> None:
         """Removes the socket files, for a process that ends without ``close``; not those of another
         driver that has taken the addresses over."""
-        for path, inode in self._files.items():
-            with contextlib.suppress(OSError):
-                if os.stat(path).st_ino == inode:
-                    os.unlink(path)
+        self._sockets.remove_files()
 
     def close(self) -> None:
         """Ends the thread and removes the sockets."""
-        self._events.close(0)
-        if self._authenticator is not None:
-            self._authenticator.stop()
-        self._context.term()
+        self._sockets.close()
         self._thread.join(5.0)
 
 
-def _bound(sock: zmq.Socket[bytes]) -> str:
-    """Where a socket listens, with the port that it was given."""
-    found = sock.getsockopt(zmq.LAST_ENDPOINT)
-    return found.decode() if isinstance(found, bytes) else ""
-
-
-def resident_MB() -> float:
-    """Resident memory of this process, MB; 0 where the system does not say."""
-    if not sys.platform.startswith("linux"):
-        return 0.0
-    try:
-        with open("/proc/self/statm", "rb") as stream:
-            pages = int(stream.read().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def opener(role: str) -> OpenTelemetry[Publisher]:
-    """Opens telemetry for a driver of this role, see ``endpoints.addresses``.
+def opener(model: str, reference: bool) -> OpenTelemetry[Publisher]:
+    """Opens telemetry for a driver, see ``endpoints.addresses``.
 
     The function returned writes the addresses into the file ``announce``, if one is given. It
     raises InputError where the setting cannot be used.
+
+    Args:
+        model: its name, such as ``teacher``.
+        reference: see ``Publisher``.
     """
 
     def open_publisher(
@@ -298,9 +250,9 @@ def opener(role: str) -> OpenTelemetry[Publisher]:
         where = addresses(setting, name, keys)
         if where is None:
             return None
-        publisher = Publisher(role, where, n_atoms, device)
+        publisher = Publisher(model, where, n_atoms, device, reference)
         if announce is not None:
-            about = {"role": role, "pid": os.getpid(), "host": socket.gethostname()}
+            about = {"role": model, "pid": os.getpid(), "host": socket.gethostname()}
             publisher.addresses.announce(announce, **about)
         return publisher
 

@@ -16,7 +16,13 @@ from analysis_runs import water_box, write_folder
 from dmts_ipi.analysis.bench.cell import Cell, Result, read_result, round_speeds
 from dmts_ipi.analysis.bench.output import text_of, write
 from dmts_ipi.analysis.bench.pool import Pool, pools, ratio
-from dmts_ipi.analysis.bench.stability import NO_RUN, Stability, judge_run
+from dmts_ipi.analysis.bench.stability import (
+    MTS_WORDS,
+    NO_RUN,
+    STS_WORDS,
+    Stability,
+    judge_run,
+)
 from dmts_ipi.analysis.bench.tables import all_tables, published
 from dmts_ipi.analysis.measure import measure
 from dmts_ipi.analysis.run_data import read_run
@@ -25,6 +31,7 @@ from dmts_ipi.commands.benchmark_config import BenchmarkConfig
 from dmts_ipi.commands.benchmark_plan import check_unchanged, make_plan
 from dmts_ipi.core.config import parse, read_yaml
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.verdicts import Cause, VerdictClass, VerdictKind, kind_of_record
 from dmts_ipi.ipi.session.session import Outcome
 from dmts_ipi.students.density.energy import new_student
 from dmts_ipi.students.density.files import save_student
@@ -277,6 +284,30 @@ def test_reasons_of_instability(results: list[Result]) -> None:
         ("terminated", [], None, True, "not run"),
     ):
         assert judge_run(exit, verdicts, measured, mts).word == word, (exit, verdicts)
+
+
+@pytest.mark.parametrize("kind", list(VerdictKind), ids=str)
+def test_no_kind_of_verdict_is_left_out(kind: VerdictKind) -> None:
+    """A run that the watchdog ended for its physics has not "failed", whatever was seen."""
+    for mts in (True, False):
+        word = judge_run("stopped: rewinds_here_max", [kind] * 5, None, mts).word
+        assert (word == "failed") is (kind.cause is not Cause.PHYSICS)
+    words = {"spike": "data holes", "runaway": "high temp. (resonances)", "nan": "data holes"}
+    if kind in words:
+        assert judge_run("stopped: x", [kind.value] * 5, None, True).word == words[kind.value]
+
+
+def test_every_class_of_verdicts_has_a_word() -> None:
+    assert set(MTS_WORDS) == set(STS_WORDS) == set(VerdictClass)
+
+
+def test_a_verdict_of_a_package_that_is_gone_is_read_from_the_journal() -> None:
+    record = {"verdict": "broken_bond", "cause": "physics", "class": "heat"}
+    gone = kind_of_record(record)
+    assert (gone.value, gone.cause, gone.cls) == ("broken_bond", "physics", "heat")
+    assert judge_run("stopped: x", [gone], None, False).word == "high temp."
+    earlier = kind_of_record({"verdict": "spike", "cause": "physics"})  # without a class
+    assert earlier is VerdictKind.SPIKE
 
 
 def test_a_round_that_was_interrupted_counts_once(tmp_path: Path) -> None:

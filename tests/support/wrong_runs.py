@@ -198,8 +198,10 @@ WATCHDOG = [
         folder(replaced("run.yaml", "version: 2", "version: 3"), DOG),
     ),
     Case("watchdog: no such command", folder(intact, [*DOG, "--restart-ipi", "no-such-program"])),
-    Case("watchdog: an open quote", folder(intact, [*DOG, "--restart-teacher", "ssh 'node"])),
-    Case("watchdog: no such process", folder(intact, [*DOG, "--teacher-pid", 2**22 + 1])),
+    Case(
+        "watchdog: an open quote", folder(intact, [*DOG, "--restart-driver", "teacher=ssh 'node"])
+    ),
+    Case("watchdog: no such process", folder(intact, [*DOG, "--pid", f"teacher={2**22 + 1}"])),
     Case("watchdog: no time to wait", folder(intact, [*DOG, "--wait-s", -1])),
     Case("watchdog: i-PI's port is in use", folder(on_port), run=port_taken),
 ]

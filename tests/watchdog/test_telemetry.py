@@ -14,15 +14,17 @@ import pytest
 import zmq
 
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.force_comparison import Distribution, ForceComparison, difference
 from dmts_ipi.watchdog import endpoints
-from dmts_ipi.watchdog.difference import Distribution, difference
+from dmts_ipi.watchdog.driver_sockets import QUEUE
 from dmts_ipi.watchdog.endpoints import Addresses, addresses
-from dmts_ipi.watchdog.listener import BUNCH_S, Listener, Pair
+from dmts_ipi.watchdog.listener import BUNCH_S, Listener
 from dmts_ipi.watchdog.messages import decode, digest, encode
-from dmts_ipi.watchdog.publisher import QUEUE, Publisher, opener
+from dmts_ipi.watchdog.publisher import Publisher, opener
 from telemetry_tools import EVALUATION, wrong_messages
 
 NUMBERS = np.array([8, 1, 1])
+PAIRS = (("teacher", "student"),)
 RNG = np.random.default_rng(4)
 LIMIT_S = 60.0
 
@@ -40,17 +42,21 @@ def at(tmp_path: Path) -> dict[str, Addresses]:
     return {role: a for role, a in found.items() if a is not None}
 
 
+def publisher(name: str, where: Addresses) -> Publisher:
+    return Publisher(name, where, 3, "cpu", reference=name == "teacher")
+
+
 @pytest.fixture
 def publishers(at: dict[str, Addresses]) -> Iterator[dict[str, Publisher]]:
-    made = {role: Publisher(role, where, 3, "cpu") for role, where in at.items()}
+    made = {name: publisher(name, where) for name, where in at.items()}
     yield made
-    for publisher in made.values():
-        publisher.close()
+    for driver in made.values():
+        driver.close()
 
 
 @pytest.fixture
 def listener(at: dict[str, Addresses]) -> Iterator[Listener]:
-    listener = Listener(at, NUMBERS, keep_above_eV_per_A=1.0)
+    listener = Listener(at, NUMBERS, keep_above_eV_per_A=dict.fromkeys(PAIRS, 1.0))
     yield listener
     listener.close()
 
@@ -80,7 +86,7 @@ def test_pairs_count_again_once_the_student_moves_atoms_again(
     until(heard)
     last = student.connection
     until(lambda: listener.health["student"].connection == last)
-    listener.pairing = False
+    listener.comparing = False
     listener.forget()
     before = listener.counts.pairs
     evaluate(student, x, 100 * np.ones((3, 3)))  # a spike: on its way when i-PI was stopped
@@ -93,14 +99,14 @@ def test_pairs_count_again_once_the_student_moves_atoms_again(
     until(paired)
     until(lambda: listener.health["teacher"].evaluation == teacher.evaluation)
     until(lambda: not listener._waiting)
-    assert not listener.pairing
+    assert not listener.comparing
     student.connected()
     evaluate(student, 3 * x, f)
-    until(lambda: listener.pairing)
+    until(lambda: listener.comparing)
     assert listener.take() == []
 
 
-def test_a_student_that_knows_the_rhythm_is_not_asked(
+def test_a_student_that_knows_the_period_is_not_asked(
     publishers: dict[str, Publisher], listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And one that has lost it, or whose message was lost, is asked again."""
@@ -109,15 +115,15 @@ def test_a_student_that_knows_the_rhythm_is_not_asked(
         p.connected()
     monkeypatch.setattr("dmts_ipi.watchdog.publisher.LISTENER_S", 1e9)
     asked: list[int] = []
-    see = student._rhythm.asked
-    monkeypatch.setattr(student._rhythm, "asked", lambda n: (asked.append(n), see(n)))
+    see = student._period.asked
+    monkeypatch.setattr(student._period, "asked", lambda n: (asked.append(n), see(n)))
     f = RNG.normal(size=(3, 3))
 
     def outer_step(distance: int = 6, known: bool = False) -> None:
         """An outer step that is paired before the next one; the teacher takes its time."""
         x, pairs = RNG.normal(size=(3, 3)), listener.counts.pairs
         evaluate(student, x, f)
-        until(lambda: not known or digest(x) in listener._ahead)
+        until(lambda: not known or digest(x) in listener._ahead["student"])
         evaluate(teacher, x, f + 0.25)
         until(lambda: listener.counts.pairs > pairs)
         for k in range(1, distance):
@@ -132,7 +138,7 @@ def test_a_student_that_knows_the_rhythm_is_not_asked(
 
     until(lambda: heard() and not listener._waiting)
     for p in publishers.values():
-        p.connected()  # what was asked for until now is no rhythm
+        p.connected()  # what was asked for until now is no period
     for _ in range(6):
         outer_step()
     learnt = len(asked)
@@ -147,16 +153,16 @@ def test_a_student_that_knows_the_rhythm_is_not_asked(
         p.connected()  # another n_inner
     for _ in range(6):
         outer_step(4)
-    assert student._rhythm._plan is not None
-    assert student._rhythm._plan[1] == 4
+    assert student._period._predicted is not None
+    assert student._period._predicted[1] == 4
     x = RNG.normal(size=(3, 3))
     evaluate(student, x, f)
     for _ in range(2):
         evaluate(student, x + 1, f)  # between outer steps: not kept
-    assert student._ring is not None
-    assert student._ring.find(digest(x + 1)) is None
-    evaluate(teacher, x + 1, f)  # a rhythm that turned out to be wrong
-    until(lambda: not student._rhythm.known)
+    assert student._recent is not None
+    assert student._recent.find(digest(x + 1)) is None
+    evaluate(teacher, x + 1, f)  # a prediction that turned out to be wrong
+    until(lambda: not student._period.known)
     found = listener.take()
     assert all(p.difference.largest == pytest.approx(0.25 * 3**0.5, rel=1e-6) for p in found[-26:])
     assert listener.counts.bad == 0
@@ -166,13 +172,12 @@ def test_figures_of_a_difference() -> None:
     teacher = RNG.normal(size=(3, 3))
     student = teacher.copy()
     student[1] += [0.3, 0, -0.4]
-    d = difference(teacher, student, NUMBERS)
+    d = difference(teacher, student)
     assert (d.largest, d.atom) == (pytest.approx(0.5), 1)
     assert d.rms == pytest.approx(np.sqrt(0.25 / 9))
-    assert d.rms_by_element == pytest.approx({"H": np.sqrt(0.25 / 6), "O": 0.0})
     student[2, 0] = np.nan
-    assert difference(teacher, student, NUMBERS).largest == np.inf
-    assert difference(teacher, student, NUMBERS).atom == 2
+    assert difference(teacher, student).largest == np.inf
+    assert difference(teacher, student).atom == 2
 
 
 def test_the_distribution_goes_on_from_its_record() -> None:
@@ -197,7 +202,7 @@ def test_forces_at_equal_positions_are_paired(
     for p in publishers.values():
         p.connected()
     x, f = RNG.normal(size=(3, 3)), RNG.normal(size=(3, 3))
-    seen: list[Pair] = []
+    seen: list[ForceComparison] = []
 
     def paired() -> bool:  # subscriptions take a moment: the first messages may be lost
         evaluate(student, x, f)
@@ -213,8 +218,8 @@ def test_forces_at_equal_positions_are_paired(
     xs = [RNG.normal(size=(3, 3)) for _ in range(20)]
     for k, y in enumerate(xs):
         order = [(teacher, 2.0 * (k == 13)), (student, 0.0)]
-        for publisher, shift in order if k % 2 else order[::-1]:
-            evaluate(publisher, y, f + shift * np.eye(3)[0])
+        for driver, shift in order if k % 2 else order[::-1]:
+            evaluate(driver, y, f + shift * np.eye(3)[0])
         evaluate(student, y + 1, f)  # an inner step
     found = [p for p in seen if p.evaluation > before]
 
@@ -231,12 +236,11 @@ def test_forces_at_equal_positions_are_paired(
     assert worst.difference.largest == pytest.approx(2)
     assert all(p.difference.largest < 1e-6 and p.positions_A is None for p in found)
     assert worst.positions_A is not None
-    assert worst.student_eV_per_A is not None
     assert listener.latest is not None  # of any difference: what a spike between outer steps keeps
     latest = listener.latest.positions_A
     assert any(np.array_equal(latest, x * 0.5) for x in xs)
     np.testing.assert_allclose(worst.positions_A, xs[13] * 0.5)
-    np.testing.assert_allclose(worst.student_eV_per_A, f, rtol=1e-6)
+    np.testing.assert_allclose(worst.forces_eV_per_A["student"], f, rtol=1e-6)
     assert listener.counts.bad == 0
     until(lambda: listener.health["student"].last_answer > 0)
     assert listener.health["student"].pid == os.getpid()
@@ -320,14 +324,14 @@ def test_malformed_questions_are_counted_and_change_nothing(
     assert sock.poll(int(LIMIT_S * 1000))
     answer = decode(sock.recv_multipart())
     np.testing.assert_array_equal(answer.arrays["forces_eV_per_A"], x.astype(np.float32))
-    assert student.bad_questions == len(bad) - 1
+    assert student.bad_requests == len(bad) - 1
     context.destroy(linger=0)
 
 
 def test_a_listener_drops_what_is_not_of_its_run(
     listener: Listener, publishers: dict[str, Publisher], at: dict[str, Addresses], tmp_path: Path
 ) -> None:
-    other = Listener({"teacher": at["teacher"]}, np.ones(4, int), 1.0)
+    other = Listener({"teacher": at["teacher"]}, np.ones(4, int), dict.fromkeys(PAIRS, 1.0))
     x = np.zeros((3, 3))
 
     def refused() -> bool:
@@ -346,7 +350,7 @@ def test_an_answer_that_comes_late_counts_nothing_back(listener: Listener) -> No
     fields = {"role": "teacher", "pid": 7, "connection": 2, "evaluation": 3, "memory_MB": 5.0}
     for other, expected in (({}, 22), ({"evaluation": 23}, 23), ({"connection": 3}, 3)):
         answer = encode("status", {**fields, "evaluating_s": None, **other})
-        listener._take(decode(answer), 1.0, "teacher")
+        listener._take(decode(answer), 1.0, "teacher", asked=True)
         assert health.evaluation == expected
     assert (health.connection, health.memory_MB, health.last_answer) == (3, 5.0, 1.0)
 
@@ -366,14 +370,14 @@ def test_a_listener_survives_the_death_of_a_driver(
 
     until(heard(publishers["teacher"]))
     publishers["teacher"].close()
-    publishers["teacher"] = Publisher("teacher", at["teacher"], 3, "cpu")
+    publishers["teacher"] = publisher("teacher", at["teacher"])
     publishers["teacher"].evaluation = 1000
     until(heard(publishers["teacher"]))
 
 
 def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert addresses("off", "x") is None
-    assert opener("student")("off", "x", 3, "cpu") is None
+    assert opener("student", reference=False)("off", "x", 3, "cpu") is None
     assert addresses("tcp://127.0.0.1:5000", "x") == Addresses(
         "tcp://127.0.0.1:5000", "tcp://127.0.0.1:5001"
     )
@@ -396,18 +400,89 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = addresses("ipc:///nonexistent/x", "")
     assert taken is not None
     with pytest.raises(InputError, match="telemetry = ipc:///nonexistent"):
-        Publisher("teacher", taken, 3, "cpu")
+        publisher("teacher", taken)
 
 
 def test_a_driver_that_ends_leaves_no_files(at: dict[str, Addresses]) -> None:
     """But those of its successor, which has taken the same addresses over."""
     files = [Path(p) for p in at["student"].files()]
-    first = Publisher("student", at["student"], 3, "cpu")
+    first = publisher("student", at["student"])
     assert all(p.is_socket() for p in files)
-    second = Publisher("student", at["student"], 3, "cpu")
+    second = publisher("student", at["student"])
     first.leave()
     assert all(p.is_socket() for p in files)
     second.leave()
     assert not any(p.exists() for p in files)
-    for publisher in (first, second):
-        publisher.close()
+    for driver in (first, second):
+        driver.close()
+
+
+def test_every_pair_of_three_models_is_compared(tmp_path: Path) -> None:
+    """At the structures of the reference, also where one driver answers late or not at all."""
+    where = {n: addresses(f"ipc://{tmp_path}/{n}", "") for n in ("slow", "middle", "quick")}
+    at = {name: a for name, a in where.items() if a is not None}
+    drivers = {n: Publisher(n, a, 3, "cpu", reference=n == "slow") for n, a in at.items()}
+    pairs = {("slow", "middle"): 1.0, ("middle", "quick"): 0.1}
+    listener = Listener(at, NUMBERS, pairs)
+    for driver in drivers.values():
+        driver.connected()
+    f = RNG.normal(size=(3, 3))
+    shifts = {"slow": 0.0, "middle": 0.05, "quick": 0.25}
+    seen: list[ForceComparison] = []
+
+    def compared(names: tuple[str, ...], wanted: int) -> Callable[[], bool]:
+        def condition() -> bool:
+            x = RNG.normal(size=(3, 3))
+            for name in names:
+                evaluate(drivers[name], x, f + shifts[name] * np.eye(3)[0])
+            time.sleep(0.02)
+            seen.extend(listener.take())
+            return len(seen) >= wanted
+
+        return condition
+
+    until(compared(("quick", "middle", "slow"), 8))
+    by_pair = {pair: [c for c in seen if c.pair == pair] for pair in pairs}
+    for pair, expected in ((("slow", "middle"), 0.05), (("middle", "quick"), 0.2)):
+        assert by_pair[pair]
+        for c in by_pair[pair]:
+            assert c.reference == "slow"
+            assert c.difference.largest == pytest.approx(expected, rel=1e-5)
+    kept = by_pair["middle", "quick"][-1]  # above its own limit
+    assert set(kept.forces_eV_per_A) == {"slow", "middle", "quick"}
+    np.testing.assert_array_equal(kept.forces_eV_per_A["slow"], f)
+    assert by_pair["slow", "middle"][-1].positions_A is None
+    until(lambda: rings(listener))
+    assert set(listener.take_peaks()) == {"slow", "middle", "quick"}
+    assert listener.counts.bad == 0
+    listener.close()
+    for driver in drivers.values():
+        driver.close()
+
+
+def test_a_model_that_is_missing_leaves_the_other_comparisons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmts_ipi.watchdog.listener.RETRY_FOR_S", 0.3)
+    where = {n: addresses(f"ipc://{tmp_path}/{n}", "") for n in ("slow", "middle", "quick")}
+    at = {name: a for name, a in where.items() if a is not None}
+    drivers = {n: Publisher(n, at[n], 3, "cpu", reference=n == "slow") for n in ("slow", "middle")}
+    listener = Listener(at, NUMBERS, {("slow", "middle"): 1.0, ("middle", "quick"): 1.0})
+    x, f = RNG.normal(size=(3, 3)), np.zeros((3, 3))
+
+    def compared() -> bool:
+        moved = x + RNG.normal()
+        for driver in drivers.values():
+            evaluate(driver, moved, f)
+        time.sleep(0.02)
+        return any(c.pair == ("slow", "middle") for c in listener.take())
+
+    until(compared)
+    assert listener.counts.unpaired > 0
+    listener.close()
+    unheard = Listener({"middle": at["middle"]}, NUMBERS, {("slow", "middle"): 1.0})
+    evaluate(drivers["middle"], x, f)
+    unheard.close()
+    assert unheard.counts.bad == 0
+    for driver in drivers.values():
+        driver.close()

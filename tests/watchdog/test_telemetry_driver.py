@@ -43,7 +43,7 @@ class Spring:
 
 
 def test_a_model_tells_its_observer(at: dict[str, Addresses]) -> None:
-    publisher = Publisher("student", at["student"], 3, "cpu")
+    publisher = Publisher("student", at["student"], 3, "cpu", reference=False)
     model = AtomicUnitsModel(Spring(), NUMBERS, True, observer=publisher)
     h, x = np.eye(3) * 20, RNG.normal(size=(3, 3))
     model.parameters({})
@@ -54,9 +54,9 @@ def test_a_model_tells_its_observer(at: dict[str, Addresses]) -> None:
     model.answered()
     model.answered()
     assert (publisher.connection, publisher.evaluation) == (1, 1)
-    ring = publisher._ring
-    assert ring is not None
-    found = ring.find(digest(x))
+    recent = publisher._recent
+    assert recent is not None
+    found = recent.find(digest(x))
     assert found is not None
     np.testing.assert_allclose(found.forces, -x * 0.529177, rtol=1e-5)
     with pytest.raises(ModelFault, match="evaluation 2: ValueError: too far"):
@@ -119,7 +119,7 @@ def test_nothing_is_unread_during_an_evaluation(together: bool) -> None:
 
 def test_an_evaluation_that_nobody_takes_is_told_of_all_the_same(at: dict[str, Addresses]) -> None:
     """At once: told with the first one of the next connection it would pass for that."""
-    publisher = Publisher("student", at["student"], 3, "cpu")
+    publisher = Publisher("student", at["student"], 3, "cpu", reference=False)
     ours, theirs = socket.socketpair()
     theirs.sendall(header("INIT") + bytes(8))
     data = header("POSDATA") + bytes(144) + np.int32(3).tobytes() + RNG.normal(size=9).tobytes()

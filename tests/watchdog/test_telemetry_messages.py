@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dmts_ipi.watchdog.messages import BadMessage, decode, digest, encode, encode_forces
-from dmts_ipi.watchdog.ring import Kept, Rhythm, Ring
+from dmts_ipi.watchdog.recent_forces import CachedForces, RecentForces, RequestPeriod
 from telemetry_tools import EVALUATION, wrong_messages
 
 RNG = np.random.default_rng(4)
@@ -37,45 +37,45 @@ def test_digests_tell_structures_apart() -> None:
 
 
 def test_the_ring_keeps_the_last_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmts_ipi.watchdog.ring.RING_BYTES", 5 * 36)
-    ring = Ring(3)
+    monkeypatch.setattr("dmts_ipi.watchdog.recent_forces.CACHE_BYTES", 5 * 36)
+    recent = RecentForces(3)
     for k in range(12):
-        ring.store(f"{k % 10}", float(k), np.full((3, 3), k), 100 + k)
-    assert [n for n in range(12) if ring.find(str(n))] == [0, 1, 7, 8, 9]
-    found = ring.find("1")
-    assert found == Kept(111, 11.0, found.forces)
+        recent.store(f"{k % 10}", float(k), np.full((3, 3), k), 100 + k)
+    assert [n for n in range(12) if recent.find(str(n))] == [0, 1, 7, 8, 9]
+    found = recent.find("1")
+    assert found == CachedForces(111, 11.0, found.forces)
     assert (found.forces == 11).all()
 
 
-def test_the_rhythm_of_questions_is_learnt_and_forgotten() -> None:
-    rhythm = Rhythm()
+def test_the_period_of_requests_is_learnt_and_forgotten() -> None:
+    period = RequestPeriod()
     for asked in (1, 1, 7, 7, 13):
-        rhythm.asked(asked)
-    assert not any(map(rhythm.due, range(100)))  # two distances may be chance
-    rhythm.asked(19)
-    assert [n for n in range(20, 44) if rhythm.due(n)] == [25, 31, 37, 43]
-    rhythm.asked(31)  # what was sent did not arrive
-    assert rhythm.due(37)
-    rhythm.asked(33)
-    assert not any(map(rhythm.due, range(100)))
+        period.asked(asked)
+    assert not any(map(period.due, range(100)))  # two distances may be chance
+    period.asked(19)
+    assert [n for n in range(20, 44) if period.due(n)] == [25, 31, 37, 43]
+    period.asked(31)  # what was sent did not arrive
+    assert period.due(37)
+    period.asked(33)
+    assert not any(map(period.due, range(100)))
     for asked in (36, 39, 42):
-        rhythm.asked(asked)
-    assert [n for n in range(43, 50) if rhythm.due(n)] == [45, 48]
-    rhythm.forget()
-    assert not any(map(rhythm.due, range(100)))
+        period.asked(asked)
+    assert [n for n in range(43, 50) if period.due(n)] == [45, 48]
+    period.forget()
+    assert not any(map(period.due, range(100)))
 
 
-def test_a_rhythm_is_learnt_anew_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_period_is_learnt_anew_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """It might be of every third evaluation where every sixth is wanted."""
-    monkeypatch.setattr("dmts_ipi.watchdog.ring.RENEW", 5)
-    rhythm, sent = Rhythm(), []
+    monkeypatch.setattr("dmts_ipi.watchdog.recent_forces.RENEW_AFTER", 5)
+    period, sent = RequestPeriod(), []
     for wanted in (1, 4, 7, 10):
-        rhythm.asked(wanted)
+        period.asked(wanted)
     for n in range(11, 101):
-        took = rhythm.take(n)
+        took = period.take(n)
         sent += [n] * took
         if n % 6 == 4 and not took:
-            rhythm.asked(n)
+            period.asked(n)
     assert sent[:5] == [13, 16, 19, 22, 25]
     assert all(n % 6 == 4 for n in sent[5:])
     assert len(sent) > 8

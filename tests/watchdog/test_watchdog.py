@@ -15,15 +15,23 @@ from scipy import stats
 from dmts_ipi.core.config import parse
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.files import read_record
-from dmts_ipi.core.supervision import Event, Heartbeat, NoGuard, Plan, Segment, Stop, Verdict
+from dmts_ipi.core.force_comparison import ForceComparison, difference
+from dmts_ipi.core.supervision import (
+    Heartbeat,
+    NoGuard,
+    RestartPlan,
+    RunInterrupted,
+    Segment,
+    Stop,
+)
+from dmts_ipi.core.verdicts import JudgedRun, Physics, Verdict, VerdictKind
 from dmts_ipi.core.watch_settings import WatchdogSettings
-from dmts_ipi.watchdog.difference import difference
 from dmts_ipi.watchdog.guard import Watchdog
 from dmts_ipi.watchdog.journal import Journal, read_events
-from dmts_ipi.watchdog.judge import Judge
-from dmts_ipi.watchdog.listener import Counts, Pair
+from dmts_ipi.watchdog.judges import Judges
+from dmts_ipi.watchdog.listener import Counts
 from dmts_ipi.watchdog.policy import Policy
-from dmts_ipi.watchdog.thresholds import Physics, temperature_band, thresholds
+from dmts_ipi.watchdog.thresholds import temperature_band, thresholds
 
 NUMBERS = np.array([8, 1, 1] * 4)
 PHYSICS = Physics(
@@ -33,51 +41,56 @@ PHYSICS = Physics(
     dof=36,
     outer_step_fs=5.0,
     equilibration_ps=0.1,
-    properties_stride=2,
     checkpoint_stride=40,
     keep_checkpoints=4,
 )
 SETTINGS = WatchdogSettings()
-LIMITS = thresholds(SETTINGS, PHYSICS, 0.02)
+RMSE = {"student": 0.02}
+BOTH = ("teacher", "student")
+LIMITS = thresholds(SETTINGS, PHYSICS, RMSE)
 
 
-def pair(largest: float, atom: int = 4, evaluation: int = 1) -> Pair:
+def pair(largest: float, atom: int = 4, evaluation: int = 1) -> ForceComparison:
     teacher = np.zeros((12, 3))
     teacher[atom, 1] = largest
     x = np.arange(36.0).reshape(12, 3)
-    found = difference(teacher, np.zeros((12, 3)), NUMBERS)
-    return Pair(found, 1, evaluation, 77, 0.0, -3.0, x, np.eye(3) * 9, teacher, np.zeros((12, 3)))
+    forces = {"teacher": teacher, "student": np.zeros((12, 3))}
+    found = difference(*forces.values())
+    return ForceComparison(
+        *(*BOTH, found, "teacher", 1, evaluation, 77, 0.0, -3.0, x, np.eye(3) * 9, forces)
+    )
 
 
-def judge(physics: Physics = PHYSICS, **settings: object) -> Judge:
+def judge(physics: Physics = PHYSICS, **settings: object) -> Judges:
     chosen = WatchdogSettings.model_validate(settings)
-    return Judge(thresholds(chosen, physics, 0.02), physics, NUMBERS)
+    return Judges(JudgedRun(physics, thresholds(chosen, physics, RMSE), NUMBERS))
 
 
 def policy(tmp_path: Path, **settings: object) -> Policy:
     chosen = WatchdogSettings.model_validate(settings)
-    return Policy(tmp_path, chosen, thresholds(chosen, PHYSICS, None), PHYSICS, 3)
+    return Policy(tmp_path, chosen, thresholds(chosen, PHYSICS, {}), PHYSICS, 3)
 
 
 def physics(step: int, sound: int | None = None) -> Verdict:
-    return Verdict("difference", "too far", step, step - 1 if sound is None else sound, "physics")
+    sound = step - 1 if sound is None else sound
+    return Verdict(VerdictKind.DIFFERENCE, "too far", step, sound)
 
 
-PROCESS = Verdict("stall", "stalled", 7, 7, "process")
+PROCESS = Verdict(VerdictKind.STALL, "stalled", 7, 7)
 
 
 def test_defaults_follow_from_the_student() -> None:
-    assert LIMITS.difference_max_eV_per_A == pytest.approx(60 * 0.02)
-    assert LIMITS.difference_rms_eV_per_A == pytest.approx(8 * 0.02)
+    assert LIMITS.differences[BOTH].largest_eV_per_A == pytest.approx(60 * 0.02)
+    assert LIMITS.differences[BOTH].rms_eV_per_A == pytest.approx(8 * 0.02)
     assert LIMITS.guard_steps == 20
     assert LIMITS.sts_steps == 200
     assert LIMITS.equilibration_steps == 20
-    good, unknown = (thresholds(SETTINGS, PHYSICS, rmse) for rmse in (1e-4, None))
-    assert good.difference_max_eV_per_A == 0.5
-    assert unknown.difference_max_eV_per_A > 1
+    good, unknown = (thresholds(SETTINGS, PHYSICS, rmse) for rmse in ({"student": 1e-4}, {}))
+    assert good.differences[BOTH].largest_eV_per_A == 0.5
+    assert unknown.differences[BOTH].largest_eV_per_A > 1
     own = WatchdogSettings(difference_max_eV_per_A=0.3, guard_fs=0.0)
-    assert thresholds(own, PHYSICS, 0.02).difference_max_eV_per_A == 0.3
-    assert thresholds(own, PHYSICS, 0.02).guard_steps == 0
+    assert thresholds(own, PHYSICS, RMSE).differences[BOTH].largest_eV_per_A == 0.3
+    assert thresholds(own, PHYSICS, RMSE).guard_steps == 0
 
 
 @pytest.mark.parametrize("dof", [36, 576, 36000])
@@ -110,9 +123,9 @@ def test_wrong_settings_name_the_field(fields: dict[str, object], word: str) -> 
 
 def test_a_guard_longer_than_all_checkpoints_is_refused() -> None:
     with pytest.raises(InputError, match=r"guard_fs = 601.*600 fs"):
-        thresholds(WatchdogSettings(guard_fs=601), PHYSICS, None)
-    thresholds(WatchdogSettings(guard_fs=600), PHYSICS, None)
-    thresholds(WatchdogSettings(guard_fs=601, enabled=False), PHYSICS, None)
+        thresholds(WatchdogSettings(guard_fs=601), PHYSICS, {})
+    thresholds(WatchdogSettings(guard_fs=600), PHYSICS, {})
+    thresholds(WatchdogSettings(guard_fs=601, enabled=False), PHYSICS, {})
 
 
 def test_one_wrong_force_is_seen_with_atom_and_place() -> None:
@@ -126,7 +139,7 @@ def test_one_wrong_force_is_seen_with_atom_and_place() -> None:
     assert "differ by 1.210 eV/A on atom 3 (O at 9.00, 10.00, 11.00 A) at step 11" in found.text
     assert "1.200 are allowed" in found.text
     assert j.forces(pair(math.nan), 12) is not None
-    assert j.largest.count == 3
+    assert j.run.statistics[BOTH].largest.count == 3
 
 
 def test_many_small_differences_are_seen_over_their_window() -> None:
@@ -143,9 +156,9 @@ def test_many_small_differences_are_seen_over_their_window() -> None:
 
 def test_temperature_and_energy_count_after_equilibration() -> None:
     j = judge()
-    low, high = j.limits.temperature_K
+    low, high = j.run.limits.temperature_K
     assert low == 0  # 36 degrees of freedom fluctuate that far
-    jump = j.limits.potential_jump_eV
+    jump = j.run.limits.potential_jump_eV
     line = {"temperature_K": 300.0, "potential_eV": -5.0}
     assert j.line(10, {**line, "temperature_K": high + 1}) is None
     assert j.line(12, {**line, "potential_eV": 1e4}) is None
@@ -160,7 +173,7 @@ def test_temperature_and_energy_count_after_equilibration() -> None:
     assert (found.kind, found.sound_step) == ("jump", 36)
     assert "potential energy jumped by" in found.text
     j.restarted(38)
-    conserved = j.limits.conserved_jump_eV
+    conserved = j.run.limits.conserved_jump_eV
     for step, value in ((38, 0.0), (39, 0.99 * conserved), (39, 0.0)):
         assert j.line(step, {**line, "conserved_eV": value}) is None
     found = j.line(40, {**line, "conserved_eV": -1.01 * conserved})
@@ -179,23 +192,23 @@ def test_temperature_and_energy_count_after_equilibration() -> None:
 
 def test_a_spike_is_seen_from_the_first_step_on() -> None:
     j = judge()
-    assert j.spike(1e3, 2, 0) is None  # nothing to compare with yet
-    j.usual(4.0)
-    j.usual(math.nan)
-    assert j.spike(10 + 3 * 4.0, 2, 0) is None
-    found = j.spike(22.1, 3, 0)
+    assert j.peak("student", 1e3, 2, 0) is None  # nothing to compare with yet
+    j.peak("teacher", 4.0, 0, 0)
+    j.peak("teacher", math.nan, 0, 0)
+    assert j.peak("student", 10 + 3 * 4.0, 2, 0) is None
+    found = j.peak("student", 22.1, 3, 0)
     assert found is not None
     assert (found.kind, found.step, found.sound_step) == ("spike", 0, 0)
     assert (
         "a force of the student is 22.1 eV/A, on atom 3 (O), after step 0; 22.0 are" in found.text
     )
     assert j.forces(pair(0.1), 7) is None
-    assert judge(force_spike_eV_per_A=1.0).spike(2.0, 2, 0) is None
-    later = j.spike(math.inf, 2, 6)
+    assert judge(force_spike_eV_per_A=1.0).peak("student", 2.0, 2, 0) is None
+    later = j.peak("student", math.inf, 2, 6)
     assert later is not None
     assert later.sound_step == 7  # where both forces agreed
     early = judge()
-    conserved = early.limits.conserved_jump_eV
+    conserved = early.run.limits.conserved_jump_eV
     line = {"temperature_K": 300.0, "potential_eV": -5.0}
     assert early.line(0, {**line, "conserved_eV": 0.0}) is None
     assert early.line(2, {**line, "conserved_eV": 2.9 * conserved}) is None  # it may relax
@@ -206,13 +219,13 @@ def test_a_spike_is_seen_from_the_first_step_on() -> None:
 
 def test_the_watchdog_judges_the_largest_forces_that_it_hears(tmp_path: Path) -> None:
     class Heard:
-        pairing, health, counts, alarm = True, {}, Counts(), None
+        comparing, health, counts, alarm = True, {}, Counts(), None
         latest = pair(0.3)  # of the last outer step: a spike between two has no frame of its own
 
         def __init__(self) -> None:
             self.peaks = {"teacher": (4.0, 1), "student": (30.0, 3)}
 
-        def take(self) -> list[Pair]:
+        def take(self) -> list[ForceComparison]:
             return []
 
         def take_peaks(self) -> dict[str, tuple[float, int]]:
@@ -232,7 +245,7 @@ def test_the_watchdog_judges_the_largest_forces_that_it_hears(tmp_path: Path) ->
         assert (found is None) is single_steps  # where the student moves nothing it may be wrong
     assert found is not None
     assert (found.kind, found.cause) == ("spike", "physics")
-    assert dog.decide(found, 0) == Plan(before_step=0)
+    assert dog.decide(found, 0) == RestartPlan(before_step=0)
     kept = read(tmp_path / "rewinds.extxyz")
     assert kept.get_forces()[4, 1] == 0.3
     assert kept.info["verdict"] == "spike"
@@ -271,7 +284,7 @@ def test_drift_is_judged_in_nve_only() -> None:
 def test_a_rewind_goes_before_the_guard_and_past_the_event(tmp_path: Path) -> None:
     p = policy(tmp_path)
     assert p.segment(0, 1000) == Segment(False, 1000)
-    assert p.decide(physics(130), 130) == Plan(before_step=129 - 20)
+    assert p.decide(physics(130), 130) == RestartPlan(before_step=129 - 20)
     again = policy(tmp_path).load()  # the process may die in between
     assert again.segment(80, 1000) == Segment(True, 280)
     assert again.segment(200, 1000) == Segment(True, 280)
@@ -313,15 +326,15 @@ def test_events_at_other_places_are_no_repetition(tmp_path: Path) -> None:
 
 
 def test_limits_of_the_run(tmp_path: Path) -> None:
-    with pytest.raises(Event, match="too far"):
+    with pytest.raises(RunInterrupted, match="too far"):
         policy(tmp_path, rewinds_max=0).decide(physics(100), 100)
     p = policy(tmp_path, rewinds_max=1)
     p.decide(physics(100), 100)
     with pytest.raises(Stop, match="rewinds_max = 1 in this run"):
         p.decide(physics(5000), 5000)
-    with pytest.raises(Event, match="disk"):
-        p.decide(Verdict("disk", "disk full", 1, 1, "fault"), 1)
-    with pytest.raises(Event, match="too far"):
+    with pytest.raises(RunInterrupted, match="disk"):
+        p.decide(Verdict(VerdictKind.DISK, "disk full", 1, 1), 1)
+    with pytest.raises(RunInterrupted, match="too far"):
         NoGuard().decide(physics(1), 1)
     assert policy(tmp_path).decide(physics(10, sound=2), 10).before_step == 0
 
@@ -334,7 +347,7 @@ def test_restarts_wait_longer_and_end_where_nothing_moves(tmp_path: Path) -> Non
     assert p.restart("dead", 6) == 0.0
     q = policy(tmp_path, restarts_max=2)
     for step in (1, 2):
-        assert q.decide(PROCESS, step) == Plan()
+        assert q.decide(PROCESS, step) == RestartPlan()
     with pytest.raises(RunFault, match="restarts_max = 2 per hour"):
         q.decide(PROCESS, 3)
     with pytest.raises(RunFault, match="dead"):
@@ -370,11 +383,11 @@ def test_the_watchdog_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.Monk
 
     class Heard:
         def __init__(self) -> None:
-            self.pairing, self.health, self.counts = True, {}, Counts()
+            self.comparing, self.health, self.counts = True, {}, Counts()
             self.pairs = [pair(0.1, evaluation=k) for k in range(1, 30)]
             self.pairs.append(pair(2.5, evaluation=30))
 
-        def take(self) -> list[Pair]:
+        def take(self) -> list[ForceComparison]:
             pairs, self.pairs = self.pairs, []
             return pairs
 
@@ -392,7 +405,7 @@ def test_the_watchdog_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.Monk
     verdict = dog.beat(beat)
     assert verdict is not None
     assert (verdict.kind, verdict.step, verdict.sound_step) == ("difference", 129, 128)
-    assert dog.decide(verdict, 124) == Plan(before_step=108)
+    assert dog.decide(verdict, 124) == RestartPlan(before_step=108)
     atoms = read(tmp_path / "rewinds.extxyz")
     assert atoms.info["step"] == 129
     assert atoms.get_potential_energy() == -3.0
@@ -400,7 +413,7 @@ def test_the_watchdog_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.Monk
     assert (atoms.arrays["student_forces_eV_per_A"] == 0).all()
     assert dog.segment(80, 1000) == Segment(True, 280)
     dog.started(Segment(True, 280), 80)
-    assert dog.listener.pairing is False
+    assert dog.listener.comparing is False
     dog.listener.pairs = [pair(9.0)]  # type: ignore[attr-defined]
     assert dog.beat(beat) is None  # the student moves nothing in single steps
     ended = dog.ended("terminated", 140)["watchdog"]
@@ -412,5 +425,5 @@ def test_the_watchdog_keeps_what_it_saw(tmp_path: Path, monkeypatch: pytest.Monk
     assert live["difference_max_eV_per_A"]["count"] == 30
     assert json.dumps(live)
     again = make()
-    assert again.judge.largest.count == 30
+    assert again.judges.run.statistics[BOTH].largest.count == 30
     assert again.segment(140, 1000) == Segment(True, 280)

@@ -18,6 +18,7 @@ from dmts_ipi.analysis.observables.temperature import TEMPERATURE
 from dmts_ipi.analysis.run_data import read_run, read_summary
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.files import EVENTS, read_lines
+from dmts_ipi.core.verdicts import kind_of_record
 
 from .stability import FAILED, NO_RUN, Stability, judge_run
 
@@ -150,7 +151,7 @@ def read_result(cell: Cell) -> Result:
     if measured is not None:
         _fill(result, measured)
         result.ps = max(result.ps, float(measured.time_ps[-1]))
-    verdicts = [str(e.get("verdict")) for e in events if e.get("kind") == "verdict"]
+    verdicts = [kind_of_record(e) for e in events if e.get("kind") == "verdict"]
     mts = cell.outer_fs > cell.inner_fs * 1.001
     result.stability = judge_run(result.exit, verdicts, measured, mts)
     return result

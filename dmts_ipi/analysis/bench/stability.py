@@ -1,25 +1,28 @@
-"""Whether a run was stable, and if not, for which of the paper's reasons.
+"""Whether a run was stable, and if not, why: the reasons of DMTS-NC's tables of stability
+(DOI 10.1021/acs.jctc.6c00653), read off the classes of the watchdog's verdicts.
 
 ========================== ================================================================
 word                       when
 ========================== ================================================================
-no                         it ran to its end at the right temperature
-no so far                  the same, as far as so short a run can tell
-data holes                 the watchdog ended it, and its first event was that student and
-                           teacher disagreed or a model failed; nothing had heated before
-high temp. (resonances)    MTS only: it heated, or its first event was one of temperature or a
-                           jump of an energy, before it ended; or it ran to its end too hot
-high temp.                 the same of single time steps
-drift                      temperatures are right, but the integrator puts in or takes out
-                           more than the thermostat's share of a tolerance
-failed                     it ended for no reason of physics
+no                         the run reached its end at the right temperature
+no so far                  the same, but the run is too short to tell
+data holes                 the watchdog ended it, and the first verdict on physics was that
+                           models disagree or one of them failed (class ``disagreement``);
+                           nothing had heated before
+high temp. (resonances)    multiple time stepping only: the run heated before it was ended, or
+                           the first verdict was of class ``heat``; or it reached its end too
+                           hot
+high temp.                 the same with single time steps
+drift                      temperatures are right, but the integrator adds or removes more
+                           energy than the thermostat can take up within the tolerance, or the
+                           first verdict was of class ``drift``
+failed                     the run ended for another reason than its physics
 ========================== ================================================================
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,12 +30,19 @@ from dmts_ipi.analysis.measure import Measured
 from dmts_ipi.analysis.observables.conserved import CONSERVED
 from dmts_ipi.analysis.observables.temperature import ATOMS, TEMPERATURE, TOLERANCE_K
 from dmts_ipi.analysis.verdict import DEVIATES, SHORT, judge
+from dmts_ipi.core.verdicts import AddedKind, Cause, Kind, VerdictClass, kind_of
 
 STABLE, SO_FAR = "no", "no so far"
 HOLES, RESONANCE, HOT = "data holes", "high temp. (resonances)", "high temp."
 DRIFT, FAILED, UNKNOWN = "drift", "failed", "not run"
-DISAGREE = ("difference", "difference_rms", "model", "nan")
-HEAT = ("temperature", "jump")
+MTS_WORDS: dict[VerdictClass, str] = {
+    VerdictClass.DISAGREEMENT: HOLES,
+    VerdictClass.HEAT: RESONANCE,
+    VerdictClass.DRIFT: DRIFT,
+    VerdictClass.PROCESS: FAILED,
+    VerdictClass.RESOURCE: FAILED,
+}
+STS_WORDS = {**MTS_WORDS, VerdictClass.HEAT: HOT}
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ NO_RUN = Stability(UNKNOWN)
 
 
 def judge_run(
-    exit: str, verdicts: Sequence[str], measured: Measured | None, mts: bool
+    exit: str, verdicts: Sequence[Kind | str], measured: Measured | None, mts: bool
 ) -> Stability:
     """Judges a run.
 
@@ -62,27 +72,26 @@ def judge_run(
         measured: what its output shows; None where there is none.
         mts: whether it has an outer step.
     """
-    hot = RESONANCE if mts else HOT
+    words = MTS_WORDS if mts else STS_WORDS
+    hot = words[VerdictClass.HEAT]
     heat, kelvin = _heat(measured), _temperature(measured)
-    counts = Counter(verdicts)
+    known = [k if isinstance(k, AddedKind) else kind_of(k) for k in verdicts]
+    physics = [k for k in known if k.cause is Cause.PHYSICS]
     if exit.startswith(("stopped", "fault")):
-        kind, _, text = exit.partition(": ")
+        state, _, text = exit.partition(": ")
         if heat or kelvin:
             return Stability(hot, f"{heat or kelvin}; then {text}")
-        first = next((v for v in verdicts if v in (*HEAT, *DISAGREE)), "")
-        if first:
-            return Stability(hot if first in HEAT else HOLES, text)
-        if counts["drift"]:
-            return Stability(DRIFT, text)
-        return Stability(FAILED, text or kind)
+        # a drift is named only where nothing else was seen: disagreement and heat cause it
+        classes = sorted((k.cls for k in physics), key=lambda cls: cls is VerdictClass.DRIFT)
+        return Stability(words[classes[0]] if classes else FAILED, text or state)
     if measured is None:
         return Stability(UNKNOWN, exit)
     if kelvin:
         return Stability(hot, kelvin)
     if heat:
         return Stability(DRIFT, heat)
-    rewinds = sum(counts[k] for k in (*DISAGREE, *HEAT))
-    why = f"{rewinds} events, rewound: " + ", ".join(sorted(counts)) if rewinds else ""
+    seen = ", ".join(sorted({k.value for k in physics}))
+    why = f"{len(physics)} events, rewound: {seen}" if physics else ""
     off, stderr = _off_K(measured)
     verdict = judge(off, stderr, TOLERANCE_K, "K", measured.kept_ps)
     if verdict.status == SHORT:
@@ -101,7 +110,7 @@ def _off_K(m: Measured) -> tuple[float, float]:
 
 
 def _temperature(m: Measured | None) -> str:
-    """Says that all atoms are too hot; empty if not, or if it cannot be told."""
+    """How much too hot all atoms are; empty if they are not, or if the run is too short to tell."""
     if m is None:
         return ""
     off, stderr = _off_K(m)
@@ -110,7 +119,7 @@ def _temperature(m: Measured | None) -> str:
 
 
 def _heat(m: Measured | None) -> str:
-    """Says that the integrator heats or cools by more than the tolerance."""
+    """How much the integrator heats or cools, where that is more than the tolerance; else empty."""
     if m is None:
         return ""
     conserved = CONSERVED.get(m)

@@ -1,4 +1,4 @@
-"""One session of the watchdog alone: i-PI and its drivers were started by others."""
+"""A session that attaches to i-PI and drivers which were started by hand or by a queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from dmts_ipi.core.errors import InputError
@@ -21,7 +21,7 @@ from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.run_folder.resources import ipi_command
 
 from . import processes, resume
-from .attached_process import External, words_of
+from .attached_process import AttachedProcess, words_of
 from .begun import check_edits, check_input, same_physics
 from .launch import Child
 from .lock import FolderLock
@@ -34,17 +34,17 @@ IPI = "i-pi"
 
 
 @dataclass(frozen=True)
-class Others:
-    """What is known of the processes of a run, by name (``i-pi``, ``teacher``, ``student``).
+class AttachedProcesses:
+    """What the user says of the processes of a run, by name (``i-pi``, or that of a model).
 
     Attributes:
-        pids: given by the user; others are looked for.
+        pids: process ids; those of all other processes are looked for.
         commands: each starts a process again, and lives as long as it; absent: a person does.
         wait_s: how long i-PI, and drivers that cannot be seen, may be absent.
     """
 
-    pids: dict[str, int]
-    commands: dict[str, str]
+    pids: dict[str, int] = field(default_factory=dict)
+    commands: dict[str, str] = field(default_factory=dict)
     wait_s: float = 60.0
 
 
@@ -52,70 +52,76 @@ def watch_session(
     folder: RunFolder,
     hooks: Hooks,
     limits: Limits,
-    others: Others,
+    attached: AttachedProcesses,
     guarded: Callable[[RunFolder, InputSpec], AbstractContextManager[Guard]],
 ) -> Outcome:
-    """Watches a run of others until it is finished, at fault, or we are told to stop.
+    """Watches a run that was started elsewhere until it is finished or at fault, or a signal comes.
 
     Args:
         folder: the run.
         hooks: see ``Hooks``.
         limits: see ``Limits``.
-        others: see ``Others``.
+        attached: see ``AttachedProcesses``.
         guarded: makes the guard.
 
     Raises:
         InputError: something is wrong that shows at once.
     """
     if not processes.visible():
-        raise InputError("system", sys.platform, "processes of others can be watched on Linux only")
+        raise InputError("system", sys.platform, "watching needs Linux; use `dmts-ipi run`")
     if (network := folder.settings.network.address) is not None:
         remedy = "its sockets are not those of input.xml; `dmts-ipi run` watches such a run itself"
         raise InputError("run.yaml: network.address", network, remedy)
     with FolderLock(folder.path):
         facts = folder.spec()
         check_input(folder, facts)
-        _check(others, folder, facts)
+        _check(attached, folder, facts)
         check_room(folder.path, limits.free_MB, InputError)
-        pid = _wait_for_ipi(folder, facts, others, hooks)
+        pid = _wait_for_ipi(folder, facts, attached, hooks)
         state = resume.state_for(folder.path, facts) if pid is None else None
         if pid is None and state is not None and state.step >= facts.total_steps:
             return finished(folder, facts, hooks, state.step)
         if pid is None and state is not None:
             check_edits(folder, facts, state.path, hooks)
         with guarded(folder, facts) as guard:
-            session = _Attached(folder, facts, hooks, limits, guard, others, pid)
+            session = _AttachedSession(folder, facts, hooks, limits, guard, attached, pid)
             if pid is None:
                 return session.run(state)
             return session.run(None, session.take_over(pid))
 
 
-def _check(others: Others, folder: RunFolder, facts: InputSpec) -> None:
+def _check(attached: AttachedProcesses, folder: RunFolder, facts: InputSpec) -> None:
     """Refuses commands and process ids that cannot be right, before anything is waited for."""
-    for name, command in others.commands.items():
-        words_of(option("restart", name), command, folder.path)
-    for name, pid in others.pids.items():
+    for name, command in attached.commands.items():
+        if name != IPI and name not in folder.settings.models:
+            known = ", ".join(folder.settings.models)
+            raise InputError("restart_driver", name, f"is no model of this run; there are {known}")
+        words_of(restart_field(name), command, folder.path)
+    for name, pid in attached.pids.items():
         if name != IPI and name not in facts.sockets:
-            raise InputError(option(name, "pid"), pid, f"input.xml has no socket of a {name}")
+            known = ", ".join((IPI, *facts.sockets))
+            raise InputError("pid", f"{name}={pid}", f"input.xml has no such socket; give {known}")
         if pid < 1 or processes.ended(pid):
-            raise InputError(option(name, "pid"), pid, "no such process on this machine")
+            raise InputError("pid", f"{name}={pid}", "no such process on this machine")
 
 
-def option(*words: str) -> str:
-    """Name of a field: ``restart_ipi``, ``teacher_pid``."""
-    return "_".join(w.replace(IPI, "ipi") for w in words)
+def restart_field(name: str) -> str:
+    """Field of ``WatchdogSettings`` that holds the command for a process."""
+    return "restart_ipi" if name == IPI else f"restart_driver.{name}"
 
 
-def _wait_for_ipi(folder: RunFolder, facts: InputSpec, others: Others, hooks: Hooks) -> int | None:
+def _wait_for_ipi(
+    folder: RunFolder, facts: InputSpec, attached: AttachedProcesses, hooks: Hooks
+) -> int | None:
     """Process id of the run's i-PI; None: it is not there within the limit, and nobody writes.
 
     Raises:
         InputError: it runs elsewhere.
     """
-    deadline, said = time.monotonic() + others.wait_s, False
+    deadline, said = time.monotonic() + attached.wait_s, False
     before = _written(folder, facts)
     while True:
-        pid = others.pids.get(IPI) or processes.find_ipi(folder.path, facts.sockets)
+        pid = attached.pids.get(IPI) or processes.find_ipi(folder.path, facts.sockets)
         if pid is not None:
             where = processes.folder_of(pid)
             if where != folder.path.resolve():
@@ -127,7 +133,7 @@ def _wait_for_ipi(folder: RunFolder, facts: InputSpec, others: Others, hooks: Ho
         if time.monotonic() >= deadline:
             break
         if not said:
-            hooks.say(f"waits at most {others.wait_s:g} s for i-PI in {folder.path}")
+            hooks.say(f"waits at most {attached.wait_s:g} s for i-PI in {folder.path}")
             said = True
         time.sleep(LOOK_EVERY_S)
     if _written(folder, facts) != before:
@@ -148,8 +154,8 @@ def _written(folder: RunFolder, facts: InputSpec) -> list[tuple[int, int]]:
     return found
 
 
-class _Attached(Session):
-    """A session whose processes others started; see ``External``."""
+class _AttachedSession(Session):
+    """A session whose processes were not started by us; see ``AttachedProcess``."""
 
     def __init__(
         self,
@@ -158,12 +164,12 @@ class _Attached(Session):
         hooks: Hooks,
         limits: Limits,
         guard: Guard,
-        others: Others,
+        attached: AttachedProcesses,
         pid: int | None,
     ) -> None:
-        self.others, self._pid = others, pid
+        self.attached, self._pid = attached, pid
         super().__init__(folder, facts, hooks, limits, guard)
-        self.supervisor.of_others(others.wait_s)
+        self.supervisor.attached(attached.wait_s)
 
     def take_over(self, pid: int) -> Segment:
         """Makes an i-PI that runs the supervisor's; returns what it does."""
@@ -193,13 +199,13 @@ class _Attached(Session):
         goes_on = f"; i-PI (process {pid}) goes on" if pid else ""
         return f"unwatched since {signal.Signals(number).name}{goes_on}"
 
-    def _ipi(self, file: str, single_until: int = 0) -> External:
-        command = self.others.commands.get(IPI)
+    def _ipi(self, file: str, single_until: int = 0) -> AttachedProcess:
+        command = self.attached.commands.get(IPI)
         script = self.folder.path / "start_ipi.sh"
         words = ["./start_ipi.sh"] if script.is_file() else ipi_command(self.facts.ours)
-        child = External(
+        child = AttachedProcess(
             IPI,
-            words_of(option("restart", IPI), command, self.folder.path, file) if command else [],
+            words_of(restart_field(IPI), command, self.folder.path, file) if command else [],
             self.logs.resolve() / "i-pi.log",
             self.folder.path.resolve(),
             {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
@@ -209,7 +215,7 @@ class _Attached(Session):
         return child
 
     def _driver(self, name: str, at: Socket) -> Child:
-        command = self.others.commands.get(name)
+        command = self.attached.commands.get(name)
         script = self.folder.path / f"start_{name}.sh"
         if script.is_file() or name not in self.folder.settings.models:
             words = [f"./start_{name}.sh"]
@@ -217,16 +223,16 @@ class _Attached(Session):
             words = driver_command(
                 self.folder.settings, self.facts, name, at, python=sys.executable
             )
-        child = External(
+        child = AttachedProcess(
             name,
-            words_of(option("restart", name), command, self.folder.path) if command else [],
+            words_of(restart_field(name), command, self.folder.path) if command else [],
             self.logs.resolve() / f"{name}.log",
             self.folder.path.resolve(),
             {"PYTHONUNBUFFERED": "1"},
             by_hand=self._typed(words),
             find=partial(processes.find_driver, at, self._pid),
         )
-        pid = self.others.pids.get(name) or processes.find_driver(at, self._pid)
+        pid = self.attached.pids.get(name) or processes.find_driver(at, self._pid)
         return child if pid is None else child.adopt(pid)
 
     def _typed(self, words: list[str]) -> str:

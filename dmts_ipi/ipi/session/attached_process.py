@@ -1,4 +1,4 @@
-"""Processes that others started: watched by their id, ended by it, started again by a command."""
+"""Processes that we did not start: watched and ended by their id, started again by a command."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ class NeedsPerson(RunFault):
 
 
 @dataclass
-class External(Child):
-    """A process of others until it ends; what ``start`` makes of it is a child of ours.
+class AttachedProcess(Child):
+    """A process that we did not start, until it ends; ``start`` makes a child of ours of it.
 
     Args:
         command: starts it again; empty: nobody but a person may.
         by_hand: what a person has to type.
-        find: looks for its process; None: it is not seen here (not started yet, another machine).
+        find: looks for its process; None: it is not seen here (not started yet, or on another
+            machine).
     """
 
     by_hand: str = ""
     find: Callable[[], int | None] = lambda: None
     lasting: bool = True
-    _foreign: int | None = None
+    _attached_pid: int | None = None
     _gone: bool = False
     _our_log: Path | None = None  # what we start writes there
     _sought: float = field(default=float("-inf"))
 
-    def adopt(self, pid: int) -> External:
+    def adopt(self, pid: int) -> AttachedProcess:
         """Watches a process from now on."""
         self.close()
-        self._foreign, self._gone, self._process = pid, processes.ended(pid), None
+        self._attached_pid, self._gone, self._process = pid, processes.ended(pid), None
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
                 self._pidfd = os.pidfd_open(pid)
@@ -66,7 +67,7 @@ class External(Child):
         """
         if self.remedy:
             raise NeedsPerson(f"{self.name} must be started; {self.remedy}")
-        self._foreign, self.log = None, self._our_log or self.log
+        self._attached_pid, self.log = None, self._our_log or self.log
         return super().start()
 
     @property
@@ -79,17 +80,17 @@ class External(Child):
 
     @property
     def unseen(self) -> bool:
-        return self._process is None and self._foreign is None
+        return self._process is None and self._attached_pid is None
 
     @property
     def pid(self) -> int:
-        return self._foreign if self._foreign is not None else super().pid
+        return self._attached_pid if self._attached_pid is not None else super().pid
 
     @property
     def status(self) -> int | None:
         if self._process is not None:
             return super().status
-        if self._foreign is None:
+        if self._attached_pid is None:
             self._seek()
             return None
         if not self._gone:
@@ -106,13 +107,13 @@ class External(Child):
             self.adopt(pid)
 
     def _ended(self, limit_s: float) -> bool:
-        """Whether the foreign process ends within a limit."""
+        """Whether the attached process ends within a limit."""
         if self._pidfd is not None:
             poll = select.poll()
             poll.register(self._pidfd, select.POLLIN)
             return bool(poll.poll(1000 * limit_s))
         deadline = time.monotonic() + limit_s
-        while not processes.ended(self._foreign or 0):
+        while not processes.ended(self._attached_pid or 0):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.05)
@@ -121,15 +122,15 @@ class External(Child):
     def signal(self, number: int) -> None:
         if self._process is not None:
             super().signal(number)
-        elif self._foreign is not None and self.status is None:
-            with contextlib.suppress(OSError):  # ended, or somebody else's: seen by its not ending
+        elif self._attached_pid is not None and self.status is None:
+            with contextlib.suppress(OSError):  # it has ended, or is of another user: see ``wait``
                 if self._pidfd is not None:
                     signal.pidfd_send_signal(self._pidfd, signal.Signals(number))
                 else:
-                    os.kill(self._foreign, number)
+                    os.kill(self._attached_pid, number)
 
     def wait(self, limit_s: float) -> bool:
-        if self._process is not None or self._foreign is None:
+        if self._process is not None or self._attached_pid is None:
             return super().wait(limit_s)
         self._gone = self._gone or self._ended(max(limit_s, 0.0))
         return self._gone
@@ -142,8 +143,8 @@ def words_of(field_name: str, command: str, folder: Path, file: str = "") -> lis
     """A restart command as words.
 
     Args:
-        field_name: its option, for complaints.
-        command: as a person writes it; ``{input}`` stands for ``file``, which comes last otherwise.
+        field_name: its option, for error messages.
+        command: as the user wrote it; ``{input}`` stands for ``file``, which comes last otherwise.
         folder: of the run, where it is started.
         file: i-PI's input or checkpoint; empty: none is added.
 

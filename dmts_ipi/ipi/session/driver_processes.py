@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.core.supervision import Event, Guard, Verdict
+from dmts_ipi.core.supervision import Guard
+from dmts_ipi.core.verdicts import Verdict, VerdictKind
 
 from .attached_process import NeedsPerson
-from .exit_reasons import how, process_event, reason
+from .exit_reasons import how, interrupted, reason
 from .launch import Child
 from .watch import Progress, Watch
 
@@ -105,7 +106,7 @@ class Drivers:
             if child.unseen:  # on another machine: what i-PI waits for cannot be ended from here
                 self.guard.restart_delay_s(name, "hangs out of reach", step)
                 self.start(driver)
-                raise process_event("hung", f"{name} hangs; another one is started", step)
+                raise interrupted(VerdictKind.HUNG, f"{name} hangs; another one is started", step)
             self.guard.note("hung", step, f"{name} hangs: it is ended")
             self.hooks.say(f"{name} hangs: it is ended")
             child.signal(signal.SIGKILL)
@@ -134,7 +135,7 @@ class Drivers:
         """Starts a dead driver again after a delay.
 
         Raises:
-            Event: its end is not an accident.
+            RunInterrupted: its end is not an accident.
             RunFault: it has died too often.
         """
         child = driver.child
@@ -161,14 +162,14 @@ class Drivers:
         """Returns where a driver may be started again.
 
         Raises:
-            Event: its input is wrong, or its model failed.
+            RunInterrupted: its input is wrong, or its model failed.
             NeedsPerson: only a person may start it.
         """
         text, step = _end_of(child), self.watch.progress.step
         if child.status == InputError.status:
-            raise Event(Verdict("input", text, step, step, "fault"))
+            raise interrupted(VerdictKind.INPUT, text, step)
         if child.logged(": error: evaluation "):
-            raise Event(Verdict("model", text, step, step, "physics"))
+            raise interrupted(VerdictKind.MODEL, text, step)
         if child.remedy:
             raise NeedsPerson(f"{text}; {child.remedy}")
 

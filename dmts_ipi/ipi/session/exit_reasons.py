@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from dmts_ipi.core.supervision import Event, Verdict
+from dmts_ipi.core.supervision import RunInterrupted
+from dmts_ipi.core.verdicts import Verdict, VerdictKind
 
 from .attached_process import UNKNOWN
 from .launch import Child
@@ -14,9 +15,9 @@ BROKEN = ("Exception in thread", "ConnectionResetError", "BrokenPipeError")
 DISK = ("No space left on device", "Errno 28")
 
 
-def process_event(kind: str, text: str, step: int) -> Event:
-    """Something broke that has nothing to do with the physics."""
-    return Event(Verdict(kind, text, step, step, "process"))
+def interrupted(kind: VerdictKind, text: str, step: int) -> RunInterrupted:
+    """A verdict at a step whose state is sound."""
+    return RunInterrupted(Verdict(kind, text, step, step))
 
 
 def how(child: Child) -> str:

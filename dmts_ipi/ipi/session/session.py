@@ -30,7 +30,7 @@ from .launch import Child, Signals
 from .lock import FolderLock
 from .socket_file import free_socket, placed, prefix_of
 from .supervise import Driver, Hooks, Supervisor
-from .third_party_driver import foreign_command, split
+from .third_party_driver import split, third_party_command
 from .watch import Limits, check_room
 
 
@@ -265,7 +265,7 @@ def driver_command(
         raise InputError("run.yaml", name, "input.xml has a socket for it, but no model is named")
     launch = split(model.launch, f"{name}.launch") if model.launch else []
     if model.command:
-        return foreign_command(model.command, launch, at, python)
+        return third_party_command(model.command, launch, at, python)
     accurate = name == spec.reference or (not spec.reference and name == spec.forces[0])
     command = [*launch, python, str(driver_script(accurate)), "--model", model.model]
     command += ["--structure", STRUCTURE]
@@ -302,5 +302,4 @@ def needs_keys(telemetry: str) -> bool:
 def telemetry_setting(settings: RunSettings, name: str) -> str:
     """``--telemetry`` of a driver: nobody listens where the watchdog is off."""
     watchdog = settings.watchdog
-    own = {"teacher": watchdog.teacher_telemetry, "student": watchdog.student_telemetry}.get(name)
-    return (own or watchdog.telemetry) if watchdog.enabled else "off"
+    return watchdog.telemetry_of.get(name, watchdog.telemetry) if watchdog.enabled else "off"

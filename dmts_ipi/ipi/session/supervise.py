@@ -2,7 +2,7 @@
 
 A run is a sequence of segments, in multiple or in single time steps. i-PI goes from single to
 multiple ones by itself where it is ours; else each segment is a start of i-PI, from a checkpoint.
-What goes wrong is an ``Event``; the guard decides how the run goes on.
+What goes wrong interrupts it (``RunInterrupted``); the guard decides how the run goes on.
 """
 
 from __future__ import annotations
@@ -14,14 +14,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dmts_ipi.core.errors import DmtsError, InputError
-from dmts_ipi.core.supervision import Event, Guard, Heartbeat, Plan, Segment, Stop, Verdict
+from dmts_ipi.core.supervision import (
+    Guard,
+    Heartbeat,
+    RestartPlan,
+    RunInterrupted,
+    Segment,
+    Stop,
+)
+from dmts_ipi.core.verdicts import Cause, Verdict, VerdictKind
 from dmts_ipi.ipi.input_xml import InputSpec
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 
 from . import resume
 from .attached_process import UNKNOWN, NeedsPerson
 from .driver_processes import DRIVER_LIMIT_S, Driver, Drivers, Hooks
-from .exit_reasons import BROKEN, DISK, how, process_event, reason
+from .exit_reasons import BROKEN, DISK, how, interrupted, reason
 from .launch import Child, Signals, stop, wait_any
 from .processes import resident_MB
 from .socket_file import free_socket
@@ -57,7 +65,7 @@ class Supervisor:
     guard: Guard
     ipi: Callable[[str, int], Child]
     drivers: Sequence[Driver]
-    lasting: bool = False  # others started them: nothing is ended that may go on without us
+    lasting: bool = False  # not started by us: at the end what may go on without us is left
     first: int = 0
     begun: bool = False  # i-PI was about to be started: before, nothing has happened
     sound_step: int | None = None  # the last good step, where the state on disk is no longer
@@ -75,8 +83,8 @@ class Supervisor:
         self._properties = self.folder.path / properties.filename
         self._drivers = Drivers(self.drivers, self.hooks, self.guard)
 
-    def of_others(self, missing_s: float) -> None:
-        """Others start the processes. At the end of the session nothing is ended that may go on.
+    def attached(self, missing_s: float) -> None:
+        """The processes were not started by us: what may go on is left alone at the end.
 
         Args:
             missing_s: a driver that is neither seen nor heard for so long is not there.
@@ -115,7 +123,7 @@ class Supervisor:
         """
         if found is None:
             self.first = state.step if state else 0
-        plan = Plan()
+        plan = RestartPlan()
         try:
             while True:
                 segment, found = found or self._prepare(state, plan), None
@@ -123,11 +131,11 @@ class Supervisor:
                     number = self._segment(segment, signals)
                     if number is not None:
                         return number
-                    plan = Plan()
-                except Event as event:
+                    plan = RestartPlan()
+                except RunInterrupted as event:
                     plan = self._after(event)
                 states = resume.checkpoints(self.folder.path, self.facts)
-                if plan == Plan() and states and states[0].step >= self.facts.total_steps:
+                if plan == RestartPlan() and states and states[0].step >= self.facts.total_steps:
                     self._over = True
                     return None
                 self._why = self._why or f"i-PI has done its part, up to step {segment.until_step}"
@@ -138,7 +146,7 @@ class Supervisor:
         finally:
             self._stop_all()
 
-    def _prepare(self, state: resume.State | None, plan: Plan) -> Segment:
+    def _prepare(self, state: resume.State | None, plan: RestartPlan) -> Segment:
         """Outputs, checkpoint and sockets as i-PI must find them; ``_child`` is ready to start."""
         path, step = self.folder.path, state.step if state else 0
         if self._child is not None and self._child.started and self._child.status is None:
@@ -169,7 +177,8 @@ class Supervisor:
         return segment
 
     def _end_of(self, segment: Segment) -> int:
-        """The step at which i-PI ends. That of others knows nothing of single steps."""
+        """Last step of this i-PI process. An i-PI that was not started by us lacks
+        ``--single-steps-until`` and stops at the end of the single time steps."""
         return segment.until_step if self.lasting else self.facts.total_steps
 
     def _next(self, segment: Segment) -> Segment:
@@ -186,7 +195,7 @@ class Supervisor:
         """One start of i-PI, to its end.
 
         Raises:
-            Event: something is wrong.
+            RunInterrupted: something is wrong.
         """
         ipi = self._child
         assert ipi is not None
@@ -236,7 +245,7 @@ class Supervisor:
         """Reads what is new, and has it judged.
 
         Raises:
-            Event: it is bad.
+            RunInterrupted: it is bad.
         """
         step = self.watch.progress.step
         limits_s = self.watch.stall_limit_s, self.watch.waiting_limit_s
@@ -253,9 +262,9 @@ class Supervisor:
         for words in BROKEN:
             if ipi.status is None and ipi.logged(words):
                 text = f"i-PI hears no driver any more ({words})"
-                raise process_event("ipi", text, progress.step)
+                raise interrupted(VerdictKind.IPI, text, progress.step)
 
-    def _after(self, event: Event) -> Plan:
+    def _after(self, event: RunInterrupted) -> RestartPlan:
         """What to do about an event.
 
         Raises:
@@ -264,13 +273,13 @@ class Supervisor:
         with contextlib.suppress(DmtsError):
             self.watch.read()  # what was written since the last look
         verdict, step = event.verdict, self.watch.progress.step
-        self._stalls += verdict.kind == "stall"
+        self._stalls += verdict.kind is VerdictKind.STALL
         self.hooks.say(f"{verdict.kind}: {verdict.text}")
-        if verdict.cause == "physics":
+        if verdict.cause is Cause.PHYSICS:
             self.sound_step = verdict.sound_step
         plan = self.guard.decide(verdict, step)
         self._why = verdict.text
-        stalled = verdict.kind == "stall" and self._stalls > 1
+        stalled = verdict.kind is VerdictKind.STALL and self._stalls > 1
         self._drivers.end_culprits(verdict, stalled)
         if plan.before_step is None:
             self.hooks.say("i-PI is started again from its newest checkpoint")
@@ -282,7 +291,7 @@ class Supervisor:
         """i-PI is gone: was that the end of the segment?
 
         Raises:
-            Event: it was not.
+            RunInterrupted: it was not.
         """
         states = resume.checkpoints(self.folder.path, self.facts)
         well = ipi.status in (0, UNKNOWN)
@@ -294,15 +303,15 @@ class Supervisor:
             raise Stop(f"stopped by the file EXIT at step {step}; run again to go on")
         text = f"i-PI ended ({how(ipi)}) at step {step} of {self.facts.total_steps}: {reason(ipi)}"
         if ipi.logged(": error: evaluation "):  # of a model within i-PI
-            raise Event(Verdict("model", text, step, step, "physics"))
-        raise process_event("ipi", text, step)
+            raise interrupted(VerdictKind.MODEL, text, step)
+        raise interrupted(VerdictKind.IPI, text, step)
 
     def _full_disk(self, ipi: Child) -> None:
         """Raises an event where i-PI could not write; it then may hang instead of ending."""
         if ipi.logged(*DISK):
             step = self.watch.progress.step
             text = f"disk full at step {step}; the last checkpoint is good: make room and run again"
-            raise Event(Verdict("disk", text, step, step, "fault"))
+            raise interrupted(VerdictKind.DISK, text, step)
 
     def _prune(self) -> None:
         resume.prune(self.folder.path, self.facts, self.folder.settings.keep_checkpoints)
@@ -335,7 +344,7 @@ class Supervisor:
 
 def _raise(verdict: Verdict | None) -> None:
     if verdict is not None:
-        raise Event(verdict)
+        raise RunInterrupted(verdict)
 
 
 def _heartbeat(p: Progress, ipi: Child) -> Heartbeat:

@@ -1,4 +1,4 @@
-"""Starts a driver of others once i-PI listens.
+"""Starts a third-party driver once i-PI listens.
 
 ``python -m dmts_ipi.ipi.session.third_party_driver WHERE -- COMMAND``:
 
@@ -25,8 +25,8 @@ TABLE = Path("/proc/net/tcp")
 PLACES = ("mode", "address", "port")
 
 
-def foreign_command(command: str, launch: Sequence[str], at: Socket, python: str) -> list[str]:
-    """Words that start a driver of others for a socket of i-PI.
+def third_party_command(command: str, launch: Sequence[str], at: Socket, python: str) -> list[str]:
+    """Command line, as words, that starts a third-party driver for a socket of i-PI.
 
     Args:
         command: its command line; ``{mode}`` (unix or inet), ``{address}`` and ``{port}`` in it
@@ -36,7 +36,7 @@ def foreign_command(command: str, launch: Sequence[str], at: Socket, python: str
         python: interpreter of the one that waits.
 
     Raises:
-        InputError: the command is none.
+        InputError: the command is empty, or a quotation mark is missing.
     """
     for place in PLACES:
         command = command.replace("{" + place + "}", str(getattr(at, place)))
@@ -61,7 +61,7 @@ def split(command: str, name: str) -> list[str]:
 
 
 def listens(where: str) -> bool:
-    """Whether somebody listens there. Looked up, not tried: i-PI takes a trial for a driver."""
+    """Whether a process listens there. Looked up, not tried: i-PI would take that for a driver."""
     if where.startswith("/"):
         return Path(where).is_socket()
     host, _, port = where.rpartition(":")

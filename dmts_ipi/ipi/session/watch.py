@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from dmts_ipi.core.errors import InputError, RunFault
-from dmts_ipi.core.supervision import Cause, Event, Verdict
+from dmts_ipi.core.supervision import RunInterrupted
+from dmts_ipi.core.verdicts import Verdict, VerdictKind
 from dmts_ipi.ipi.run_folder.outputs import PropertyReader
 
 HOT = 10.0  # times the temperature that the run was asked for: a fault
@@ -110,11 +111,11 @@ class Watch:
                 f"stalled at step {self.progress.step}: {what} {waited:.0f} s; see the logs, "
                 f"or raise --{'stall' if started else 'startup'}-limit-s"
             )
-            raise self._event("stall", text, self.progress.step, "process")
+            raise self._interrupted(VerdictKind.STALL, text, self.progress.step)
         try:
             check_room(self._reader.path.parent, self.limits.free_MB, RunFault)
         except RunFault as error:
-            raise self._event("disk", str(error), self.progress.step, "fault") from error
+            raise self._interrupted(VerdictKind.DISK, str(error), self.progress.step) from error
         return self.progress
 
     def wait_for_start(self) -> None:
@@ -144,9 +145,9 @@ class Watch:
         fresh, self._fresh = self._fresh, []
         return fresh
 
-    def _event(self, kind: str, text: str, step: int, cause: Cause) -> Event:
+    def _interrupted(self, kind: VerdictKind, text: str, step: int) -> RunInterrupted:
         sound = self._last_sound if self.sound_step is None else self.sound_step
-        return Event(Verdict(kind, text, step, min(sound, step), cause))
+        return RunInterrupted(Verdict(kind, text, step, min(sound, step)))
 
     def read(self) -> bool:
         """Reads new lines, checks them, and returns whether there were any.
@@ -170,7 +171,7 @@ class Watch:
                     f"{key} is {new[key][bad[0]]} at step {steps[bad[0]]}; a force was NaN, or the "
                     "outer step is too large; the last checkpoint before it is good"
                 )
-                raise self._event("nan", text, int(steps[bad[0]]), "physics")
+                raise self._interrupted(VerdictKind.NAN, text, int(steps[bad[0]]))
         hot = new.get("temperature_K", np.zeros(len(steps)))
         if self.temperature_K and (hot > HOT * self.temperature_K).any():
             k = int(np.argmax(hot > HOT * self.temperature_K))
@@ -179,7 +180,7 @@ class Watch:
                 f"temperature is {hot[k]:.0f} K at step {steps[k]}, over {HOT:g} times "
                 f"{self.temperature_K:g} K; use a smaller outer step or a better student"
             )
-            raise self._event("runaway", text, int(steps[k]), "physics")
+            raise self._interrupted(VerdictKind.RUNAWAY, text, int(steps[k]))
         self._fresh += [
             (int(step), {key: float(values[k]) for key, values in new.items() if values.ndim == 1})
             for k, step in enumerate(steps)

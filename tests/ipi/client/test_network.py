@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +32,14 @@ from dmts_ipi.ipi.client.transport import with_sockets
 from dmts_ipi.ipi.input_xml import Socket, parse_xml, read_input, socket_of
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.run_folder.resources import inputs_folder
-from dmts_ipi.ipi.session.third_party_driver import foreign_command, listens
+from dmts_ipi.ipi.session.third_party_driver import listens, third_party_command
+from dmts_ipi.watchdog.driver_sockets import MAX_REQUEST_BYTES
 from dmts_ipi.watchdog.endpoints import Announced, addresses
 from dmts_ipi.watchdog.journal import read_events
 from dmts_ipi.watchdog.keys import Keys, make_keys, read_keys
 from dmts_ipi.watchdog.listener import Listener
 from dmts_ipi.watchdog.messages import TOPIC, encode
-from dmts_ipi.watchdog.publisher import MAX_QUESTION_BYTES, Publisher, opener
+from dmts_ipi.watchdog.publisher import Publisher, opener
 from run_tools import TEACHER, call, make, summary, until
 
 pytestmark = pytest.mark.timeout(1800)  # whole runs: a loaded machine takes its time
@@ -53,7 +55,9 @@ def keys(tmp_path: Path) -> Keys:
 
 @pytest.fixture
 def teacher(tmp_path: Path, keys: Keys) -> Iterator[Publisher]:
-    made = opener("teacher")(HERE, "", 3, "cpu", tmp_path / "keys.json", tmp_path / "teacher.json")
+    made = opener("teacher", reference=True)(
+        HERE, "", 3, "cpu", tmp_path / "keys.json", tmp_path / "teacher.json"
+    )
     assert made is not None
     yield made
     made.close()
@@ -114,7 +118,7 @@ def test_a_listener_without_the_keys_hears_nothing(
     assert strangers.stdout is not None
     assert strangers.stdout.readline() == "there\n"
     listener = Listener(
-        {"teacher": Announced(tmp_path / "teacher.json", keys)}, np.array([8, 1, 1]), 1.0
+        {"teacher": Announced(tmp_path / "teacher.json", keys)}, np.array([8, 1, 1]), {}
     )
 
     def heard() -> bool:
@@ -135,11 +139,11 @@ def test_a_listener_follows_a_driver_that_is_announced_elsewhere(
 ) -> None:
     announced = Announced(tmp_path / "later.json", keys)
     assert announced.read() is None
-    listener = Listener({"teacher": announced}, np.array([8, 1, 1]), 1.0)
+    listener = Listener({"teacher": announced}, np.array([8, 1, 1]), {})
     for _ in range(2):
         where = addresses(HERE, "", tmp_path / "keys.json")
         assert where is not None
-        driver = Publisher("teacher", where, 3, "cpu")
+        driver = Publisher("teacher", where, 3, "cpu", reference=True)
         driver.evaluation = before = listener.health["teacher"].evaluation + 1000
         driver.addresses.announce(announced.path)
 
@@ -160,16 +164,16 @@ def test_a_frame_that_is_too_large_is_dropped(
 ) -> None:
     where = addresses(f"ipc://{tmp_path}/s", "")
     assert where is not None
-    driver = Publisher("student", where, 3, "cpu")
+    driver = Publisher("student", where, 3, "cpu", reference=False)
     large, small = context.socket(zmq.DEALER), context.socket(zmq.DEALER)
     for sock in (large, small):
         sock.connect(where.service)
-    large.send_multipart([TOPIC, bytes(MAX_QUESTION_BYTES + 1)])
+    large.send_multipart([TOPIC, bytes(MAX_REQUEST_BYTES + 1)])
     small.send_multipart([TOPIC, b"[", b"x"])
     small.send_multipart(encode("ask_status", {}))
     assert small.poll(60_000)
-    until(lambda: driver.bad_questions == 1)
-    assert driver.questions == 2  # the large one never arrived
+    until(lambda: driver.bad_requests == 1)
+    assert driver.requests == 2  # the large one never arrived
     driver.close()
 
 
@@ -225,7 +229,8 @@ def test_a_driver_with_open_keys_ends_with_one_line(
     file.chmod(0o644)
     words = ["--model", TEACHER, "--structure", str(structure), "--unix", "nobody"]
     words += ["--telemetry", "tcp://0.0.0.0:0", "--telemetry-keys", str(file)]
-    status = driver_main("nnp_driver", load_model, argv=words, telemetry=opener, role="teacher")
+    telemetry = partial(opener, reference=True)
+    status = driver_main("nnp_driver", load_model, argv=words, telemetry=telemetry, role="teacher")
     assert status == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"nnp_driver: error: keys = {file}: is open to others (mode 644); chmod")
@@ -309,10 +314,10 @@ def test_open_keys_end_a_run_before_anything_starts(tmp_path: Path) -> None:
 @linux
 def test_a_program_of_others_starts_when_ipi_listens(tmp_path: Path) -> None:
     at = Socket("inet", "127.0.0.1", 1)
-    words = foreign_command("lmp -in 'a b' {mode} {port}", ["srun", "-n4"], at, "python")
+    words = third_party_command("lmp -in 'a b' {mode} {port}", ["srun", "-n4"], at, "python")
     assert words[3:] == ["127.0.0.1:1", "--", *("srun", "-n4", "lmp", "-in", "a b", "inet", "1")]
     with pytest.raises(InputError, match="no closing quotation"):
-        foreign_command("lmp 'a", [], at, "python")
+        third_party_command("lmp 'a", [], at, "python")
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         where = f"127.0.0.1:{server.getsockname()[1]}"

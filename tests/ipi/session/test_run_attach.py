@@ -24,7 +24,7 @@ from dmts_ipi.core.errors import InputError
 from dmts_ipi.ipi.input_xml import Socket
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.session import processes
-from dmts_ipi.ipi.session.attached_process import UNKNOWN, External, NeedsPerson, words_of
+from dmts_ipi.ipi.session.attached_process import UNKNOWN, AttachedProcess, NeedsPerson, words_of
 from dmts_ipi.watchdog.journal import read_events
 from places import SUPPORT
 from run_tools import (
@@ -191,7 +191,7 @@ def test_what_others_started_is_watched_ended_and_started_again(
     tmp_path: Path, background: Background
 ) -> None:
     process = cat(background, tmp_path)
-    child = External("teacher", [], tmp_path / "log", tmp_path, by_hand="type `x`")
+    child = AttachedProcess("teacher", [], tmp_path / "log", tmp_path, by_hand="type `x`")
     assert child.unseen
     assert child.status is None
     child.adopt(process.pid)
@@ -205,7 +205,7 @@ def test_what_others_started_is_watched_ended_and_started_again(
     ):
         child.start()
     found = cat(background, tmp_path)
-    child = External("teacher", ["cat"], tmp_path / "log", tmp_path, find=lambda: found.pid)
+    child = AttachedProcess("teacher", ["cat"], tmp_path / "log", tmp_path, find=lambda: found.pid)
     assert child.status is None
     assert child.pid == found.pid  # it has been looked for
     found.kill()
@@ -272,7 +272,9 @@ def test_a_watchdog_that_is_told_to_stop_leaves_the_run_alone(
     ipi, teacher, student = (cat(background, folder) for _ in range(3))
     pids = ("--ipi-pid", ipi.pid, "--teacher-pid", teacher.pid, "--student-pid", student.pid)
     text = (folder / "run.yaml").read_text()
-    (folder / "run.yaml").write_text(text.replace("restart_student: null", "restart_student: cat"))
+    (folder / "run.yaml").write_text(
+        text.replace("restart_driver: {}", "restart_driver: {student: cat}")
+    )
 
     def stop() -> None:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,61 +1,83 @@
-"""How far student and teacher disagree: figures of one structure, and their distribution."""
+"""Two models at one structure: how far their forces differ, and how such differences are spread.
+
+The watchdog compares an accurate and a fast model at the reference's structures; judges of
+verdicts (``core.verdicts``) see each comparison, and reports show the distributions.
+"""
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 
+Pair = tuple[str, str]  # names of an accurate and of a fast model, as in core.levels.comparisons
 LOWEST, HIGHEST, PER_DECADE = 1e-4, 1e3, 8  # eV/A: the distribution's first and last edge
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Teacher minus student at one structure, eV/A.
+    """Accurate minus fast forces at one structure, eV/A.
 
     ``largest`` is the length of the longest difference of one atom's force, ``atom`` that atom
-    (from 0), ``rms`` the root mean square over components, ``rms_by_element`` the same by element.
-    Where a force is not finite, ``largest`` is infinite and ``atom`` the first such atom.
+    (from 0), ``rms`` the root mean square over components. Where a force is not finite, both
+    figures are infinite and ``atom`` is the first such atom.
     """
 
     largest: float
     atom: int
     rms: float
-    rms_by_element: dict[str, float]
 
 
-def difference(teacher: np.ndarray, student: np.ndarray, numbers: np.ndarray) -> Difference:
-    """Figures of two sets of forces.
-
-    Args:
-        teacher: (n, 3) eV/A.
-        student: (n, 3) eV/A.
-        numbers: atomic numbers, (n,).
-    """
+def difference(accurate: np.ndarray, fast: np.ndarray) -> Difference:
+    """Figures of two sets of forces, each (n, 3) in eV/A."""
     with np.errstate(invalid="ignore", over="ignore"):
-        square = ((teacher - student) ** 2).sum(axis=1)
+        square = ((accurate - fast) ** 2).sum(axis=1)
     bad = np.flatnonzero(~np.isfinite(square))
     if len(bad):
-        return Difference(math.inf, int(bad[0]), math.inf, {})
+        return Difference(math.inf, int(bad[0]), math.inf)
     worst = int(square.argmax())
-    elements = {
-        symbol: math.sqrt(float(square[members].mean()) / 3)
-        for symbol, members in _members(np.asarray(numbers, np.int64).tobytes())
-    }
-    return Difference(
-        math.sqrt(square[worst]), worst, float(math.sqrt(square.mean() / 3)), elements
-    )
+    return Difference(math.sqrt(square[worst]), worst, float(math.sqrt(square.mean() / 3)))
 
 
-@functools.lru_cache(maxsize=8)
-def _members(numbers: bytes) -> list[tuple[str, np.ndarray]]:
-    """Symbol and atoms of each element of int64 atomic numbers, by atomic number."""
-    z = np.frombuffer(numbers, np.int64)
-    return [(chemical_symbols[int(k)], np.flatnonzero(z == k)) for k in np.unique(z)]
+@dataclass(frozen=True)
+class ForceComparison:
+    """Forces of two models at one structure of the reference.
+
+    Attributes:
+        accurate: name of the more accurate model.
+        fast: name of the faster one.
+        difference: accurate minus fast.
+        reference: the model whose evaluation this structure is, such as the teacher.
+        connection: of the reference's driver to i-PI, from 1.
+        evaluation: of the reference in this connection, from 1.
+        pid: process of the reference's driver.
+        time_unix_s: when the reference was evaluated.
+        energy_eV: of the reference; None where it has none.
+        positions_A: (n, 3); None where the difference is unremarkable.
+        cell_A: (3, 3), rows; None likewise.
+        forces_eV_per_A: (n, 3) by model, the reference's first; empty likewise.
+    """
+
+    accurate: str
+    fast: str
+    difference: Difference
+    reference: str
+    connection: int
+    evaluation: int
+    pid: int
+    time_unix_s: float
+    energy_eV: float | None
+    positions_A: np.ndarray | None = None
+    cell_A: np.ndarray | None = None
+    forces_eV_per_A: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def pair(self) -> Pair:
+        """Names of the two models: (accurate, fast)."""
+        return self.accurate, self.fast
 
 
 @dataclass
@@ -98,7 +120,7 @@ class Distribution:
         }
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Distribution:
+    def from_record(cls, record: Mapping[str, Any]) -> Distribution:
         """A distribution that goes on; a record of other bins starts anew."""
         new = cls()
         bins = record.get("bins", [])
@@ -109,6 +131,19 @@ class Distribution:
             new.largest = math.inf if largest is None and new.count else float(largest or 0.0)
             new.last = math.nan if last is None else float(last)
         return new
+
+
+@dataclass
+class DifferenceStatistics:
+    """Distributions of ``Difference.largest`` and ``Difference.rms`` over a run."""
+
+    largest: Distribution = field(default_factory=Distribution)
+    rms: Distribution = field(default_factory=Distribution)
+
+    def add(self, difference: Difference) -> None:
+        """Takes the figures of one structure."""
+        self.largest.add(difference.largest)
+        self.rms.add(difference.rms)
 
 
 def _finite(value: float) -> float | None:
