@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from dmts_ipi.core.errors import InputError, RunFault
 
 from . import processes
@@ -42,6 +44,7 @@ class AttachedProcess(Child):
     find: Callable[[], int | None] = lambda: None
     lasting: bool = True
     _attached_pid: int | None = None
+    _identity: psutil.Process | None = None  # with the time of its creation; None: it has ended
     _gone: bool = False
     _our_log: Path | None = None  # what we start writes there
     _sought: float = field(default=float("-inf"))
@@ -49,10 +52,14 @@ class AttachedProcess(Child):
     def adopt(self, pid: int) -> AttachedProcess:
         """Watches a process from now on."""
         self.close()
-        self._attached_pid, self._gone, self._process = pid, processes.ended(pid), None
+        self._attached_pid, self._identity, self._process = pid, None, None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._identity = psutil.Process(pid)
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
                 self._pidfd = os.pidfd_open(pid)
+        # after the handle was opened: now it is certain to be the handle of this process
+        self._gone = self._identity is None or processes.ended(self._identity)
         if (log := processes.log_of(pid)) is not None:
             self._our_log = self._our_log or self.log
             self.log, self._log_start = log, log.stat().st_size
@@ -67,7 +74,8 @@ class AttachedProcess(Child):
         """
         if self.remedy:
             raise NeedsPerson(f"{self.name} must be started; {self.remedy}")
-        self._attached_pid, self.log = None, self._our_log or self.log
+        self._attached_pid, self._identity = None, None
+        self.log = self._our_log or self.log
         return super().start()
 
     @property
@@ -113,7 +121,7 @@ class AttachedProcess(Child):
             poll.register(self._pidfd, select.POLLIN)
             return bool(poll.poll(1000 * limit_s))
         deadline = time.monotonic() + limit_s
-        while not processes.ended(self._attached_pid or 0):
+        while self._identity is not None and not processes.ended(self._identity):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.05)
@@ -123,11 +131,12 @@ class AttachedProcess(Child):
         if self._process is not None:
             super().signal(number)
         elif self._attached_pid is not None and self.status is None:
-            with contextlib.suppress(OSError):  # it has ended, or is of another user: see ``wait``
+            # it may have ended, or belong to another user: ``wait`` shows whether it ends
+            with contextlib.suppress(OSError, psutil.Error):
                 if self._pidfd is not None:
                     signal.pidfd_send_signal(self._pidfd, signal.Signals(number))
-                else:
-                    os.kill(self._attached_pid, number)
+                elif self._identity is not None:
+                    self._identity.send_signal(number)  # not to another one that got its id
 
     def wait(self, limit_s: float) -> bool:
         if self._process is not None or self._attached_pid is None:

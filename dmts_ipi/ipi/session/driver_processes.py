@@ -1,4 +1,4 @@
-"""The drivers of a run: started, missed, ended where they hang, and started again."""
+"""The drivers of a run: started, looked for, ended where they hang, and started again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.exit_codes import ExitCode
 from dmts_ipi.core.supervision import Guard
 from dmts_ipi.core.verdicts import Verdict, VerdictKind
 
 from .attached_process import NeedsPerson
-from .exit_reasons import how, interrupted, reason
+from .exit_reasons import how, interrupted, reason, trouble_of
 from .launch import Child
 from .watch import Progress, Watch
 
@@ -25,12 +25,12 @@ class Driver:
 
     child: Child
     restart_at: float | None = None
-    told: bool = False  # its end is known, or was ours to bring about
+    end_known: bool = False  # its end was reported, or we ended it
 
 
 @dataclass
 class Hooks:
-    """What the command line wants to hear: one line at a time, progress at every tick."""
+    """Output of a session: ``say`` gets one line of text, ``progress`` is called at every tick."""
 
     say: Callable[[str], None] = lambda line: None
     progress: Callable[[Progress], None] = lambda progress: None
@@ -38,13 +38,13 @@ class Hooks:
 
 @dataclass
 class Drivers:
-    """Tends the drivers of a session; ``watch`` is that of the current start of i-PI.
+    """Looks after the drivers of a session; ``watch`` belongs to the current start of i-PI.
 
     Args:
         drivers: their processes.
         hooks: see ``Hooks``.
         guard: see ``core.supervision.Guard``.
-        missing_s: a driver that is neither seen nor heard for so long is not there.
+        missing_s: a driver that is neither seen nor heard for this long counts as absent.
     """
 
     drivers: Sequence[Driver]
@@ -59,11 +59,11 @@ class Drivers:
         return [d.child for d in self.drivers]
 
     def start_all(self, found: bool) -> None:
-        """Starts those that do not run. Where i-PI was ``found`` running, the dead are tended."""
+        """Starts those that do not run; ``tend`` does so where i-PI was ``found`` running."""
         for driver in self.drivers:
             child = driver.child
             dead = child.status is not None and not found
-            if dead and not driver.told and not child.remedy:  # i-PI's trouble was seen first
+            if dead and not driver.end_known and not child.remedy:  # i-PI's trouble was seen first
                 text = f"{_end_of(child)}; started again with i-PI"
                 self.guard.note("restart", self.watch.progress.step, text)
                 self.hooks.say(text)
@@ -76,7 +76,7 @@ class Drivers:
             self.tend(driver, ipi)
 
     def end_culprits(self, verdict: Verdict, stalled: bool) -> None:
-        """Ends, after i-PI, the driver that a verdict names; all where nothing else has helped.
+        """Ends, after i-PI, the driver that a verdict names; after repeated stalls, all drivers.
 
         Raises:
             NeedsPerson: it must not be ended, because nobody would start it again.
@@ -91,10 +91,10 @@ class Drivers:
                 self.start(driver)
             elif not child.remedy:
                 child.signal(signal.SIGKILL)
-                driver.told = child.wait(DRIVER_LIMIT_S)
+                driver.end_known = child.wait(DRIVER_LIMIT_S)
 
     def end_hung(self, name: str) -> None:
-        """Ends a driver that hangs, by its id. i-PI asks the next one, at the same step."""
+        """Ends a driver that hangs, by its id. i-PI asks its successor, at the same step."""
         step = self.watch.progress.step
         for driver in self.drivers:
             child = driver.child
@@ -103,7 +103,7 @@ class Drivers:
             if child.remedy:
                 where = "" if child.unseen else f" (process {child.pid})"
                 raise NeedsPerson(f"{name}{where} hangs: end it; {child.remedy}")
-            if child.unseen:  # on another machine: what i-PI waits for cannot be ended from here
+            if child.unseen:  # on another machine, so it cannot be ended from here
                 self.guard.restart_delay_s(name, "hangs out of reach", step)
                 self.start(driver)
                 raise interrupted(VerdictKind.HUNG, f"{name} hangs; another one is started", step)
@@ -115,7 +115,7 @@ class Drivers:
             self.watch.wait_for_start()
 
     def _miss(self, driver: Driver) -> None:
-        """Starts a driver that nobody has seen or heard, where i-PI has waited for long enough.
+        """Starts a driver that is neither seen nor heard, once i-PI has waited for long enough.
 
         Raises:
             DmtsError: it may not be started, or was too often.
@@ -147,7 +147,7 @@ class Drivers:
         if driver.restart_at is None:
             if ipi.wait(2.0):
                 return  # the end of i-PI is what counts
-            driver.told = True
+            driver.end_known = True
             self._check_end(child)
             child.close()  # its end is known
             step, text = self.watch.progress.step, f"({how(child)}): {reason(child)}"
@@ -166,16 +166,16 @@ class Drivers:
             NeedsPerson: only a person may start it.
         """
         text, step = _end_of(child), self.watch.progress.step
-        if child.status == InputError.status:
+        if child.status == ExitCode.WRONG_INPUT:
             raise interrupted(VerdictKind.INPUT, text, step)
-        if child.logged(": error: evaluation "):
+        if trouble_of(child) is VerdictKind.MODEL:
             raise interrupted(VerdictKind.MODEL, text, step)
         if child.remedy:
             raise NeedsPerson(f"{text}; {child.remedy}")
 
     def start(self, driver: Driver) -> None:
-        """Starts one; what was heard of an earlier one does not count."""
-        driver.restart_at, driver.told = None, False
+        """Starts one; telemetry of an earlier one does not count."""
+        driver.restart_at, driver.end_known = None, False
         driver.child.start()
         self.guard.driver_started(driver.child.name)
 

@@ -1,23 +1,49 @@
-"""How processes end, in words, and as events."""
+"""How and why processes ended: by their exit statuses, and as verdicts.
+
+Processes of ours, which we started, end with an ``ExitCode``. Other programs (plain i-PI, LAMMPS,
+and whatever was started by hand) know no such statuses: for them alone, and in this module alone,
+phrases in their logs must do.
+"""
 
 from __future__ import annotations
 
 import signal
 
+from dmts_ipi.core.exit_codes import ExitCode
 from dmts_ipi.core.supervision import RunInterrupted
 from dmts_ipi.core.verdicts import Verdict, VerdictKind
 
 from .attached_process import UNKNOWN
 from .launch import Child
 
-# what i-PI's log says when its poll thread has died: it hangs from then on
-BROKEN = ("Exception in thread", "ConnectionResetError", "BrokenPipeError")
-DISK = ("No space left on device", "Errno 28")
+MEANING: dict[int, VerdictKind] = {
+    ExitCode.MODEL_FAILED: VerdictKind.MODEL,
+    ExitCode.DISK_FULL: VerdictKind.DISK,
+    ExitCode.EXCHANGE_BROKEN: VerdictKind.IPI,
+}
+# The same of programs that know no ExitCode; plain i-PI hangs after the last one.
+PHRASES = {
+    VerdictKind.MODEL: (": error: evaluation ",),
+    VerdictKind.DISK: ("No space left on device", "Errno 28"),
+    VerdictKind.IPI: ("Exception in thread", "ConnectionResetError", "BrokenPipeError"),
+}
 
 
 def interrupted(kind: VerdictKind, text: str, step: int) -> RunInterrupted:
     """A verdict at a step whose state is sound."""
     return RunInterrupted(Verdict(kind, text, step, step))
+
+
+def trouble_of(child: Child) -> VerdictKind | None:
+    """What is known to be wrong with a process, ended or alive.
+
+    Returns:
+        ``MODEL``: a model failed in it; ``DISK``: it could not write; ``IPI``: a thread of i-PI
+        died, so that it hears no driver any more; None: nothing is known.
+    """
+    if child.uses_exit_codes:
+        return None if child.status is None else MEANING.get(child.status)
+    return next((kind for kind, phrases in PHRASES.items() if child.logged(*phrases)), None)
 
 
 def how(child: Child) -> str:
@@ -32,7 +58,7 @@ def how(child: Child) -> str:
 
 
 def reason(child: Child) -> str:
-    """The line of a log that says most: an error if there is one, else the last."""
+    """The most informative line of a log: the last error if there is one, else the last line."""
     if child.status == -signal.SIGKILL:
         return "killed from outside (out of memory?)"
     lines = child.tail(40)

@@ -43,6 +43,7 @@ class Child:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     lasting: bool = False  # it outlives us
+    uses_exit_codes: bool = False  # a program of ours: its exit status is an ``ExitCode``
     _process: subprocess.Popen[bytes] | None = None
     _pidfd: int | None = None
     _log_start: int = 0
@@ -77,12 +78,12 @@ class Child:
 
     @property
     def remedy(self) -> str:
-        """What a person must do where we may not start it; empty: we may."""
+        """What a person must do where we may not start it; empty where we may."""
         return ""
 
     @property
     def unseen(self) -> bool:
-        """Whether it may run somewhere without our seeing it."""
+        """Whether it may run where we cannot see it, such as on another machine."""
         return False
 
     @property
@@ -140,9 +141,9 @@ class Child:
             return []
         return [line for line in text.splitlines() if line.strip()][-lines:]
 
-    def logged(self, *words: str) -> bool:
-        """Whether the end of its log since this start contains any of some words."""
-        return any(w in line for line in self.tail(60) for w in words)
+    def logged(self, *phrases: str) -> bool:
+        """Whether the end of its log since this start contains one of some phrases."""
+        return any(phrase in line for line in self.tail(60) for phrase in phrases)
 
 
 def stop(children: Sequence[Child], limit_s: float) -> None:

@@ -1,28 +1,31 @@
-"""Which processes belong to a run that others started: found by its sockets, in ``/proc``.
+"""Finds the processes of a run that we did not start, by its sockets (psutil).
 
-i-PI is who holds the listening socket. A driver is who is connected to it (TCP), or names it on
-its command line (unix: the kernel does not say who is at the other end).
+i-PI is the process that holds the listening socket. A driver is the one that is connected to it
+(TCP), or that names it on its command line (unix sockets: the kernel does not say who is at the
+other end). A process is identified by its id and the time of its creation (``psutil.Process``), so
+that an id which the system gives to another process later is not taken for the same one.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import psutil
+
 from dmts_ipi.ipi.input_xml import Socket
 
-PROC = Path("/proc")
-LISTENS, CONNECTED = "0A", "01"  # of /proc/net/tcp
-UNIX_LISTENS = 1 << 16  # flag of /proc/net/unix: somebody waits for connections
-# they start a program and wait for its end; seen only where the program itself is not
+UNIX_SOCKETS = Path("/proc/net/unix")
+UNIX_LISTENS = 1 << 16  # flag in that file: the socket waits for connections
+# they start a program and wait for its end; taken only where the program itself is not found
 STARTERS = {"sh", "bash", "dash", "srun", "mpirun", "mpiexec", "timeout", "nohup", "sudo", "strace"}
 
 
 def visible() -> bool:
-    """Whether processes can be looked up here (Linux)."""
-    return (PROC / "net" / "unix").is_file()
+    """Whether processes can be found by their sockets here (Linux)."""
+    return sys.platform.startswith("linux") and UNIX_SOCKETS.is_file()
 
 
 def find_ipi(folder: Path, sockets: Mapping[str, Socket]) -> int | None:
@@ -32,10 +35,11 @@ def find_ipi(folder: Path, sockets: Mapping[str, Socket]) -> int | None:
         folder: of the run.
         sockets: of its ``input.xml``.
     """
-    inodes: set[int] = set()
+    found: set[int] = set()
     for at in sockets.values():
-        inodes |= _unix(at.paths) if at.mode == "unix" else _tcp(at.port, local=True)
-    found = _holders(inodes) if sockets else _programs("i-pi")
+        found |= _servers_of_files(at.paths) if at.mode == "unix" else _servers_of_port(at.port)
+    if not sockets:
+        found = set(_python_programs("i-pi"))
     own = [pid for pid in found if folder_of(pid) == folder.resolve()]
     return min(own or (found if sockets else []), default=None)
 
@@ -47,10 +51,10 @@ def find_driver(at: Socket, ipi: int | None) -> int | None:
         at: the socket.
         ipi: process of i-PI, which holds the socket too.
     """
-    found = [] if at.mode == "unix" else _holders(_tcp(at.port, local=False))
+    found = [] if at.mode == "unix" else sorted(_clients_of_port(at.port))
     if not found:
         words = {at.address, *map(str, at.paths)} if at.mode == "unix" else {str(at.port)}
-        found = [pid for pid in _pids() if words & set(_words(pid)[1:])]
+        found = [pid for pid in psutil.pids() if words & set(_words(pid)[1:])]
     found = [pid for pid in found if pid not in (ipi, os.getpid())]
     programs = [pid for pid in found if _program(pid) not in STARTERS]
     return min(programs or found, default=None)
@@ -71,50 +75,50 @@ def input_of(pid: int) -> Path | None:
 
 
 def folder_of(pid: int) -> Path | None:
-    """Current folder of a process; None: it has ended, or is somebody else's."""
+    """Working directory of a process; None: it has ended, or belongs to another user."""
     try:
-        return Path(os.readlink(PROC / str(pid) / "cwd"))
-    except OSError:
+        return Path(psutil.Process(pid).cwd())
+    except psutil.Error:
         return None
 
 
 def log_of(pid: int) -> Path | None:
-    """The file that a process writes its messages to; None: a terminal, a pipe, unknown."""
+    """The file that a process writes its messages to; None: a terminal, a pipe, or not known."""
     try:
-        path = Path(os.readlink(PROC / str(pid) / "fd" / "2"))
-    except OSError:
+        files = psutil.Process(pid).open_files()
+    except psutil.Error:
         return None
-    return path if path.is_file() else None
+    return next((Path(file.path) for file in files if file.fd == 2), None)
 
 
 def resident_MB(pid: int) -> float:
     """Resident memory of a process, MB; 0: not known."""
     try:
-        pages = int((PROC / str(pid) / "statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
+        return float(psutil.Process(pid).memory_info().rss) / 1e6
+    except psutil.Error:
         return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def ended(pid: int) -> bool:
+def ended(process: psutil.Process | int) -> bool:
     """Whether a process is no more, or a zombie that nobody has asked for its status yet."""
     try:
-        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except (OSError, IndexError):
-        return not visible() or not (PROC / str(pid)).exists()
-
-
-def _pids() -> list[int]:
-    return sorted(int(name) for name in os.listdir(PROC) if name.isdigit())
+        found = psutil.Process(process) if isinstance(process, int) else process
+        return not found.is_running() or found.status() in (
+            psutil.STATUS_ZOMBIE,
+            psutil.STATUS_DEAD,
+        )
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:  # it belongs to another user
+        return False
 
 
 def _words(pid: int) -> list[str]:
     """Command line of a process; empty where it has ended."""
     try:
-        raw = (PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
         return []
-    return raw.decode("utf-8", "replace").rstrip("\0").split("\0") if raw else []
 
 
 def _program(pid: int) -> str:
@@ -122,63 +126,50 @@ def _program(pid: int) -> str:
     return Path(words[0]).name if words else ""
 
 
-def _programs(name: str) -> list[int]:
+def _python_programs(name: str) -> list[int]:
     """Python processes with a word of this name on their command line."""
     return [
         pid
-        for pid in _pids()
+        for pid in psutil.pids()
         if _program(pid).startswith("python") and name in (Path(w).name for w in _words(pid)[1:])
     ]
 
 
-def _unix(paths: Iterable[Path]) -> set[int]:
-    """Inodes of the listening sockets of some paths."""
-    found, wanted = set(), {str(path) for path in paths}
-    for line in _lines(PROC / "net" / "unix"):
-        words = line.split(maxsplit=7)
-        if len(words) == 8 and words[7] in wanted and int(words[3], 16) & UNIX_LISTENS:
-            found.add(int(words[6]))
-    return found
+def _servers_of_files(paths: Iterable[Path]) -> set[int]:
+    """Processes of this user that hold a socket of one of these paths, where somebody listens."""
+    listening = {str(path) for path in paths} & _listening_files()
+    if not listening:
+        return set()
+    found = psutil.net_connections(kind="unix")
+    return {c.pid for c in found if c.pid is not None and c.laddr in listening}
 
 
-def _tcp(port: int, local: bool) -> set[int]:
-    """Inodes of who listens on a port, or (not ``local``) of who is connected to it from here."""
-    found = set()
-    for name in ("tcp", "tcp6"):
-        for line in _lines(PROC / "net" / name):
-            words = line.split()
-            if len(words) < 10 or not re.fullmatch(r"\d+:", words[0]):
-                continue
-            here, there = (int(words[k].rpartition(":")[2], 16) for k in (1, 2))
-            if local and here == port and words[3] == LISTENS:
-                found.add(int(words[9]))
-            if not local and there == port and words[3] == CONNECTED:
-                found.add(int(words[9]))
-    return found
-
-
-def _lines(path: Path) -> list[str]:
+def _listening_files() -> set[str]:
+    """Paths of the unix sockets that wait for connections; psutil does not tell these apart."""
     try:
-        return path.read_text("utf-8", "replace").splitlines()[1:]
+        lines = UNIX_SOCKETS.read_text("utf-8", "replace").splitlines()[1:]
     except OSError:
-        return []
+        return set()
+    rows = (line.split(maxsplit=7) for line in lines)
+    return {row[7] for row in rows if len(row) == 8 and int(row[3], 16) & UNIX_LISTENS}
 
 
-def _holders(inodes: Iterable[int]) -> list[int]:
-    """Processes of this user that hold one of these sockets."""
-    wanted = {f"socket:[{inode}]" for inode in inodes if inode}
-    return [pid for pid in _pids() if wanted and wanted & _files(pid)]
+def _servers_of_port(port: int) -> set[int]:
+    """Processes of this user that listen on a TCP port."""
+    return {
+        c.pid
+        for c in psutil.net_connections(kind="tcp")
+        if c.pid is not None and c.status == psutil.CONN_LISTEN and c.laddr.port == port
+    }
 
 
-def _files(pid: int) -> set[str]:
-    folder = PROC / str(pid) / "fd"
-    found = set()
-    try:
-        for name in os.listdir(folder):
-            try:
-                found.add(os.readlink(folder / name))
-            except OSError:
-                continue
-    except OSError:
-        pass
-    return found
+def _clients_of_port(port: int) -> set[int]:
+    """Processes of this user that are connected to a TCP port."""
+    return {
+        c.pid
+        for c in psutil.net_connections(kind="tcp")
+        if c.pid is not None
+        and c.status == psutil.CONN_ESTABLISHED
+        and c.raddr
+        and c.raddr.port == port
+    }

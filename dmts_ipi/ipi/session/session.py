@@ -231,6 +231,7 @@ class Session:
             self.logs.resolve() / "i-pi.log",
             self.folder.path.resolve(),
             {"OMP_NUM_THREADS": "1"},
+            uses_exit_codes=True,
         )
         self.children = [child, *(c for c in self.children if c.name != "i-pi")]
         return child
@@ -242,6 +243,7 @@ class Session:
             self.logs.resolve() / f"{name}.log",
             self.folder.path.resolve(),
             {"PYTHONUNBUFFERED": "1"},
+            uses_exit_codes=not self.folder.settings.models[name].command,
         )
 
 

@@ -29,7 +29,7 @@ from dmts_ipi.ipi.run_folder.folder import RunFolder
 from . import resume
 from .attached_process import UNKNOWN, NeedsPerson
 from .driver_processes import DRIVER_LIMIT_S, Driver, Drivers, Hooks
-from .exit_reasons import BROKEN, DISK, how, interrupted, reason
+from .exit_reasons import how, interrupted, reason, trouble_of
 from .launch import Child, Signals, stop, wait_any
 from .processes import resident_MB
 from .socket_file import free_socket
@@ -217,8 +217,8 @@ class Supervisor:
             raise
         finally:
             if not self._leave:
-                broken = ipi.logged(*BROKEN, *DISK)
                 alive = ipi.status is None
+                broken = alive and trouble_of(ipi) is not None
                 # before its drivers, while they still answer: it then leaves a RESTART
                 stop([ipi], 0.0 if not alive else BROKEN_LIMIT_S if broken else STOP_LIMIT_S)
 
@@ -259,10 +259,9 @@ class Supervisor:
         _raise(self.guard.beat(_heartbeat(progress, ipi)))
         for at, columns in self.watch.fresh():
             _raise(self.guard.lines(at, columns))
-        for words in BROKEN:
-            if ipi.status is None and ipi.logged(words):
-                text = f"i-PI hears no driver any more ({words})"
-                raise interrupted(VerdictKind.IPI, text, progress.step)
+        if ipi.status is None and trouble_of(ipi) is VerdictKind.IPI:
+            text = "i-PI hears no driver any more (an exception in one of its threads)"
+            raise interrupted(VerdictKind.IPI, text, progress.step)
 
     def _after(self, event: RunInterrupted) -> RestartPlan:
         """What to do about an event.
@@ -302,13 +301,13 @@ class Supervisor:
         if well and (self.folder.path / EXIT).exists():
             raise Stop(f"stopped by the file EXIT at step {step}; run again to go on")
         text = f"i-PI ended ({how(ipi)}) at step {step} of {self.facts.total_steps}: {reason(ipi)}"
-        if ipi.logged(": error: evaluation "):  # of a model within i-PI
+        if trouble_of(ipi) is VerdictKind.MODEL:  # of a model within i-PI
             raise interrupted(VerdictKind.MODEL, text, step)
         raise interrupted(VerdictKind.IPI, text, step)
 
     def _full_disk(self, ipi: Child) -> None:
         """Raises an event where i-PI could not write; it then may hang instead of ending."""
-        if ipi.logged(*DISK):
+        if trouble_of(ipi) is VerdictKind.DISK:
             step = self.watch.progress.step
             text = f"disk full at step {step}; the last checkpoint is good: make room and run again"
             raise interrupted(VerdictKind.DISK, text, step)

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from dmts_ipi.core.errors import InputError
@@ -291,7 +292,7 @@ def test_a_watchdog_that_is_told_to_stop_leaves_the_run_alone(
     assert "restart" in kinds(folder)
     (started,) = (
         p
-        for p in processes._pids()
+        for p in psutil.pids()
         if processes.folder_of(p) == folder and p not in (ipi.pid, teacher.pid, student.pid)
     )
     os.kill(started, signal.SIGKILL)  # alive: it would have outlived us
@@ -402,3 +403,20 @@ def test_plain_ipi_and_the_three_scripts_survive_kill_9_of_each(
         assert any(text.startswith(who) for text in restarts), restarts
     sockets = RunFolder(folder).facts().sockets.values()
     assert [processes.find_driver(at, None) for at in sockets] == [None, None]  # its own: ended
+
+
+def test_an_id_that_another_process_got_is_not_ended(
+    tmp_path: Path, background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is its id and the time of its creation, also where there are no pidfds."""
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    process = cat(background, tmp_path)
+    child = AttachedProcess("teacher", [], tmp_path / "log", tmp_path).adopt(process.pid)
+    assert child.status is None
+    monkeypatch.setattr(child._identity, "_create_time", 1.0)  # as of one that has ended before
+    monkeypatch.setattr(child._identity, "_ident", (process.pid, 1.0))
+    assert child.wait(0.0)
+    assert child.status == UNKNOWN
+    child._gone = False
+    child.signal(signal.SIGKILL)
+    assert process.poll() is None
