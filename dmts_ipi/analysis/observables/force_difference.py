@@ -10,7 +10,7 @@ import numpy as np
 
 from dmts_ipi.analysis.figures import Palette, Plot, legend_above, new_figure, to_svg
 from dmts_ipi.analysis.measure import Measured
-from dmts_ipi.analysis.watchdog_log import Differences, Event, read_differences, read_events
+from dmts_ipi.analysis.watchdog_log import Differences, JournalEntry, read_differences, read_events
 
 from .base import Observable, Sampler
 
@@ -20,7 +20,7 @@ class WatchdogLog:
     """``differences``: None where forces were not compared."""
 
     differences: Differences | None
-    events: list[Event]
+    events: list[JournalEntry]
 
 
 class ForceDifference(Observable[WatchdogLog]):
