@@ -66,7 +66,7 @@ KNOWN = {
     "system/ensemble/bias", "system/ensemble/bias/force",
     "system/motion", "system/motion/fixcom", "system/motion/fixatoms", DYNAMICS,
     f"{DYNAMICS}/timestep", f"{DYNAMICS}/nmts", f"{DYNAMICS}/thermostat", f"{DYNAMICS}/barostat",
-    f"{DYNAMICS}/barostat/tau", f"{DYNAMICS}/barostat/thermostat",
+    f"{DYNAMICS}/propagator", f"{DYNAMICS}/barostat/tau", f"{DYNAMICS}/barostat/thermostat",
 }  # fmt: skip
 WHOLE = ("output", "prng", "ffsocket", "ffdirect")  # what is inside them needs no list
 

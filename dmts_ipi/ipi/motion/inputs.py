@@ -181,7 +181,7 @@ class InputLocalThermo(InputThermo):
         if mode in self.stock_modes:
             super().parse(xml, text)
             return
-        self._foreign = THERMOSTATS.get(mode).from_xml(_element(xml), _quantity)
+        self._foreign = THERMOSTATS.get(mode).from_xml(_element(xml), _Quantities())
         kept = [(name, node) for name, node in xml.fields if name in KEPT]
         super().parse(xml_node(attribs=xml.attribs, name=xml.name, fields=kept))
 
@@ -276,14 +276,24 @@ def _element(node: xml_node) -> ET.Element:
 _DIMENSIONS = {"femtosecond": "time", "kelvin": "temperature", "angstrom": "length"}
 
 
-def _quantity(element: ET.Element, unit: str) -> float:
-    """Value of a tag in a unit: femtosecond, kelvin or angstrom. Without units: atomic units."""
-    text, dimension = (element.text or "").strip(), _DIMENSIONS[unit]
-    try:
-        value = unit_to_internal(dimension, element.get("units", "automatic"), float(text))
-    except (ValueError, TypeError) as error:
-        raise InputError(element.tag, text, f"must be a number with units='{unit}'") from error
-    return float(unit_to_user(dimension, unit, value))
+class _Quantities:
+    """Numbers of tags in a unit: femtosecond, kelvin or angstrom. Without units: atomic units."""
+
+    def quantity(self, element: ET.Element, to: str) -> float:
+        """The number of a tag."""
+        return self._convert(element, (element.text or "").strip(), to)
+
+    def quantities(self, element: ET.Element, to: str) -> list[float]:
+        """The numbers of a tag that holds a list."""
+        return [self._convert(element, word, to) for word in _words(element.text or "")]
+
+    def _convert(self, element: ET.Element, text: str, to: str) -> float:
+        dimension = _DIMENSIONS[to]
+        try:
+            value = unit_to_internal(dimension, element.get("units", "automatic"), float(text))
+        except (ValueError, TypeError) as error:
+            raise InputError(element.tag, text, f"must be a number with units='{to}'") from error
+        return float(unit_to_user(dimension, to, value))
 
 
 class InputRespaDynamics(InputDynamics):

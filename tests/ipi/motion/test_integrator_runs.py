@@ -109,7 +109,7 @@ def test_ranges_lie_between_a_molecule_and_its_neighbours() -> None:
         ),
         (("--friction-by-element", "H=0"), "friction_by_element_per_ps.H = '0': input should be"),
         (("--bond-friction-per-ps", "-1"), "bond_friction_per_ps = '-1': input should be greater"),
-        (("--splitting", "respa"), "splitting = 'respa': must be one of baoab, obabo, baoab-respa"),
+        (("--splitting", "respa"), "splitting = 'respa': must be one of obabo, baoab, baoab-respa"),
         (("--thermostat", "nose"), "thermostat = 'nose': must be one of langevin, ffl, svr"),
         (("--ensemble", "nve", "--thermostat", "ffl"), "nve has no thermostat; use nvt"),
         (("--ensemble", "nve", *HHF), "nve has no thermostat; use nvt"),
