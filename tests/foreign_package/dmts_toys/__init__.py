@@ -1,0 +1,1 @@
+"""Toys for every seam of dmts-ipi."""
