@@ -152,12 +152,8 @@ def test_a_run_with_a_toy_of_every_seam(site: Path, student: Path) -> None:
     assert kinds.count("rewind") == 1
     status = good(call(site, "status", folder))
     assert "toy-clock" in status
-    report = site.parent / "report"
-    said = good(
-        call(
-            site, "analyze", folder, "--out", report.with_suffix(".html"), "--json", "--skip-ps", 0
-        )
-    )
+    page = site.parent / "report.html"
+    said = good(call(site, "analyze", folder, "--out", page, "--json", "--skip-ps", 0))
     run = json.loads(said)["runs"][0]
     assert np.isfinite(run["toy-spread"]["mean"])
     assert "mean distance from the centre" in page.read_text()
