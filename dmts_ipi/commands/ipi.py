@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     parser.epilog = (
         "Adds splitting='baoab-respa', <local_tau> and <bonds> to i-PI (docs/thermostats.md), and "
-        "propagators and thermostats of other packages (docs/extending.md). "
+        "propagators and thermostats of other packages (docs/extending/). "
         "Forces are exchanged without i-PI's poll thread, which is faster, and a driver that dies "
         "in the middle of a force is replaced at the same step: docs/performance.md. "
         "An input that uses none of our tags runs as under plain i-pi, to the last digit. "
@@ -42,8 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="STEP",
-        help="up to this step the forcefield 'teacher' alone acts, in the innermost MTS level; "
-        "then the weights of the input hold",
+        help="up to this step each force acts in the innermost MTS level alone, with the sum of "
+        "its weights; then the weights of the input hold",
     )
     parser.add_argument(
         "--no-patches",

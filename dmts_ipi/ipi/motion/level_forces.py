@@ -1,9 +1,9 @@
 """The forces of the MTS levels, for the loop on plain arrays.
 
 ``ArrayForces`` asks forcefields itself. i-PI's depend objects between integrator and forcefield
-cost more than the arithmetic of a step; here they are told once per outer step, at its end. All
-requests that a position will need go out together: at the last inner step teacher and student are
-asked at the same time. ``DependForces`` goes through i-PI's objects and covers every forcefield.
+cost more than the arithmetic of a step; here they are updated once per outer step, at its end. All
+requests that a position will need are sent together: at the last inner step all models are asked
+at the same time. ``DependForces`` goes through i-PI's objects and covers every forcefield.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LevelForces(Protocol):
         """Force of a level at the last q, (3 n,), atomic units."""
 
     def finish(self, q: np.ndarray) -> None:
-        """The outer step is over, at q: i-PI's beads and forces are told."""
+        """The outer step is over, at q: i-PI's beads and forces are updated."""
 
 
 class DependForces:
@@ -53,7 +53,7 @@ class DependForces:
                 self._forces.mts_forces[k].queue_mts()
 
     def moved(self, q: np.ndarray, levels: list[int]) -> None:
-        """Tells i-PI, and has all requests sent at once."""
+        """Moves i-PI's beads, and has all requests sent at once."""
         self._beads.q = q[None]
         self.ask(levels)
 
@@ -62,7 +62,7 @@ class DependForces:
         return np.asarray(dstrip(self._forces.mts_forces[k].f)[0])
 
     def finish(self, q: np.ndarray) -> None:
-        """Nothing to do: i-PI has been told."""
+        """Nothing to do: i-PI's objects are up to date."""
 
 
 class _Component:
@@ -101,7 +101,7 @@ class _Component:
                 ]
         return np.asarray(self.result[1])
 
-    def tell(self) -> None:
+    def hand_to_ipi(self) -> None:
         """Gives the result to i-PI. The beads' positions are read first: i-PI would otherwise
         evaluate again."""
         if self.result is not None:
@@ -110,7 +110,7 @@ class _Component:
 
 
 class ArrayForces:
-    """Past i-PI's objects, for one bead and constant cell."""
+    """Without i-PI's objects, for one bead and constant cell."""
 
     def __init__(self, forces: Any, beads: Any, cell: Any) -> None:
         self._forces, self._beads, self._cell_object = forces, beads, cell
@@ -161,14 +161,14 @@ class ArrayForces:
         """See ``LevelForces``."""
         self._beads.q = q[None]
         for component in self._components:
-            component.tell()
+            component.hand_to_ipi()
 
 
 def _share(component: Any, k: int) -> float | None:
     """Weight of a component in a level; None: it has no part in it."""
     weights = component.mts_weights
     if len(weights) == 0:
-        # i-PI takes weights[0] of these, which is not there: never on arrays (see level_forces)
+        # i-PI would fail on these: such a force is never used on arrays (see _covered)
         return None
     if len(weights) <= k or weights[k] == 0 or component.weight == 0:
         return None

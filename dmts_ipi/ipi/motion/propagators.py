@@ -2,7 +2,8 @@
 
 Our own rows are integrators of i-PI and ours for i-PI (``Splitting``): described here, made by
 ``respa.RespaDynamics``. A package outside ours adds rows by entry points of the group
-``dmts_ipi.propagators``, classes that meet ``core.propagator.Propagator``: ``docs/extending.md``.
+``dmts_ipi.propagators``, classes that meet ``core.propagator.Propagator``:
+``docs/extending/propagator.md``.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ An integrator whose steps run on plain arrays leaves i-PI's objects as they are 
 ends (``RespaIntegrator.iter_step``). So properties and frames can wait until that step waits for a
 driver, and then cost nothing. Files hold the same bytes, in the same order.
 
-What waits is written before anything could miss it: before the objects change, and when the run
-ends, by its last step, an error or a soft exit, whichever thread it comes from. Nothing waits at a
-step with a checkpoint, which holds the numbers of the outputs and the state of the random numbers.
+Deferred outputs are written before i-PI's objects change, and when the run ends: by its last step,
+an error or a soft exit, from whichever thread. Nothing is deferred at a step with a checkpoint,
+which holds the numbers of the outputs and the state of the random numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STOCK_LOOP = Simulation._run_loop
 
 
 class DeferredOutputs:
-    """What one run of a simulation has put off.
+    """Outputs that one run of a simulation has deferred.
 
     Attributes:
         count: how many steps were written late, for tests.
@@ -56,7 +56,7 @@ class DeferredOutputs:
         return True
 
     def write(self) -> None:
-        """Writes what waits; i-PI's objects must still be those of its step."""
+        """Writes deferred outputs; i-PI's objects must still hold the state of their step."""
         with softexit.lock:  # held for outputs, as by i-PI
             self._write()
 
@@ -76,7 +76,7 @@ class DeferredOutputs:
 
 
 def write(simulation: Any) -> None:
-    """Writes what waits, if anything does."""
+    """Writes deferred outputs, if there are any."""
     late = getattr(simulation, "deferred_outputs", None)
     if late is not None:
         late.write()

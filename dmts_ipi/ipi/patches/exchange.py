@@ -1,4 +1,4 @@
-"""Exchange with drivers on the thread that wants the force, in the place of i-PI's poll thread.
+"""Exchange with drivers on the thread that needs the force, instead of i-PI's poll thread.
 
 i-PI hands a request to a poll thread, sleeps, and is woken when the answer is there: two changes
 of thread for every force, each through Python's global lock. Here the thread that asks sends the
@@ -7,7 +7,7 @@ any driver can be at the other end; results are the same to the last digit.
 
 * All requests of a step are sent before the first answer is waited for.
 * A driver that dies at any moment is dropped, and its request goes to the next one, at the same
-  step. i-PI's own poll thread dies of a reset connection and hears nobody from then on.
+  step. i-PI's own poll thread ends on a reset connection, and then no driver is served any more.
 * Late drivers are taken while a force is waited for, as by i-PI.
 * After a force i-PI asks each driver for its status. A driver that was ready once after a force
   is not asked again.
@@ -153,7 +153,7 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
                     self._drop(client, f"has not answered for {self.timeout:g} s")
 
     def _wait(self, sockets: list[Any], limit_s: float) -> list[Any]:
-        """Those that have something to say; none after the limit."""
+        """Sockets that can be read; none after the limit."""
         return select.select(sockets, [], [], limit_s)[0]
 
     def _idle(self) -> bool:
@@ -353,7 +353,7 @@ def _receive_shared(client: SHMDriver, request: ForceRequest) -> list[list[Any]]
 
 
 class _Answer:
-    """In the place of the event that i-PI waits on."""
+    """Replaces the event that i-PI waits for."""
 
     def __init__(self, interface: DirectInterface, request: ForceRequest) -> None:
         self._interface, self._request = interface, request
@@ -363,7 +363,7 @@ class _Answer:
         return bool(self._request["status"] == "Done")
 
     def set(self) -> None:
-        """Nobody sleeps on it."""
+        """Nothing waits for it."""
 
 
 def is_direct(field: Any) -> bool:
@@ -376,7 +376,7 @@ def is_direct(field: Any) -> bool:
 
 
 def ask(field: FFSocket, positions: np.ndarray, cell: tuple[np.ndarray, np.ndarray]) -> Any:
-    """Sends a request past i-PI's force objects; ``answer`` takes its result.
+    """Sends a request without i-PI's force objects; ``answer`` takes its result.
 
     Args:
         field: ``is_direct``, all atoms active, positions sent as they are.

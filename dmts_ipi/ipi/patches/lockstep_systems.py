@@ -1,7 +1,7 @@
 """Several systems in one i-PI step together: all ask for forces before the first one waits.
 
 i-PI steps its systems in threads, whose requests come one by one, or one system after the other.
-Here the systems take turns on one thread, at each point where one would wait for a force. So with
+Here the systems take turns on one thread, at each point where one would wait for a force. With
 ``<batch_size>`` every message is full: R replicas are one call of the student and of the teacher.
 It applies where all systems take BAOAB-RESPA on arrays with forces that are asked for directly
 (``respa.RespaIntegrator.bypasses_ipi_forces``); other simulations run as before.
