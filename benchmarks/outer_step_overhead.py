@@ -171,19 +171,27 @@ def measure(way: str, args: argparse.Namespace, folder: Path) -> list[float]:
         )
     watchdog = listener(file) if telemetry else None
     try:
-        done = subprocess.run(
+        ipi = subprocess.Popen(
             [*me, "--child", way, str(folder), str(args.profile), *(str(p.pid) for p in drivers)],
             cwd=folder,
             stdout=subprocess.PIPE,
-            check=True,
+            text=True,
         )
+        while ipi.poll() is None:  # without a driver i-PI would wait for ever
+            if any(process.poll() is not None for process in drivers):
+                ipi.kill()
+                sys.exit(f"a driver of {folder} has ended; start it with --driver to see why")
+            time.sleep(0.2)
+        output = ipi.communicate()[0]
+        if ipi.returncode:
+            sys.exit(f"i-PI of {folder}: exit status {ipi.returncode}")
     finally:
         for process in drivers:
             process.terminate()
             process.wait()
         if watchdog is not None:
             watchdog.close()
-    found = list(json.loads(done.stdout.decode().strip().splitlines()[-1]))
+    found = list(json.loads(output.strip().splitlines()[-1]))
     cpu_of_teacher = [args.teacher_ms * k for k in (1, 1, 0, 1, 0)]
     return [a - b for a, b in zip(found, cpu_of_teacher, strict=True)]
 
