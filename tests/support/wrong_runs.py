@@ -202,6 +202,25 @@ WATCHDOG = [
         "watchdog: an open quote", folder(intact, [*DOG, "--restart-driver", "teacher=ssh 'node"])
     ),
     Case("watchdog: no such process", folder(intact, [*DOG, "--pid", f"teacher={2**22 + 1}"])),
+    Case("watchdog: a process id without a name", folder(intact, [*DOG, "--pid", "7"])),
+    Case("watchdog: a process of no model", folder(intact, [*DOG, "--pid", "small=7"])),
+    Case(
+        "watchdog: a command for no model", folder(intact, [*DOG, "--restart-driver", "small=cat"])
+    ),
+    Case(
+        "watchdog: options of no verdict",
+        folder(replaced("run.yaml", "verdict_options: {}", "verdict_options: {spiek: {a: 1}}")),
+    ),
+    Case(
+        "watchdog: a limit of no model",
+        folder(
+            replaced(
+                "run.yaml",
+                "difference_max_of_eV_per_A: {}",
+                "difference_max_of_eV_per_A: {small: 1.0}",
+            )
+        ),
+    ),
     Case("watchdog: no time to wait", folder(intact, [*DOG, "--wait-s", -1])),
     Case("watchdog: i-PI's port is in use", folder(on_port), run=port_taken),
 ]
