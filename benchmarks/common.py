@@ -141,17 +141,21 @@ def mean_of(several: list[dict], key: str, inner: str = "") -> tuple[float, floa
 def record_of(name: str, folder: Path, m: Measured) -> dict:
     """What is kept of every run: pairs are mean and standard error, temperatures have the
     expected one (K) as third."""
+    from dmts_ipi.analysis.observables.diffusion import DIFFUSION
+    from dmts_ipi.analysis.observables.potential import POTENTIAL
+    from dmts_ipi.analysis.observables.temperature import TEMPERATURE
     from dmts_ipi.ipi.run_folder.folder import RunFolder
 
-    water = max(m.diffusion, key=lambda d: d.molecules, default=None)
+    t, energy, displaced = TEMPERATURE.of(m), POTENTIAL.of(m).mean, DIFFUSION.get(m)
+    water = max(displaced.kinds if displaced else [], key=lambda d: d.molecules, default=None)
     return {
         "run": name,
         "seed": RunFolder(folder).config.seed,
         "date": str(datetime.date.today()),
         "machine": machine(),
         "ps": round(float(m.time_ps[-1]), 3),
-        "kelvin": {k: [e.mean, e.stderr, m.expected[k]] for k, e in m.kinetic.items()},
-        "potential_meV_per_atom": [m.potential.mean, m.potential.stderr],
+        "kelvin": {k: [e.mean, e.stderr, t.expected[k]] for k, e in t.kinetic.items()},
+        "potential_meV_per_atom": [energy.mean, energy.stderr],
         "diffusion_A2_per_ps": water and [water.D_A2_per_ps.mean, water.D_A2_per_ps.stderr],
         "ns_per_day": m.run.ns_per_day,
     }

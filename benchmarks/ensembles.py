@@ -103,9 +103,16 @@ def table(folder: Path, name_of_result: str) -> None:
     import physical_validation as pv
 
     from dmts_ipi.analysis.measure import measure
+    from dmts_ipi.analysis.observables.constant_pressure import CONSTANT_PRESSURE
+    from dmts_ipi.analysis.observables.potential import POTENTIAL
+    from dmts_ipi.analysis.observables.temperature import TEMPERATURE
     from dmts_ipi.analysis.run_data import read_run
     from dmts_ipi.core.errors import InputError
     from dmts_ipi.core.statistics import statistical_inefficiency
+
+    def npt_of(m: Measured) -> dict[str, Estimate]:
+        state = CONSTANT_PRESSURE.get(m)
+        return state.means if state is not None else {}
 
     found: dict[str, list[Measured]] = {}
     for name in RUNS:
@@ -118,17 +125,19 @@ def table(folder: Path, name_of_result: str) -> None:
     ]
     for name, several in found.items():
         ps = [float(m.time_ps[-1]) for m in several]
+        kelvin = [TEMPERATURE.of(m) for m in several]
+        npt = [npt_of(m) for m in several]
 
         def mean(of: list[Estimate], digits: int, ps: list[float] = ps) -> str:
             values = [(e.mean, e.stderr, t) for e, t in zip(of, ps, strict=True)]
             return "{:.{d}f}+-{:.{d}f}".format(*combined(values), d=digits)
 
-        atoms = mean([m.kinetic["atoms"] for m in several], 1)
-        cells = [f"{atoms} ({several[0].expected['atoms']:.1f})"]
+        atoms = mean([t.kinetic["atoms"] for t in kelvin], 1)
+        cells = [f"{atoms} ({kelvin[0].expected['atoms']:.1f})"]
         for key, digits in (("density_g_cm3", 4), ("pressure_bar", 0)):
-            known = [m.npt[key] for m in several if key in m.npt]
+            known = [means[key] for means in npt if key in means]
             cells.append(mean(known, digits) if known else "-")
-        each = [m.npt.get("density_g_cm3") for m in several] if len(several) > 1 else []
+        each = [means.get("density_g_cm3") for means in npt] if len(several) > 1 else []
         rows.append(
             f"{name:18s} {len(several):5d} {sum(ps):6.1f} {cells[0]:>20s} {cells[1]:>16s} "
             f"{cells[2]:>15s}  " + " ".join(f"{e.mean:.4f}+-{e.stderr:.4f}" for e in each if e)
@@ -141,8 +150,8 @@ def table(folder: Path, name_of_result: str) -> None:
                 statistical_inefficiency(m.run.properties["kinetic_eV"][m.used]) for m in several
             )
             # BAOAB's momenta are colder by a known part (docs/analysis.md)
-            kelvin = several[0].expected["atoms"]
-            one = physical(several, RUNS[name][2], kelvin, math.ceil(fast))
+            wanted = TEMPERATURE.of(several[0]).expected["atoms"]
+            one = physical(several, RUNS[name][2], wanted, math.ceil(fast))
             mean, width = pv.kinetic_energy.distribution(
                 one, strict=False, verbosity=1, data_is_uncorrelated=True
             )
@@ -150,7 +159,9 @@ def table(folder: Path, name_of_result: str) -> None:
         for what, names in PAIRS.items():
             if set(names) <= set(found):
                 both = [m for n in names for m in found[n]]
-                slow = [m.npt.get("density_g_cm3", m.potential).inefficiency for m in both]
+                slow = [
+                    npt_of(m).get("density_g_cm3", POTENTIAL.of(m).mean).inefficiency for m in both
+                ]
                 pair = (physical(found[n], RUNS[n][2], RUNS[n][1], THIN) for n in names)
                 try:
                     off = pv.ensemble.check(

@@ -150,6 +150,9 @@ def run(
 def record(name: str, folder: Path) -> dict | None:
     """Figures of one run; None before it has any."""
     from dmts_ipi.analysis.measure import measure
+    from dmts_ipi.analysis.observables.conserved import CONSERVED
+    from dmts_ipi.analysis.observables.force_difference import FORCE_DIFFERENCE
+    from dmts_ipi.analysis.observables.temperature import TEMPERATURE
     from dmts_ipi.analysis.run_data import read_run
     from dmts_ipi.core.errors import InputError
     from dmts_ipi.core.units import KB_EV_PER_K
@@ -164,12 +167,12 @@ def record(name: str, folder: Path) -> dict | None:
             return None
         seed = RunFolder(folder).config.seed
         return {"run": name, "seed": seed, "ps": 0.0, "exit": f"{end}; {error}"}
-    drift = m.drift_meV_per_atom_ps
+    drift, log = CONSERVED.of(m).drift, FORCE_DIFFERENCE.get(m)
     return {
         **record_of(name, folder, m),
         "exit": end,
-        "rewinds": sum(e.kind == "rewind" for e in m.events),
-        "by_forces": m.expected_by_forces,
+        "rewinds": sum(e.kind == "rewind" for e in (log.events if log else [])),
+        "by_forces": TEMPERATURE.of(m).expected_by_forces,
         "heating_K_per_ps": [x / (3000 * KB_EV_PER_K) for x in (drift.mean, drift.stderr)],
     }
 

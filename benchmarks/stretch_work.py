@@ -171,6 +171,7 @@ def memories(noise: np.ndarray, step_ps: float) -> np.ndarray:
 def rows(name: str, folders: list[Path]) -> list[str]:
     """Of each seed, and of all together."""
     from dmts_ipi.analysis.measure import measure
+    from dmts_ipi.analysis.observables.temperature import TEMPERATURE
     from dmts_ipi.analysis.run_data import read_run
     from dmts_ipi.ipi.run_folder.folder import RunFolder
 
@@ -182,7 +183,7 @@ def rows(name: str, folders: list[Path]) -> list[str]:
     at_O, at_end = (Seeds([a[:, k] for a in lines], noise, step_ps) for k in (3, 4))
     seeds = [str(RunFolder(folder).config.seed) for folder in folders]
     ps = [len(a) * step_ps for a in lines]
-    expected = [m.expected["O-H"] for m in measured]
+    expected = [TEMPERATURE.of(m).expected["O-H"] for m in measured]
     found = []
     for k, a in enumerate(lines):
         kicks = [mean_stderr(a[:, column] / b / step_ps) for column in (7, 8)]

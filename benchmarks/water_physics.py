@@ -68,12 +68,15 @@ def run(names: list[str], folder: Path, threads: int, replica: int) -> None:
 def record(name: str, folder: Path) -> dict[str, object]:
     """Figures of one run, as they are kept."""
     from dmts_ipi.analysis.measure import measure
+    from dmts_ipi.analysis.observables.conserved import CONSERVED
+    from dmts_ipi.analysis.observables.pair_distribution import PAIR_DISTRIBUTION
     from dmts_ipi.analysis.rdf import find_pair
     from dmts_ipi.analysis.run_data import read_run
     from dmts_ipi.ipi.run_folder.folder import RunFolder
 
     m = measure(read_run(folder))
-    pair = find_pair(m.distributions, "O-O")
+    pair = find_pair(PAIR_DISTRIBUTION.get(m) or [], "O-O")
+    conserved = CONSERVED.of(m)
     config = RunFolder(folder).config
     return {
         **record_of(name, folder, m),
@@ -81,8 +84,8 @@ def record(name: str, folder: Path) -> dict[str, object]:
         "oo_peak": [math.nan] * 2
         if pair is None or pair.peak is None
         else [pair.peak.height, pair.peak.stderr],
-        "drift_meV_per_atom_ps": [m.drift_meV_per_atom_ps.mean, m.drift_meV_per_atom_ps.stderr],
-        "heating_K": [m.heating_K.mean, m.heating_K.stderr],
+        "drift_meV_per_atom_ps": [conserved.drift.mean, conserved.drift.stderr],
+        "heating_K": [conserved.heating_K.mean, conserved.heating_K.stderr],
     }
 
 

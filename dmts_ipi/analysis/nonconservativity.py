@@ -1,8 +1,8 @@
 """How far the forces of a model are from a gradient, and what that does.
 
-Bigi, Langer and Ceriotti, "The dark side of the forces", ICML 2025 (seeds/001): the asymmetry of
-the Jacobian (eq. 7) and its profile, work along closed loops (appendix D), geometry optimisation
-(appendix E). Every function takes any ``core.model.ForceModel``.
+Bigi, Langer and Ceriotti, "The dark side of the forces", ICML 2025 (arXiv:2412.11569): the
+asymmetry of the Jacobian (eq. 7) and its profile, work along closed loops (appendix D), geometry
+optimisation (appendix E). Every function takes any ``core.model.ForceModel``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dmts_ipi.core.molecules import bonds, molecules
 from dmts_ipi.core.motions import whole_molecules
 
 Report = Callable[[str], None]
-# Liquid water, seeds/001: section 4.2, figure 4, section 4.4.
+# Liquid water, arXiv:2412.11569: section 4.2, figure 4, section 4.4.
 PUBLISHED_LAMBDA = {"PET-NC": 0.004, "ORB": 0.015, "Equiformer": 0.017, "SOAP-BPNN-NC": 0.032}
 PUBLISHED_LOOP_MEV = {"ORB": 15, "PET-NC": 132, "Equiformer": -241, "SOAP-BPNN-NC": -410}
 PROFILE_EDGES_A = (0.01, 1.2, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
@@ -143,8 +143,8 @@ def loop_work_meV(
     """Work along closed loops of one molecule each, all other atoms fixed; meV, (loops,).
 
     The molecule turns by up to 0.5 rad about one axis and about a second one a quarter of a period
-    later, while its size changes by up to 5 %: rotation and deformation, as in seeds/001 appendix D
-    (whose path is not published). The trapezoid rule on a smooth loop converges exponentially.
+    later, while its size changes by up to 5 %: rotation and deformation, as in appendix D of the
+    paper (whose path is not published). The trapezoid rule on a smooth loop converges exponentially.
     """
     rng = np.random.default_rng(seed)
     pairs, shifts = bonds(frame.numbers, frame.positions, frame.cell, frame.pbc)

@@ -9,6 +9,3 @@ KB_EV_PER_K = float(_ase.kB)
 # One amu A^2/fs^2 in eV: kinetic energy is 0.5 * m_amu * v^2 * this.
 AMU_A2_PER_FS2_IN_EV = float(1.0 / _ase.fs**2)
 KCAL_PER_MOL_IN_EV = float(_ase.kcal / _ase.mol)
-GPA_IN_EV_PER_A3 = float(_ase.GPa)
-BAR_IN_EV_PER_A3 = float(_ase.bar)
-AMU_PER_A3_IN_G_PER_CM3 = 1.66053906660

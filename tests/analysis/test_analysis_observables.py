@@ -82,7 +82,7 @@ def test_stretch_frequency_from_fluctuations_of_a_verlet_trajectory() -> None:
     v2, x2 = verlet(w, 1.0, 2000, np.random.default_rng(0))
     found = stretch_frequency_squared(v2 / x2, 1.0)
     assert math.sqrt(found) == pytest.approx(w, rel=1e-3)
-    assert 300 * (1 - found / 4) == pytest.approx(289.3, abs=0.2)  # MTS_NOTES: 289 K at 1 fs
+    assert 300 * (1 - found / 4) == pytest.approx(289.3, abs=0.2)  # at 1 fs
 
 
 def langevin_bias(n_inner: int, rng: np.random.Generator) -> float:

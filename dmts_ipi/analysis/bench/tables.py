@@ -1,4 +1,4 @@
-"""Tables 1 to 7 of seeds/000 for what was run here, beside the published figures."""
+"""Tables 1 to 7 of DMTS-NC (DOI 10.1021/acs.jctc.6c00653) for our runs, beside the published."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 import yaml
 
+from dmts_ipi.core.units import KCAL_PER_MOL_IN_EV
+
 from .cell import Result
 from .pool import Pool, Value, best, pools, ratio, reference_of
 
-KCAL_PER_MEV = 0.0230605478
+KCAL_PER_MEV = 1e-3 / KCAL_PER_MOL_IN_EV
 NAMES = {"sts": "STS", "dmts": "DMTS", "dmts-nc": "DMTS-NC", "hhf": "HHF", "hhf-ffl": "HHF+FFL"}
 HHF = ("hhf", "hhf-ffl", "bond")
 Pools = dict[tuple[str, str], Pool]

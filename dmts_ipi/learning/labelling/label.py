@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dmts_ipi.core.durations import duration
 from dmts_ipi.core.errors import InputError, ModelFault, RunFault
 from dmts_ipi.core.frames import Frame, read_frames
 from dmts_ipi.core.model import ForceModel, ForceResult, check_structure
@@ -337,14 +338,8 @@ class Labeller:
         warm = "" if temperature_K is None else f"  {temperature_K:.0f} K"
         self._report(
             f"{task.title}{warm}  {self.total_frames} frames  {each * 1e3:.1f} ms/step  "
-            f"left {_duration(left)}"
+            f"left {duration(left)}"
         )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _with_labels(frame: Frame, result: ForceResult) -> Frame:

@@ -6,14 +6,9 @@ import sys
 import time
 from typing import TextIO
 
+from dmts_ipi.core.durations import duration
+
 ON_TERMINAL_S, IN_LOG_S = 0.5, 30.0
-
-
-def duration(seconds: float) -> str:
-    """12 s, 3.4 min, 2.1 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Reporter:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmts_ipi.core.durations import duration
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.frames import Frame
 from dmts_ipi.learning.error_warning import error_warning
@@ -28,7 +29,7 @@ from .config import TrainConfig
 from .data import Batch, GraphSet
 from .optim import make_optimizers, optimizer_tensors, rate, restore_optimizers
 from .parallel import Workers
-from .report import Reporter, duration
+from .report import Reporter
 from .setup import calibrate, fit_atom_energies, fit_base, set_wall
 from .split import Plan, frames_per_batch, partners, split_frames
 from .validate import Validation, Validator
