@@ -144,7 +144,8 @@ def loop_work_meV(
 
     The molecule turns by up to 0.5 rad about one axis and about a second one a quarter of a period
     later, while its size changes by up to 5 %: rotation and deformation, as in appendix D of the
-    paper (whose path is not published). The trapezoid rule on a smooth loop converges exponentially.
+    paper (whose path is not published). The trapezoid rule on a smooth loop converges
+    exponentially.
     """
     rng = np.random.default_rng(seed)
     pairs, shifts = bonds(frame.numbers, frame.positions, frame.cell, frame.pbc)
