@@ -109,7 +109,7 @@ def row(student: Path, folder: Path, frames: int, summary: dict[str, Any]) -> st
         f"{student.name:>8} {frames:7d} {rmse:7.3f} "
         f"{status['limits']['difference_max_eV_per_A']:8.2f} {dog['rewinds']:8d} "
         f"{float('inf') if largest is None else largest:8.2f} "
-        f"{sts_ps(events, summary['outer_step_fs']):7.2f} {kelvin:>13}  {summary['exit'][:40]}"
+        f"{sts_ps(events, summary['outer_fs']):7.2f} {kelvin:>13}  {summary['exit'][:40]}"
     )
 
 

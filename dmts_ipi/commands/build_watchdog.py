@@ -14,7 +14,7 @@ from dmts_ipi.core.supervision import Guard, NoGuard
 from dmts_ipi.core.verdicts import Physics
 from dmts_ipi.core.watch_settings import WatchdogSettings
 from dmts_ipi.ipi.client.network import KEYS, NETWORK
-from dmts_ipi.ipi.input_xml import InputFacts, Socket
+from dmts_ipi.ipi.input_xml import InputSpec, Socket
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.session.session import needs_keys, telemetry_setting
 from dmts_ipi.ipi.session.watch import Limits
@@ -57,7 +57,7 @@ def limits_of(args: argparse.Namespace, settings: WatchdogSettings) -> Limits:
     return Limits(args.startup_limit_s, stall_s, args.min_free_MB)
 
 
-def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guard]:
+def guarded(folder: RunFolder, spec: InputSpec) -> AbstractContextManager[Guard]:
     """The watchdog of a run that is about to start; where it is off, one that judges nothing.
 
     Raises:
@@ -67,10 +67,10 @@ def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guar
     if not settings.enabled:
         return contextlib.nullcontext(NoGuard())
     structure = folder.structure()
-    physics = physics_of(folder, facts, len(structure.numbers))
-    pairs = facts.comparisons
+    physics = physics_of(folder, spec, len(structure.numbers))
+    pairs = spec.comparisons
     limits = thresholds(settings, physics, validation_errors(folder, pairs), pairs)
-    telemetry = telemetry_of(folder, facts)
+    telemetry = telemetry_of(folder, spec)
     return Watchdog(
         folder.path,
         settings,
@@ -79,25 +79,25 @@ def guarded(folder: RunFolder, facts: InputFacts) -> AbstractContextManager[Guar
         structure.numbers,
         structure.pbc,
         telemetry,
-        facts.seed or 1,
+        spec.seed or 1,
     )
 
 
-def physics_of(folder: RunFolder, facts: InputFacts, n_atoms: int) -> Physics:
+def physics_of(folder: RunFolder, spec: InputSpec, n_atoms: int) -> Physics:
     """What the limits depend on."""
     config = folder.settings
-    checkpoints = facts.output("checkpoint")
+    checkpoints = spec.output("checkpoint")
     assert checkpoints is not None  # read_input demands it
     return Physics(
-        ensemble=facts.ensemble,
-        temperature_K=facts.temperature_K or facts.start_temperature_K or 300.0,
+        ensemble=spec.ensemble,
+        temperature_K=spec.temperature_K or spec.start_temperature_K or 300.0,
         n_atoms=n_atoms,
         dof=3 * n_atoms,
-        outer_step_fs=facts.outer_step_fs,
+        outer_fs=spec.outer_fs,
         equilibration_ps=config.equilibration_ps,
         checkpoint_stride=checkpoints.stride,
         keep_checkpoints=config.keep_checkpoints,
-        multiple_steps=facts.n_inner > 1,
+        multiple_steps=spec.n_inner > 1,
     )
 
 
@@ -117,7 +117,7 @@ def validation_errors(folder: RunFolder, pairs: Sequence[Pair]) -> dict[str, flo
     return found
 
 
-def telemetry_of(folder: RunFolder, facts: InputFacts) -> dict[str, Addresses | Announced]:
+def telemetry_of(folder: RunFolder, spec: InputSpec) -> dict[str, Addresses | Announced]:
     """Addresses of the telemetry of a run's drivers, by model. Third-party drivers have none.
 
     Raises:
@@ -125,7 +125,7 @@ def telemetry_of(folder: RunFolder, facts: InputFacts) -> dict[str, Addresses | 
     """
     found: dict[str, Addresses | Announced] = {}
     private = folder.path / NETWORK
-    for name, at in facts.sockets.items():
+    for name, at in spec.sockets.items():
         settings, model = telemetry_setting(folder.settings, name), folder.settings.models.get(name)
         if model is None or model.command:
             continue
@@ -136,7 +136,7 @@ def telemetry_of(folder: RunFolder, facts: InputFacts) -> dict[str, Addresses | 
         where = addresses(settings, socket_name(at), keys)
         if where is not None:
             found[name] = where
-    for name, where_inside in facts.in_process.items():
+    for name, where_inside in spec.in_process.items():
         own = AUTO if telemetry_setting(folder.settings, name) != OFF else OFF
         where = addresses(own, where_inside)
         if where is not None:

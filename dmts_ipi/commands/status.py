@@ -64,7 +64,7 @@ def read_state(folder: RunFolder) -> dict[str, Any]:
         "alive": running,
         "exit": "" if running else summary.get("exit", "not started"),
         **figures,
-        "outer_step_fs": folder.spec().outer_fs,
+        "outer_fs": folder.spec().outer_fs,
         "sts_ps": sts_ps(read_events(folder.path), folder.spec().outer_fs),
         "events": read_events(folder.path)[-LATEST:],
     }
@@ -96,7 +96,7 @@ def alive(folder: Path) -> bool:
     return False
 
 
-def sts_ps(events: list[dict[str, Any]], outer_step_fs: float) -> float:
+def sts_ps(events: list[dict[str, Any]], outer_fs: float) -> float:
     """Simulated time in single steps that the outputs hold, ps: from the starts in the journal."""
     single: list[tuple[int, int]] = []
     begin: int | None = None
@@ -110,7 +110,7 @@ def sts_ps(events: list[dict[str, Any]], outer_step_fs: float) -> float:
             single = [(a, min(b, step)) for a, b in single if a < step]
             if "single steps" in str(event.get("text", "")):
                 begin = step
-    return round(sum(b - a for a, b in single) * outer_step_fs / 1000, 6)
+    return round(sum(b - a for a, b in single) * outer_fs / 1000, 6)
 
 
 def format_state(s: dict[str, Any]) -> list[str]:

@@ -178,7 +178,7 @@ class Physics:
     temperature_K: float
     n_atoms: int
     dof: int
-    outer_step_fs: float
+    outer_fs: float
     equilibration_ps: float
     checkpoint_stride: int
     keep_checkpoints: int
@@ -186,7 +186,7 @@ class Physics:
 
     def steps(self, time_fs: float) -> int:
         """Outer steps that cover a time."""
-        return math.ceil(round(time_fs / self.outer_step_fs, 6))
+        return math.ceil(round(time_fs / self.outer_fs, 6))
 
 
 @dataclass(frozen=True)

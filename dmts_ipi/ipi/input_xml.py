@@ -210,11 +210,6 @@ class InputSpec:
         return [float(f"{x:.9g}") for x in steps]
 
     @property
-    def outer_step_fs(self) -> float:
-        """The outer time step, fs."""
-        return self.outer_fs
-
-    @property
     def multiple(self) -> bool:
         """Whether there is more than one level."""
         return len(self.levels) > 1
@@ -314,8 +309,6 @@ class InputSpec:
         same = (o for o in self.outputs if o.what.replace(" ", "").startswith(what))
         return next((o for o in same if o.kind == "trajectory"), None)
 
-
-InputFacts = InputSpec  # the name before
 
 # Columns of <properties> without which a run cannot be followed: progress, watchdog, analysis.
 REQUIRED_COLUMNS = {

@@ -285,7 +285,7 @@ class Watchdog:
 
     def note(self, kind: str, step: int, text: str, **more: Any) -> None:
         """See ``Guard``."""
-        self.journal.write(kind, step, step * self.physics.outer_step_fs / 1000, text, **more)
+        self.journal.write(kind, step, step * self.physics.outer_fs / 1000, text, **more)
 
     def record(self) -> dict[str, Any]:
         """What ``status.json`` and ``summary.json`` carry.
@@ -293,7 +293,7 @@ class Watchdog:
         ``difference_max_eV_per_A`` and ``difference_rms_eV_per_A`` are those of the outermost
         level; ``comparisons`` has those of every pair of models.
         """
-        outer = self.physics.outer_step_fs / 1000
+        outer = self.physics.outer_fs / 1000
         health = {} if self.listener is None else self.listener.health
         run = self.judges.run
         first = next(iter(run.statistics.values()), DifferenceStatistics())

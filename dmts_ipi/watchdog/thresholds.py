@@ -42,7 +42,7 @@ def thresholds(
         raise InputError(
             "run.yaml: watchdog.guard_fs",
             settings.guard_fs,
-            f"reaches behind the checkpoints that are kept ({kept * physics.outer_step_fs:g} fs): "
+            f"reaches behind the checkpoints that are kept ({kept * physics.outer_fs:g} fs): "
             "make it shorter, or raise keep_checkpoints",
         )
     for field in ("difference_max_of_eV_per_A", "difference_rms_of_eV_per_A"):

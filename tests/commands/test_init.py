@@ -32,14 +32,14 @@ def test_defaults_are_the_ones_of_the_manual(tmp_path: Path) -> None:
     assert (c.time_ps, c.temperature_K, c.friction_per_ps) == (20.0, 300.0, 1.0)
     assert (c.hmr_amu, c.seed, c.equilibration_ps) == (3.0, 1, 4.0)
     assert c.versions["ipi"].startswith("3.3")
-    facts = run.facts()
-    assert facts.total_steps == 4000
-    assert {s.mode for s in facts.sockets.values()} == {"unix"}
+    spec = run.spec()
+    assert spec.total_steps == 4000
+    assert {s.mode for s in spec.sockets.values()} == {"unix"}
     structure = run.structure()
     assert sorted(set(structure.masses_amu.round(3))) == [4.008, 9.999]
     assert structure.masses_amu.sum() == pytest.approx(64 * 18.015, abs=1e-3)
     script = (tmp_path / "run" / "start_teacher.sh").read_text()
-    assert f"--unix {facts.sockets['teacher'].address}" in script
+    assert f"--unix {spec.sockets['teacher'].address}" in script
     assert subprocess.run(["sh", "-n", tmp_path / "run" / "start_teacher.sh"]).returncode == 0
     assert os.access(tmp_path / "run" / "start_ipi.sh", os.X_OK)
 
@@ -48,9 +48,9 @@ def test_sts_is_the_teacher_alone_with_the_same_masses(tmp_path: Path) -> None:
     done = call("init", tmp_path / "s", "--teacher", TEACHER, "--mode", "sts", "--no-model-check")
     assert done.returncode == 0, done.stderr
     run = RunFolder(tmp_path / "s")
-    assert list(run.facts().sockets) == ["teacher"]
+    assert list(run.spec().sockets) == ["teacher"]
     assert run.config.student is None
-    assert run.facts().outer_step_fs == pytest.approx(1)
+    assert run.spec().outer_fs == pytest.approx(1)
     assert run.structure().masses_amu.min() == pytest.approx(4.008)
     assert not (tmp_path / "s" / "start_student.sh").exists()
 

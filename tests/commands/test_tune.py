@@ -140,10 +140,10 @@ def test_command_tunes_and_writes(
     assert all(math.isfinite(t["heating_K_per_ps"]) for t in record["trials"])
     assert (folder / "tune" / "tune.png").stat().st_size > 5000
     assert RunFolder(folder).config.n_inner == 3
-    facts = RunFolder(folder).facts()
-    assert facts.n_inner == 3
-    assert facts.outer_step_fs == pytest.approx(3.0)
-    assert facts.total_steps == 334
+    spec = RunFolder(folder).spec()
+    assert spec.n_inner == 3
+    assert spec.outer_fs == pytest.approx(3.0)
+    assert spec.total_steps == 334
 
 
 def test_friction_and_inner_step_are_chosen_and_written(
@@ -166,7 +166,7 @@ def test_friction_and_inner_step_are_chosen_and_written(
     assert config.friction_by_element_per_ps == {}
     text = (folder / "input.xml").read_text()
     assert "<bonds names='O, H'>" in text.replace('"', "'")
-    assert RunFolder(folder).facts().outer_step_fs == pytest.approx(4.0)
+    assert RunFolder(folder).spec().outer_fs == pytest.approx(4.0)
     capsys.readouterr()
     assert main(["run", str(folder), "--time-ps", "0.02"]) == 0  # i-PI takes what was written
 

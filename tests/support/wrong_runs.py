@@ -74,7 +74,7 @@ def driver_of_water() -> Words:
 
 def taken(given: Words) -> Done:
     """With the socket of the run's teacher in use by somebody else."""
-    at = RunFolder("run").facts().sockets["teacher"].path
+    at = RunFolder("run").spec().sockets["teacher"].path
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(at))
         listener.listen(1)

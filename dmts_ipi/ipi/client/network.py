@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.private import make_private_folder, read_private, write_private
-from dmts_ipi.ipi.input_xml import InputFacts, Socket
+from dmts_ipi.ipi.input_xml import InputSpec, Socket
 
 from .client import Endpoint
 
@@ -96,19 +96,19 @@ def address_towards(host: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def over_tcp(facts: InputFacts, setting: str) -> InputFacts:
-    """The facts of a run whose sockets are free TCP ports of this node.
+def over_tcp(spec: InputSpec, setting: str) -> InputSpec:
+    """The spec of a run whose sockets are free TCP ports of this node.
 
     Args:
-        facts: of its ``input.xml``.
+        spec: of its ``input.xml``.
         setting: see ``own_address``.
 
     Raises:
         InputError: the address is no good.
     """
     host = own_address(setting)
-    sockets = {name: Socket("inet", host, port) for name, port in _ports(host, facts).items()}
-    return replace(facts, sockets=sockets)
+    sockets = {name: Socket("inet", host, port) for name, port in _ports(host, spec).items()}
+    return replace(spec, sockets=sockets)
 
 
 def announce(folder: Path, sockets: Mapping[str, Socket]) -> None:
@@ -129,12 +129,12 @@ def announce(folder: Path, sockets: Mapping[str, Socket]) -> None:
     write_private(private / IPI, {"address": host, "ports": ports, "pid": os.getpid()})
 
 
-def _ports(host: str, facts: InputFacts) -> dict[str, int]:
+def _ports(host: str, spec: InputSpec) -> dict[str, int]:
     """Free ports. Between here and i-PI's start another may take one: i-PI then ends, and the
     watchdog starts it again."""
     with contextlib.ExitStack() as stack:
         found = {}
-        for name in facts.sockets:
+        for name in spec.sockets:
             probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             probe.bind((host, 0))
             found[name] = int(probe.getsockname()[1])

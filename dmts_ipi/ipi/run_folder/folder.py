@@ -69,8 +69,6 @@ class RunFolder:
         """
         return read_input(self.path / INPUT)
 
-    facts = spec  # the name before
-
     def ran_spec(self) -> InputSpec:
         """What the run was made with: ``input.xml`` as it was when the run began, with today's
         length. A begun run does not follow an edit of anything else (``session.begun``).

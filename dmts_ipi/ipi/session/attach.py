@@ -73,24 +73,24 @@ def watch_session(
         remedy = "its sockets are not those of input.xml; `dmts-ipi run` watches such a run itself"
         raise InputError("run.yaml: network.address", network, remedy)
     with FolderLock(folder.path):
-        facts = folder.spec()
-        check_input(folder, facts)
-        _check(attached, folder, facts)
+        spec = folder.spec()
+        check_input(folder, spec)
+        _check(attached, folder, spec)
         check_room(folder.path, limits.free_MB, InputError)
-        pid = _wait_for_ipi(folder, facts, attached, hooks)
-        state = resume.state_for(folder.path, facts) if pid is None else None
-        if pid is None and state is not None and state.step >= facts.total_steps:
-            return finished(folder, facts, hooks, state.step)
+        pid = _wait_for_ipi(folder, spec, attached, hooks)
+        state = resume.state_for(folder.path, spec) if pid is None else None
+        if pid is None and state is not None and state.step >= spec.total_steps:
+            return finished(folder, spec, hooks, state.step)
         if pid is None and state is not None:
-            check_edits(folder, facts, state.path, hooks)
-        with guarded(folder, facts) as guard:
-            session = _AttachedSession(folder, facts, hooks, limits, guard, attached, pid)
+            check_edits(folder, spec, state.path, hooks)
+        with guarded(folder, spec) as guard:
+            session = _AttachedSession(folder, spec, hooks, limits, guard, attached, pid)
             if pid is None:
                 return session.run(state)
             return session.run(None, session.take_over(pid))
 
 
-def _check(attached: AttachedProcesses, folder: RunFolder, facts: InputSpec) -> None:
+def _check(attached: AttachedProcesses, folder: RunFolder, spec: InputSpec) -> None:
     """Refuses commands and process ids that cannot be right, before anything is waited for."""
     for name, command in attached.commands.items():
         if name != IPI and name not in folder.settings.models:
@@ -98,8 +98,8 @@ def _check(attached: AttachedProcesses, folder: RunFolder, facts: InputSpec) -> 
             raise InputError("restart_driver", name, f"is no model of this run; there are {known}")
         words_of(restart_field(name), command, folder.path)
     for name, pid in attached.pids.items():
-        if name != IPI and name not in facts.sockets:
-            known = ", ".join((IPI, *facts.sockets))
+        if name != IPI and name not in spec.sockets:
+            known = ", ".join((IPI, *spec.sockets))
             raise InputError("pid", f"{name}={pid}", f"input.xml has no such socket; give {known}")
         if pid < 1 or processes.ended(pid):
             raise InputError("pid", f"{name}={pid}", "no such process on this machine")
@@ -111,7 +111,7 @@ def restart_field(name: str) -> str:
 
 
 def _wait_for_ipi(
-    folder: RunFolder, facts: InputSpec, attached: AttachedProcesses, hooks: Hooks
+    folder: RunFolder, spec: InputSpec, attached: AttachedProcesses, hooks: Hooks
 ) -> int | None:
     """Process id of the run's i-PI; None: it is not there within the limit, and nobody writes.
 
@@ -119,16 +119,16 @@ def _wait_for_ipi(
         InputError: it runs elsewhere.
     """
     deadline, said = time.monotonic() + attached.wait_s, False
-    before = _written(folder, facts)
+    before = _written(folder, spec)
     while True:
-        pid = attached.pids.get(IPI) or processes.find_ipi(folder.path, facts.sockets)
+        pid = attached.pids.get(IPI) or processes.find_ipi(folder.path, spec.sockets)
         if pid is not None:
             where = processes.folder_of(pid)
             if where != folder.path.resolve():
                 raise InputError("i-pi", f"process {pid}", f"runs in {where}, not in this folder")
             return pid
-        states = resume.checkpoints(folder.path, facts)
-        if states and states[0].step >= facts.total_steps:
+        states = resume.checkpoints(folder.path, spec)
+        if states and states[0].step >= spec.total_steps:
             return None
         if time.monotonic() >= deadline:
             break
@@ -136,7 +136,7 @@ def _wait_for_ipi(
             hooks.say(f"waits at most {attached.wait_s:g} s for i-PI in {folder.path}")
             said = True
         time.sleep(LOOK_EVERY_S)
-    if _written(folder, facts) != before:
+    if _written(folder, spec) != before:
         raise InputError(
             "i-pi",
             f"not on {socket.gethostname()}",
@@ -145,10 +145,10 @@ def _wait_for_ipi(
     return None
 
 
-def _written(folder: RunFolder, facts: InputSpec) -> list[tuple[int, int]]:
+def _written(folder: RunFolder, spec: InputSpec) -> list[tuple[int, int]]:
     """Size and time of every output."""
     found = []
-    for path in resume.output_files(folder.path, facts):
+    for path in resume.output_files(folder.path, spec):
         if path.exists():
             found.append((path.stat().st_size, path.stat().st_mtime_ns))
     return found
@@ -160,7 +160,7 @@ class _AttachedSession(Session):
     def __init__(
         self,
         folder: RunFolder,
-        facts: InputSpec,
+        spec: InputSpec,
         hooks: Hooks,
         limits: Limits,
         guard: Guard,
@@ -168,23 +168,23 @@ class _AttachedSession(Session):
         pid: int | None,
     ) -> None:
         self.attached, self._pid = attached, pid
-        super().__init__(folder, facts, hooks, limits, guard)
+        super().__init__(folder, spec, hooks, limits, guard)
         self.supervisor.attached(attached.wait_s)
 
     def take_over(self, pid: int) -> Segment:
         """Makes an i-PI that runs the supervisor's; returns what it does."""
         path, found = self.folder.path, processes.input_of(pid)
-        segment = Segment(False, self.facts.total_steps)
+        segment = Segment(False, self.spec.total_steps)
         if found is not None:
             running = read_checkpoint(found)
-            same_physics(self.facts, running)
+            same_physics(self.spec, running)
             single = resume.single_step_weights(resume.read_weights(path))
             weights = resume.weights_of(found)
             segment = Segment(
                 weights == single != resume.read_weights(path),
-                min(running.total_steps, self.facts.total_steps),
+                min(running.total_steps, self.spec.total_steps),
             )
-        steps = [outputs.last_step(file) for file in resume.output_files(path, self.facts)]
+        steps = [outputs.last_step(file) for file in resume.output_files(path, self.spec)]
         step = max([s for s in steps if s is not None], default=0)
         ipi = self._ipi(found.name if found else "")
         self.supervisor.attach(ipi.adopt(pid), step)
@@ -202,7 +202,7 @@ class _AttachedSession(Session):
     def _ipi(self, file: str, single_until: int = 0) -> AttachedProcess:
         command = self.attached.commands.get(IPI)
         script = self.folder.path / "start_ipi.sh"
-        words = ["./start_ipi.sh"] if script.is_file() else ipi_command(self.facts.ours)
+        words = ["./start_ipi.sh"] if script.is_file() else ipi_command(self.spec.ours)
         child = AttachedProcess(
             IPI,
             words_of(restart_field(IPI), command, self.folder.path, file) if command else [],
@@ -220,9 +220,7 @@ class _AttachedSession(Session):
         if script.is_file() or name not in self.folder.settings.models:
             words = [f"./start_{name}.sh"]
         else:
-            words = driver_command(
-                self.folder.settings, self.facts, name, at, python=sys.executable
-            )
+            words = driver_command(self.folder.settings, self.spec, name, at, python=sys.executable)
         child = AttachedProcess(
             name,
             words_of(restart_field(name), command, self.folder.path) if command else [],

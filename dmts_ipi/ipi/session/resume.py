@@ -37,13 +37,13 @@ class State:
     step: int
 
 
-def checkpoints(folder: Path, facts: InputSpec) -> list[State]:
+def checkpoints(folder: Path, spec: InputSpec) -> list[State]:
     """Complete checkpoints of a run, newest first.
 
     Left out: what i-PI was still writing, and states with NaN, with which i-PI runs on.
     """
     found = []
-    for path in [folder / RESTART, folder / RESUME, *_numbered(folder, facts)]:
+    for path in [folder / RESTART, folder / RESUME, *_numbered(folder, spec)]:
         if not path.is_file() or not (raw := path.read_bytes()).rstrip().endswith(_END):
             continue
         if any(b"nan" in m[1] or b"inf" in m[1] for m in _STATE.finditer(raw)):
@@ -53,29 +53,29 @@ def checkpoints(folder: Path, facts: InputSpec) -> list[State]:
     return sorted(found, key=lambda s: (-s.step, s.path.name))
 
 
-def output_files(folder: Path, facts: InputSpec) -> dict[Path, int]:
+def output_files(folder: Path, spec: InputSpec) -> dict[Path, int]:
     """Stride of every properties and trajectory file of a run."""
     return {
         folder / o.filename: o.stride
-        for o in facts.outputs
+        for o in spec.outputs
         if o.kind in ("properties", "trajectory")
     }
 
 
-def newest_state(folder: Path, facts: InputSpec, before: int | None = None) -> State | None:
+def newest_state(folder: Path, spec: InputSpec, before: int | None = None) -> State | None:
     """The newest complete checkpoint that the outputs reach; None: start from the beginning.
 
     A checkpoint whose outputs were lost (a power failure, a deleted file) is passed over, and so
     is one after the step ``before``. Outputs are those that the checkpoint names: i-PI goes on
     with these, whatever was added to ``input.xml`` since.
     """
-    for state in checkpoints(folder, facts):
-        if (before is None or state.step <= before) and not _short_of(state, folder, facts):
+    for state in checkpoints(folder, spec):
+        if (before is None or state.step <= before) and not _short_of(state, folder, spec):
             return state
     return None
 
 
-def state_for(folder: Path, facts: InputSpec, before: int | None = None) -> State | None:
+def state_for(folder: Path, spec: InputSpec, before: int | None = None) -> State | None:
     """Where a run is taken up: the newest state at or before a step; if there is none any more,
     the oldest that there is. None: from the beginning, which nothing has left yet.
 
@@ -83,16 +83,16 @@ def state_for(folder: Path, facts: InputSpec, before: int | None = None) -> Stat
         InputError: there are checkpoints, but none whose outputs are all there. To begin anew
             would remove what is left of them.
     """
-    state = newest_state(folder, facts, before)
+    state = newest_state(folder, spec, before)
     if state is None and before is not None:
-        older = [s for s in checkpoints(folder, facts) if newest_state(folder, facts, s.step) == s]
+        older = [s for s in checkpoints(folder, spec) if newest_state(folder, spec, s.step) == s]
         state = older[-1] if older else None
     if state is not None:
         return state
-    later = [s for s in checkpoints(folder, facts) if s.step > 0]
+    later = [s for s in checkpoints(folder, spec) if s.step > 0]
     if not later:
         return None
-    short = _short_of(later[-1], folder, facts)[0]
+    short = _short_of(later[-1], folder, spec)[0]
     has = f"ends at step {_last(short)}" if short.is_file() else "is missing"
     raise InputError(
         "output",
@@ -102,11 +102,11 @@ def state_for(folder: Path, facts: InputSpec, before: int | None = None) -> Stat
     )
 
 
-def _short_of(state: State, folder: Path, facts: InputSpec) -> list[Path]:
+def _short_of(state: State, folder: Path, spec: InputSpec) -> list[Path]:
     """Properties and trajectories that a checkpoint names and that do not reach it."""
     behind = [
         path
-        for path, stride in output_files(folder, facts).items()
+        for path, stride in output_files(folder, spec).items()
         if _last(path) < state.step - state.step % stride
     ]
     if not behind:
@@ -122,7 +122,7 @@ def _last(path: Path) -> int:
 
 def prepare_resume(
     folder: Path,
-    facts: InputSpec,
+    spec: InputSpec,
     state: State,
     total_steps: int,
     weights: Sequence[Weights] = (),
@@ -135,32 +135,32 @@ def prepare_resume(
 
     Args:
         folder: the run.
-        facts: of ``input.xml``.
+        spec: of ``input.xml``.
         state: the checkpoint.
         total_steps: where i-PI is to stop.
         weights: see ``edited``.
         seed: new random numbers; None: those of the checkpoint.
     """
     text = edited(state.path.read_bytes(), total_steps, weights, seed)
-    text = with_sockets(text, (folder / INPUT).read_bytes(), facts.sockets)
+    text = with_sockets(text, (folder / INPUT).read_bytes(), spec.sockets)
     resume = folder / RESUME
     temporary = folder / (RESUME + ".new")
     temporary.write_bytes(text)
     read_checkpoint(temporary)
     temporary.replace(resume)
-    for path in output_files(folder, facts):
+    for path in output_files(folder, spec):
         if state.step == 0:  # i-PI writes them anew, and would keep a backup of what it finds
             path.unlink(missing_ok=True)
         else:
             outputs.cut(path, state.step)
-    discard_after(folder, facts, state.step)
+    discard_after(folder, spec, state.step)
     (folder / RESTART).unlink(missing_ok=True)
     return resume
 
 
 def prepare_begin(
     folder: Path,
-    facts: InputSpec,
+    spec: InputSpec,
     total_steps: int,
     weights: Sequence[Weights],
     seed: int | None,
@@ -170,11 +170,11 @@ def prepare_begin(
     Returns i-PI's input: ``input.xml`` itself, or a copy with other weights, length, seed or
     sockets.
     """
-    prepare_start(folder, facts)
+    prepare_start(folder, spec)
     keep_begun(folder)
     raw = (folder / INPUT).read_bytes()
-    placed = with_sockets(raw, raw, facts.sockets)
-    same = total_steps == facts.total_steps and seed is None and placed == raw
+    placed = with_sockets(raw, raw, spec.sockets)
+    same = total_steps == spec.total_steps and seed is None and placed == raw
     if same and weights == read_weights(folder):
         return folder / INPUT
     begin = folder / BEGIN
@@ -240,27 +240,27 @@ def _set(tag: re.Pattern[bytes], value: bytes, text: bytes) -> bytes:
     return text[:end] + value + b"\n" + _END + b"\n"
 
 
-def discard_after(folder: Path, facts: InputSpec, step: int) -> None:
+def discard_after(folder: Path, spec: InputSpec, step: int) -> None:
     """Removes checkpoints of later steps, which are to be made again or hold a broken state, and
     unusable ones, which would block their names. Call while i-PI is not running."""
-    good = {state.path for state in checkpoints(folder, facts) if state.step <= step}
-    for path in [folder / RESTART, *_numbered(folder, facts)]:
+    good = {state.path for state in checkpoints(folder, spec) if state.step <= step}
+    for path in [folder / RESTART, *_numbered(folder, spec)]:
         if path not in good:
             path.unlink(missing_ok=True)
 
 
-def _numbered(folder: Path, facts: InputSpec) -> list[Path]:
-    output = facts.output("checkpoint")
+def _numbered(folder: Path, spec: InputSpec) -> list[Path]:
+    output = spec.output("checkpoint")
     return list(folder.glob(f"{output.filename}_*")) if output else []
 
 
-def prepare_start(folder: Path, facts: InputSpec) -> None:
+def prepare_start(folder: Path, spec: InputSpec) -> None:
     """Removes what an attempt left that ended before its first usable checkpoint.
 
     Raises:
         InputError: an output is not a plain file.
     """
-    files = [*output_files(folder, facts), *_numbered(folder, facts)]
+    files = [*output_files(folder, spec), *_numbered(folder, spec)]
     for path in [*files, folder / RESTART, folder / RESUME, folder / BEGIN]:
         if path.is_file():
             path.unlink()
@@ -268,8 +268,8 @@ def prepare_start(folder: Path, facts: InputSpec) -> None:
             raise InputError("output", path, "is not a file; move it away")
 
 
-def prune(folder: Path, facts: InputSpec, keep: int) -> None:
+def prune(folder: Path, spec: InputSpec, keep: int) -> None:
     """Removes all but the newest complete checkpoints of the numbered ones."""
-    numbered = [s for s in checkpoints(folder, facts) if s.path.name not in (RESTART, RESUME)]
+    numbered = [s for s in checkpoints(folder, spec) if s.path.name not in (RESTART, RESUME)]
     for state in numbered[keep:]:
         state.path.unlink(missing_ok=True)

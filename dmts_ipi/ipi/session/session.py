@@ -66,39 +66,39 @@ def run_session(
         InputError: something is wrong that shows before anything is started.
     """
     with FolderLock(folder.path):
-        facts = folder.spec()
-        longer = None if time_ps is None else with_length(folder, facts, time_ps)
-        facts = longer.spec() if longer is not None else facts
+        spec = folder.spec()
+        longer = None if time_ps is None else with_length(folder, spec, time_ps)
+        spec = longer.spec() if longer is not None else spec
         settings = adapt(folder.settings)
-        check_input(folder, facts)
-        for name, at in facts.sockets.items():  # what is wrong with it is said now
-            driver_command(settings, facts, name, at, python=sys.executable)
-        state = resume.state_for(folder.path, facts)
+        check_input(folder, spec)
+        for name, at in spec.sockets.items():  # what is wrong with it is said now
+            driver_command(settings, spec, name, at, python=sys.executable)
+        state = resume.state_for(folder.path, spec)
         if state is not None:
-            check_edits(folder, facts, state.path, hooks)
+            check_edits(folder, spec, state.path, hooks)
         if longer is not None:  # nothing was wrong: now the file is written
             replace_file(folder.path / INPUT, longer.text())
         folder.settings = settings
-        if state is not None and state.step >= facts.total_steps:
-            return finished(folder, facts, hooks, state.step)
+        if state is not None and state.step >= spec.total_steps:
+            return finished(folder, spec, hooks, state.step)
         check_room(folder.path, limits.free_MB, InputError)
-        facts = replace(facts, sockets=placed(facts.sockets, folder.settings))
-        for at in facts.sockets.values():
+        spec = replace(spec, sockets=placed(spec.sockets, folder.settings))
+        for at in spec.sockets.values():
             free_socket(at)
         address = folder.settings.network.address
         if address is not None:
-            facts = over_tcp(facts, address)
-        with (guarded or _unguarded)(folder, facts) as guard:
+            spec = over_tcp(spec, address)
+        with (guarded or _unguarded)(folder, spec) as guard:
             if address is not None:
-                announce(folder.path, facts.sockets)
-            return Session(folder, facts, hooks, limits, guard).run(state)
+                announce(folder.path, spec.sockets)
+            return Session(folder, spec, hooks, limits, guard).run(state)
 
 
-def finished(folder: RunFolder, facts: InputSpec, hooks: Hooks, step: int) -> Outcome:
+def finished(folder: RunFolder, spec: InputSpec, hooks: Hooks, step: int) -> Outcome:
     """Of a run that has nothing left to do."""
     hooks.say(
-        f"{folder.path}: finished, {facts.total_steps} outer steps "
-        f"({facts.time_ps:g} ps); --time-ps extends it"
+        f"{folder.path}: finished, {spec.total_steps} outer steps "
+        f"({spec.time_ps:g} ps); --time-ps extends it"
     )
     summary = folder.summary()
     if summary is None or summary.get("exit") != "finished":
@@ -106,7 +106,7 @@ def finished(folder: RunFolder, facts: InputSpec, hooks: Hooks, step: int) -> Ou
     return Outcome(0, "finished", summary)
 
 
-def _unguarded(folder: RunFolder, facts: InputSpec) -> AbstractContextManager[Guard]:
+def _unguarded(folder: RunFolder, spec: InputSpec) -> AbstractContextManager[Guard]:
     return contextlib.nullcontext(NoGuard())
 
 
@@ -130,17 +130,17 @@ class Session:
     """Makes the processes, has them supervised, and writes down how it ended."""
 
     def __init__(
-        self, folder: RunFolder, facts: InputSpec, hooks: Hooks, limits: Limits, guard: Guard
+        self, folder: RunFolder, spec: InputSpec, hooks: Hooks, limits: Limits, guard: Guard
     ) -> None:
-        self.folder, self.facts, self.hooks, self.guard = folder, facts, hooks, guard
+        self.folder, self.spec, self.hooks, self.guard = folder, spec, hooks, guard
         self.logs = folder.path / LOGS
         try:
             self.logs.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError("folder", error.filename, f"{error.strerror}") from error
-        self.children = [self._driver(name, at) for name, at in facts.sockets.items()]
+        self.children = [self._driver(name, at) for name, at in spec.sockets.items()]
         drivers = [Driver(child) for child in self.children]
-        self.supervisor = Supervisor(folder, facts, limits, hooks, guard, self._ipi, drivers)
+        self.supervisor = Supervisor(folder, spec, limits, hooks, guard, self._ipi, drivers)
 
     def run(self, state: resume.State | None, found: Segment | None = None) -> Outcome:
         """Launches, watches, stops, and writes the summary whatever happened.
@@ -150,7 +150,7 @@ class Session:
             found: see ``Supervisor.run``.
         """
         if state is not None and found is None:
-            at_ps = state.step * self.facts.outer_step_fs / 1000
+            at_ps = state.step * self.spec.outer_fs / 1000
             self.hooks.say(f"resumes at step {state.step} ({at_ps:g} ps)")
         started, clock = time.strftime("%Y-%m-%d %H:%M:%S"), time.monotonic()
         fault: DmtsError | None = None
@@ -169,7 +169,7 @@ class Session:
             fault = fault or error
         sound = [s for s in (watch.sound_step, self.supervisor.sound_step) if s is not None]
         if sound:
-            resume.discard_after(self.folder.path, self.facts, min(sound))
+            resume.discard_after(self.folder.path, self.spec, min(sound))
         exit, status = "finished", 0
         if number is not None:
             exit = self._word(number)
@@ -198,7 +198,7 @@ class Session:
 
     def _reached(self) -> int:
         """Outer steps done: of the last line, or of the state that i-PI left at its end."""
-        states = resume.checkpoints(self.folder.path, self.facts)
+        states = resume.checkpoints(self.folder.path, self.spec)
         return max([self.supervisor.watch.progress.step, *(s.step for s in states[:1])])
 
     def _record(self, started: str, wall_s: float, exit: str) -> None:
@@ -220,7 +220,7 @@ class Session:
             write_json(self.folder.path / SESSIONS, sessions)
 
     def _ipi(self, file: str, single_until: int = 0) -> Child:
-        prefix = prefix_of(placed(self.facts.sockets, self.folder.settings))
+        prefix = prefix_of(placed(self.spec.sockets, self.folder.settings))
         options = ["-S", prefix] if prefix else []
         options += ["--single-steps-until", str(single_until)] if single_until else []
         if self.folder.settings.no_patches:
@@ -239,7 +239,7 @@ class Session:
     def _driver(self, name: str, at: Socket) -> Child:
         return Child(
             name,
-            driver_command(self.folder.settings, self.facts, name, at, python=sys.executable),
+            driver_command(self.folder.settings, self.spec, name, at, python=sys.executable),
             self.logs.resolve() / f"{name}.log",
             self.folder.path.resolve(),
             {"PYTHONUNBUFFERED": "1"},

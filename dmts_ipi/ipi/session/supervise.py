@@ -49,7 +49,7 @@ class Supervisor:
 
     Args:
         folder: the run.
-        facts: of its ``input.xml``.
+        spec: of its ``input.xml``.
         limits: see ``Limits``.
         hooks: see ``Hooks``.
         guard: see ``core.supervision.Guard``.
@@ -59,7 +59,7 @@ class Supervisor:
     """
 
     folder: RunFolder
-    facts: InputSpec
+    spec: InputSpec
     limits: Limits
     hooks: Hooks
     guard: Guard
@@ -78,7 +78,7 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self._weights = resume.read_weights(self.folder.path)
-        properties = self.facts.output("properties")
+        properties = self.spec.output("properties")
         assert properties is not None  # read_input demands it
         self._properties = self.folder.path / properties.filename
         self._drivers = Drivers(self.drivers, self.hooks, self.guard)
@@ -99,12 +99,12 @@ class Supervisor:
 
     def attach(self, ipi: Child, step: int) -> None:
         """Takes over an i-PI that runs; ``step`` is the last one on disk."""
-        p = Progress(step, self.facts.total_steps, self.facts.outer_step_fs)
+        p = Progress(step, self.spec.total_steps, self.spec.outer_fs)
         self._follow_lines(p)
         self.first, self.begun, self._child = step, True, ipi
 
     def _follow_lines(self, first: Progress) -> None:
-        temperature_K = self.facts.temperature_K
+        temperature_K = self.spec.temperature_K
         self.watch = Watch(self._properties, first, temperature_K, self.limits)
         self._drivers.watch = self.watch
 
@@ -134,12 +134,12 @@ class Supervisor:
                     plan = RestartPlan()
                 except RunInterrupted as event:
                     plan = self._after(event)
-                states = resume.checkpoints(self.folder.path, self.facts)
-                if plan == RestartPlan() and states and states[0].step >= self.facts.total_steps:
+                states = resume.checkpoints(self.folder.path, self.spec)
+                if plan == RestartPlan() and states and states[0].step >= self.spec.total_steps:
                     self._over = True
                     return None
                 self._why = self._why or f"i-PI has done its part, up to step {segment.until_step}"
-                state = resume.state_for(self.folder.path, self.facts, plan.before_step)
+                state = resume.state_for(self.folder.path, self.spec, plan.before_step)
         except Stop:
             self._over = True
             raise
@@ -151,7 +151,7 @@ class Supervisor:
         path, step = self.folder.path, state.step if state else 0
         if self._child is not None and self._child.started and self._child.status is None:
             raise NeedsPerson(f"i-PI (process {self._child.pid}) cannot be ended; end it")
-        segment = self.guard.segment(step, self.facts.total_steps)
+        segment = self.guard.segment(step, self.spec.total_steps)
         until, weights, single_until = self._end_of(segment), self._weights, 0
         if segment.single_steps and self.lasting:
             weights = resume.single_step_weights(weights)
@@ -159,15 +159,15 @@ class Supervisor:
             single_until = segment.until_step
         try:
             if state is None:
-                file = resume.prepare_begin(path, self.facts, until, weights, plan.seed)
+                file = resume.prepare_begin(path, self.spec, until, weights, plan.seed)
             else:
-                file = resume.prepare_resume(path, self.facts, state, until, weights, plan.seed)
+                file = resume.prepare_resume(path, self.spec, state, until, weights, plan.seed)
         except OSError as error:
             raise InputError("folder", error.filename, f"{error.strerror}") from error
         (path / EXIT).unlink(missing_ok=True)  # i-PI would stop at once
-        for at in self.facts.sockets.values():
+        for at in self.spec.sockets.values():
             free_socket(at)
-        p = Progress(step, self.facts.total_steps, self.facts.outer_step_fs)
+        p = Progress(step, self.spec.total_steps, self.spec.outer_fs)
         if self.begun:
             before = self.watch.progress
             p.steady_steps, p.steady_s = before.steady_steps, before.steady_s
@@ -179,11 +179,11 @@ class Supervisor:
     def _end_of(self, segment: Segment) -> int:
         """Last step of this i-PI process. An i-PI that was not started by us lacks
         ``--single-steps-until`` and stops at the end of the single time steps."""
-        return segment.until_step if self.lasting else self.facts.total_steps
+        return segment.until_step if self.lasting else self.spec.total_steps
 
     def _next(self, segment: Segment) -> Segment:
         """What i-PI does now: after single steps multiple ones, where it goes on by itself."""
-        until, total = segment.until_step, self.facts.total_steps
+        until, total = segment.until_step, self.spec.total_steps
         over = segment.single_steps and until <= self.watch.progress.step and until < total
         if self.lasting or not over:
             return segment
@@ -292,7 +292,7 @@ class Supervisor:
         Raises:
             RunInterrupted: it was not.
         """
-        states = resume.checkpoints(self.folder.path, self.facts)
+        states = resume.checkpoints(self.folder.path, self.spec)
         well = ipi.status in (0, UNKNOWN)
         if well and states and states[0].step >= self._end_of(segment):
             return
@@ -300,7 +300,7 @@ class Supervisor:
         self._full_disk(ipi)
         if well and (self.folder.path / EXIT).exists():
             raise Stop(f"stopped by the file EXIT at step {step}; run again to go on")
-        text = f"i-PI ended ({how(ipi)}) at step {step} of {self.facts.total_steps}: {reason(ipi)}"
+        text = f"i-PI ended ({how(ipi)}) at step {step} of {self.spec.total_steps}: {reason(ipi)}"
         if trouble_of(ipi) is VerdictKind.MODEL:  # of a model within i-PI
             raise interrupted(VerdictKind.MODEL, text, step)
         raise interrupted(VerdictKind.IPI, text, step)
@@ -313,7 +313,7 @@ class Supervisor:
             raise interrupted(VerdictKind.DISK, text, step)
 
     def _prune(self) -> None:
-        resume.prune(self.folder.path, self.facts, self.folder.settings.keep_checkpoints)
+        resume.prune(self.folder.path, self.spec, self.folder.settings.keep_checkpoints)
 
     def _detach(self) -> None:
         """Ends what we started of a run that is over; all else goes on."""
@@ -333,7 +333,7 @@ class Supervisor:
         if self._child is not None:
             stop([self._child], 0.0)  # stopped already, unless something else was raised
         stop(self._drivers.children, DRIVER_LIMIT_S)
-        for at in self.facts.sockets.values():
+        for at in self.spec.sockets.values():
             if at.mode == "unix":
                 with contextlib.suppress(OSError):
                     at.path.unlink()

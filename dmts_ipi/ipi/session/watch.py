@@ -35,7 +35,7 @@ class Progress:
 
     step: int
     total_steps: int
-    outer_step_fs: float
+    outer_fs: float
     temperature_K: float = math.nan
     potential_eV: float = math.nan
     steady_steps: int = 0
@@ -44,14 +44,14 @@ class Progress:
     @property
     def time_ps(self) -> float:
         """Simulated time, ps."""
-        return self.step * self.outer_step_fs / 1000
+        return self.step * self.outer_fs / 1000
 
     @property
     def ns_per_day(self) -> float:
         """Speed without start and compilation; NaN before two lines were seen."""
         if self.steady_steps <= 0 or self.steady_s <= 0:
             return math.nan
-        return self.steady_steps * self.outer_step_fs * 1e-6 / self.steady_s * 86400
+        return self.steady_steps * self.outer_fs * 1e-6 / self.steady_s * 86400
 
     @property
     def remaining_s(self) -> float:

@@ -274,11 +274,11 @@ def test_where_ipi_is_announced(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", "--no-model-check", "--network", "127.0.0.1")
     keys = folder / "network" / "keys.json"  # made by init
     assert keys.stat().st_mode & 0o777 == 0o600
-    facts = over_tcp(RunFolder(folder).facts(), "127.0.0.1")
-    announce(folder, facts.sockets)
+    spec = over_tcp(RunFolder(folder).spec(), "127.0.0.1")
+    announce(folder, spec.sockets)
     at = AnnouncedEndpoint(folder=folder / "network", role="student")
-    assert at.lookup() == Endpoint.tcp("127.0.0.1", facts.sockets["student"].port)
-    assert len({s.port for s in facts.sockets.values()}) == 2
+    assert at.lookup() == Endpoint.tcp("127.0.0.1", spec.sockets["student"].port)
+    assert len({s.port for s in spec.sockets.values()}) == 2
     with pytest.raises(OSError, match="refused"):  # nobody listens yet
         at.connect(1.0)
     write_private(at.announcement, {"host": socket.gethostname(), "pid": os.getpid()})

@@ -142,7 +142,7 @@ def test_a_checkpoint_keeps_the_place(run: RunFolder, tmp_path: Path) -> None:
     text = (run.path / "input.xml").read_text()
     file = tmp_path / "RESTART"
     file.write_text(text.replace("<simulation", "<simulation sockets_prefix='/tmp/dmts-1/'", 1))
-    assert read_checkpoint(file).sockets == run.facts().sockets
+    assert read_checkpoint(file).sockets == run.spec().sockets
 
 
 def test_the_folder_of_a_user() -> None:

@@ -29,7 +29,7 @@ def init(folder: Path, *options: str) -> tuple[InputSpec, ET.Element]:
     assert done.returncode == 0, done.stderr
     dynamics = ET.parse(folder / "input.xml").getroot().find("system/motion/dynamics")
     assert dynamics is not None
-    return RunFolder(folder).facts(), dynamics
+    return RunFolder(folder).spec(), dynamics
 
 
 def integrator_of(folder: Path) -> tuple[bool, bool, float | None]:
@@ -39,20 +39,20 @@ def integrator_of(folder: Path) -> tuple[bool, bool, float | None]:
 
 def test_stock_inputs_need_no_wrapper(tmp_path: Path) -> None:
     for splitting, written in (("stock", "baoab"), ("baoab", "baoab"), ("obabo", "obabo")):
-        facts, dynamics = init(tmp_path / splitting, "--splitting", splitting)
-        assert dynamics.get("splitting") == facts.splitting == written
-        assert not facts.ours
+        spec, dynamics = init(tmp_path / splitting, "--splitting", splitting)
+        assert dynamics.get("splitting") == spec.splitting == written
+        assert not spec.ours
         assert "dmts_ipi.cli" not in (tmp_path / splitting / "start_ipi.sh").read_text()
     assert RunFolder(tmp_path / "stock").config.splitting == "baoab"
 
 
 def test_options_become_tags_and_frictions_time_constants(tmp_path: Path) -> None:
-    facts, dynamics = init(
+    spec, dynamics = init(
         tmp_path / "run",
         *("--splitting", "baoab-respa", "--thermostat", "ffl", *HHF),
         *("--friction-per-ps", "0.5", "--bond-friction-per-ps", "50"),
     )
-    assert (facts.splitting, facts.ours, facts.labels) == ("baoab-respa", True, {"H", "O"})
+    assert (spec.splitting, spec.ours, spec.labels) == ("baoab-respa", True, {"H", "O"})
     assert "dmts_ipi.cli i-pi" in (tmp_path / "run" / "start_ipi.sh").read_text()
     thermostat = dynamics.find("thermostat")
     assert thermostat is not None

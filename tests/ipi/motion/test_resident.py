@@ -34,17 +34,17 @@ def test_init_writes_a_student_within_ipi(tmp_path: Path) -> None:
     assert "The student's socket" not in text
     assert text.count("<ffsocket") == 1
     run = RunFolder(folder)
-    facts = run.facts()
+    spec = run.spec()
     assert run.config.resident
-    assert list(facts.sockets) == ["teacher"]
-    assert facts.resident == facts.sockets["teacher"].address.replace("teacher", "student")
+    assert list(spec.sockets) == ["teacher"]
+    assert spec.resident == spec.sockets["teacher"].address.replace("teacher", "student")
     assert "model: ase:resident_models.Soft, structure: structure.extxyz, device: cpu" in text
     assert "threads: 1" in text
     assert not (folder / "start_student.sh").exists()
     plain = RunFolder(make(tmp_path / "plain", *SOFT))
     assert not plain.config.resident
-    assert plain.facts().resident == ""
-    assert list(plain.facts().sockets) == ["teacher", "student"]
+    assert plain.spec().resident == ""
+    assert list(plain.spec().sockets) == ["teacher", "student"]
 
 
 @pytest.mark.parametrize(

@@ -92,12 +92,12 @@ class Background:
 
     def see(self, folder: Path, name: str) -> int:
         """Process id of i-PI or of a driver of a run, from when it is there."""
-        facts = RunFolder(folder).facts()
+        spec = RunFolder(folder).spec()
 
         def find() -> int | None:
             if name == "ipi":
-                return processes.find_ipi(folder, facts.sockets)
-            return processes.find_driver(facts.sockets[name], None)
+                return processes.find_ipi(folder, spec.sockets)
+            return processes.find_driver(spec.sockets[name], None)
 
         until(lambda: find() is not None, LONG_S)
         pid = find() or 0
@@ -401,7 +401,7 @@ def test_plain_ipi_and_the_three_scripts_survive_kill_9_of_each(
     restarts = [e["text"] for e in read_events(folder) if e["kind"] == "restart"]
     for who in ("teacher ended", "student ended", "i-PI is started again"):
         assert any(text.startswith(who) for text in restarts), restarts
-    sockets = RunFolder(folder).facts().sockets.values()
+    sockets = RunFolder(folder).spec().sockets.values()
     assert [processes.find_driver(at, None) for at in sockets] == [None, None]  # its own: ended
 
 

@@ -33,10 +33,10 @@ def config(name: str = "nvt_dmts", **fields: object) -> RunConfig:
 
 @pytest.mark.parametrize("name", [*NAMES, *EXTRA])
 def test_template_counts_the_teacher_once_and_the_student_not_at_all(name: str) -> None:
-    facts = read_input(inputs_folder() / f"{name}.xml")
-    assert facts.ensemble == name[:3]
-    assert facts.temperature_K == pytest.approx(300)
-    assert facts.outer_step_fs == pytest.approx(facts.n_inner)
+    spec = read_input(inputs_folder() / f"{name}.xml")
+    assert spec.ensemble == name[:3]
+    assert spec.temperature_K == pytest.approx(300)
+    assert spec.outer_fs == pytest.approx(spec.n_inner)
     root = ET.parse(inputs_folder() / f"{name}.xml").getroot()
     sums = {}
     for force in root.iter("force"):
@@ -171,7 +171,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ipi_runs_the_template_as_it_is(ran: Path, name: str) -> None:
     columns = outputs.read_properties(ran / f"{name}.properties")
     assert columns["step"].tolist() == [0, 2, 4]
-    dt_fs = read_input(inputs_folder() / f"{name}.xml").outer_step_fs
+    dt_fs = read_input(inputs_folder() / f"{name}.xml").outer_fs
     np.testing.assert_allclose(columns["time_ps"], columns["step"] * dt_fs / 1000, rtol=1e-6)
     assert 200 < columns["temperature_K"][0] < 400  # drawn at 300 K
     # kinetic_eV counts all 3N degrees of freedom

@@ -153,14 +153,14 @@ def test_drivers_sockets_and_a_second_run(tmp_path: Path) -> None:
     assert s["outer_steps"] == 100
     for name in ("i-pi", "teacher", "student"):
         assert (folder / "logs" / f"{name}.log").stat().st_size > 0
-    at = RunFolder(folder).facts().sockets["teacher"].path
+    at = RunFolder(folder).spec().sockets["teacher"].path
     assert not at.exists()  # the stale one of the killed i-PI was taken over
 
 
 @linux
 def test_the_socket_of_a_dying_ipi_is_waited_for_and_taken_over(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", "--no-model-check")
-    at = RunFolder(folder).facts().sockets["teacher"].path
+    at = RunFolder(folder).spec().sockets["teacher"].path
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(at))
     listener.listen(1)
@@ -248,7 +248,7 @@ def test_an_edited_input_before_the_start_is_followed(fresh: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert RunFolder(fresh).config.inner_fs == pytest.approx(1.5)
     assert RunFolder(fresh).config.outer_fs == pytest.approx(6)
-    assert summary(fresh)["inner_step_fs"] == pytest.approx(1.5)
+    assert summary(fresh)["inner_fs"] == pytest.approx(1.5)
     assert summary(fresh)["time_ps"] == pytest.approx(0.06)
 
 

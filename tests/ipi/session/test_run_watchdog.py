@@ -94,7 +94,7 @@ def test_what_happens_again_and_again_ends_by_the_limit(fresh: Path) -> None:
     assert "over 10 times 60 K at step" not in last
     assert summary(fresh)["exit"].startswith("stopped: the limit of rewinds")
     sound = read_events(fresh)[-2]["sound_step"]
-    states = resume.checkpoints(fresh, RunFolder(fresh).facts())
+    states = resume.checkpoints(fresh, RunFolder(fresh).spec())
     assert states
     assert all(s.step <= sound for s in states)  # what is left is good to go on from
 
@@ -178,7 +178,7 @@ def test_drivers_may_die_hang_and_hallucinate(tmp_path: Path) -> None:
     assert record["rewinds"] == 1
     assert record["difference_max_eV_per_A"]["largest"] == pytest.approx(20, rel=0.05)
     assert record["telemetry"]["bad"] == 0
-    for at in RunFolder(folder).facts().sockets.values():
+    for at in RunFolder(folder).spec().sockets.values():
         assert not list(Path(f"/tmp/dmts-{os.getuid()}").glob(f"{at.address}*"))
 
 
