@@ -13,6 +13,7 @@ from typing import Any
 
 from dmts_ipi.core.files import LIVE, plain, read_record
 from dmts_ipi.core.levels import STUDENT, TEACHER
+from dmts_ipi.ipi.run_folder.config import beyond_options
 from dmts_ipi.ipi.run_folder.folder import RunFolder
 from dmts_ipi.ipi.session.lock import LOCK
 from dmts_ipi.watchdog.journal import read_events
@@ -59,13 +60,17 @@ def read_state(folder: RunFolder) -> dict[str, Any]:
     for name in ("limits", "telemetry", "drivers"):
         figures.setdefault(name, {})
     figures.setdefault("comparisons", _of_earlier_version(figures))
+    spec = folder.ran_spec()
     return {
         "folder": str(folder.path),
         "alive": running,
         "exit": "" if running else summary.get("exit", "not started"),
         **figures,
-        "outer_fs": folder.spec().outer_fs,
-        "sts_ps": sts_ps(read_events(folder.path), folder.spec().outer_fs),
+        "outer_fs": spec.outer_fs,
+        "sampled": spec.sampled,
+        "not_analysed": beyond_options(spec),
+        "edited_since_the_start": folder.unfollowed_edits(),
+        "sts_ps": sts_ps(read_events(folder.path), spec.outer_fs),
         "events": read_events(folder.path)[-LATEST:],
     }
 
@@ -123,6 +128,11 @@ def format_state(s: dict[str, Any]) -> list[str]:
             f"{_figure(s['ns_per_day'], '.3g')} ns/day, {_figure(s['temperature_K'], '.1f')} K, "
             f"left {clock(s['remaining_s']) if s['remaining_s'] is not None else '?'}"
         )
+    if s["not_analysed"]:
+        lines.append(f"  not analysed in input.xml: {', '.join(s['not_analysed'])}")
+    if s["edited_since_the_start"]:
+        edits = ", ".join(s["edited_since_the_start"])
+        lines.append(f"  edited in input.xml since the run began, and not followed: {edits}")
     for c in s["comparisons"]:
         largest, rms = c["difference_max_eV_per_A"], c["difference_rms_eV_per_A"]
         if not largest["count"]:

@@ -127,15 +127,23 @@ def test_thermostat_edits_reach_summary_report_and_commands(tmp_path: Path) -> N
     assert "--friction-per-ps" in after.init_words
     assert after.init_words[after.init_words.index("--friction-per-ps") + 1] == "10"
     from dmts_ipi.analysis.measure import measure
+    from dmts_ipi.analysis.observables.conserved import CONSERVED
     from dmts_ipi.ipi.run_folder.summary import write_summary
 
-    assert measure(after).heating_K.mean == pytest.approx(measure(before).heating_K.mean / 10)
+    def heating_K(run: object) -> float:
+        return CONSERVED.of(measure(run)).heating_K.mean
+
+    assert heating_K(after) == pytest.approx(heating_K(before) / 10)
     assert write_summary(RunFolder(folder), "finished", 800)["friction_per_ps"] == pytest.approx(10)
     file.write_text(re.sub("mode=(['\"])langevin", r"mode=\1svr", text, count=1))
     svr = read_run(folder)
     assert svr.langevin_per_ps is None
     assert svr.init_words[svr.init_words.index("--thermostat") + 1] == "svr"
     assert measure(svr).floor_K == 0.0
+
+
+def status(folder: Path) -> str:
+    return call("status", folder).stdout
 
 
 EDITS_OF_A_BEGUN_RUN = [
@@ -169,6 +177,7 @@ def test_an_edit_of_a_begun_run_is_refused_and_nothing_is_written(
     after = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and ".lock" not in p.name}
     assert after == before
     # what ran is what is analysed, and the edit is named
+    assert "edited in input.xml since the run began, and not followed" in status(folder)
     assert RunFolder(folder).ran_spec() == RunFolder(unbroken).ran_spec()
     assert RunFolder(folder).unfollowed_edits()
 
