@@ -24,6 +24,37 @@ NO_SKIPS = os.environ.get("DMTS_NO_SKIPS", "") not in ("", "0")
 # Begin of the reasons that no package or program can remove.
 ALLOWED_SKIPS = ("../shared is absent", "no GPU")
 
+# Test files that start i-PI, drivers, a browser or other processes: marked `process` as a whole.
+# In other files the tests themselves are marked.
+PROCESS_FILES = {
+    "analysis/test_analysis_browser.py",
+    "core/test_tasks.py",
+    "docs/test_readme.py",
+    "ipi/client/test_driver_client.py",
+    "ipi/client/test_driver_ipi.py",
+    "ipi/client/test_network.py",
+    "ipi/motion/test_resident.py",
+    "ipi/patches/test_exchange.py",
+    "ipi/patches/test_ipi_wrapper.py",
+    "ipi/patches/test_late_outputs.py",
+    "ipi/patches/test_process.py",
+    "ipi/session/test_lammps.py",
+    "ipi/session/test_run_attach.py",
+    "ipi/session/test_run_outputs.py",
+    "ipi/session/test_run_session.py",
+    "ipi/session/test_run_slurm.py",
+    "ipi/session/test_run_watchdog.py",
+    "ipi/test_input_spec.py",
+    "watchdog/test_telemetry_driver.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and str(item.path.relative_to(here)) in PROCESS_FILES:
+            item.add_marker(pytest.mark.process)
+
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Turns a skip into a failure, unless its reason is allowed or it is an expected failure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,14 @@ def outcome(folder: Path, no_skips: str, module: str = "") -> tuple[int, str]:
         text=True,
     )
     return done.returncode, done.stdout
+
+
+def test_files_that_start_processes_exist() -> None:
+    """The list of conftest.py follows what is moved or renamed."""
+    text = (ROOT / "tests" / "conftest.py").read_text()
+    names = re.findall(r'^    "([\w/]+\.py)",$', text, re.M)
+    assert len(names) > 10
+    assert [name for name in names if not (ROOT / "tests" / name).is_file()] == []
 
 
 @pytest.mark.process
