@@ -20,7 +20,7 @@ from dmts_ipi.ipi.patches.install import fault_of, install_patches, numbers_of, 
 from dmts_ipi.ipi.version import REMEDY
 from integrator_tools import BAROSTAT, HHF, LANGEVIN, simulation_xml, thermostat
 from places import ROOT
-from run_tools import call
+from run_tools import call, make
 
 PACKAGE = ROOT / "dmts_ipi" / "ipi"
 OURS = [
@@ -275,3 +275,22 @@ def test_the_command_refuses_an_unknown_patch(tmp_path: Path) -> None:
     done = call("i-pi", tmp_path / "input.xml", "--no-patches", "warp")
     assert done.returncode == 2
     assert done.stderr.startswith("dmts-ipi i-pi: error: no-patches = warp: must be all, or of ")
+
+
+def test_a_template_with_drivers_runs_without_patches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names reach i-PI by the environment: with i-PI's poll thread, outputs, checkpoints and
+    objects the trajectory of the template is the same."""
+    plain, without = make(tmp_path / "plain"), make(tmp_path / "without")
+    exact = make(tmp_path / "exact")
+    names = ",".join(p.name for p in table.PATCHES if p.optional and p.same == table.SAME_BYTES)
+    for folder, off in ((plain, ""), (exact, names), (without, "all")):
+        monkeypatch.setenv(install.VARIABLE, off)
+        done = call("run", folder, "--no-watchdog")
+        assert done.returncode == 0, done.stderr
+    for name in ("md.properties", "md.positions_0.xyz", "md.velocities_0.xyz"):
+        files = [(folder / name).read_bytes() for folder in (plain, exact, without)]
+        assert files[0] == files[1]
+        old, new = (np.array(numbers(text), float) for text in (files[0], files[2]))
+        np.testing.assert_allclose(new, old, rtol=2e-5 if "xyz" in name else 1e-9, atol=1e-11)
