@@ -1,6 +1,6 @@
-"""Where telemetry is spoken: two ZeroMQ addresses for each driver, private by default.
+"""Addresses of telemetry: two ZeroMQ addresses for each driver, private by default.
 
-``events``: the driver publishes (PUB). ``service``: it answers questions (ROUTER). Unix sockets
+``events``: the driver publishes (PUB). ``service``: it answers requests (ROUTER). Unix sockets
 in a folder that only this user can enter, or two TCP ports: without keys on loopback only, with
 CURVE keys on any interface. A driver on another node writes where it listens into a file.
 """
@@ -32,7 +32,7 @@ TCP = re.compile(r"tcp://(\[[0-9a-fA-F:]+\]|\*|[\w.-]+):(\d{1,5})")
 
 @dataclass(frozen=True)
 class Addresses:
-    """ZeroMQ addresses of one driver, and the keys that they ask for; None: none."""
+    """ZeroMQ addresses of one driver, and the keys that they require; None: no keys."""
 
     events: str
     service: str

@@ -1,4 +1,4 @@
-"""What a run remembers of itself: ``events.jsonl`` and ``watchdog.json``."""
+"""Records of the watchdog in the run folder: ``events.jsonl`` and ``watchdog.json``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CURVE keys of a run's telemetry: who lacks them hears nothing and is not heard.
+"""CURVE keys of a run's telemetry: without them nothing is received and nothing accepted.
 
 One file for a run, mode 0600: a pair of keys for its drivers, which listen, and one for its
 watchdog, which connects. All of them are processes of one user.

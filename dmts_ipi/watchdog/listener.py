@@ -95,7 +95,7 @@ class Listener:
         self.health = {name: Health() for name in addresses}
         self.counts = Counts()
         self.latest: ForceComparison | None = None  # with its arrays, whatever the difference
-        # off in single time steps, until a fast model is heard of on another connection to i-PI
+        # False in single time steps, until a fast model has a new connection to i-PI
         self.comparing = True
         self._numbers, self._keep_above = numbers, keep_above_eV_per_A
         self._pairs = [pair for pair in keep_above_eV_per_A if set(pair) <= set(addresses)]
@@ -178,14 +178,14 @@ class Listener:
                 self.counts.bad += 1
 
     def take(self) -> list[ForceComparison]:
-        """The comparisons since the call before, oldest first."""
+        """The comparisons since the last call, oldest first."""
         with self._lock:
             compared = list(self._compared)
             self._compared.clear()
         return compared
 
     def take_peaks(self) -> dict[str, tuple[float, int]]:
-        """By model: the largest force heard of since the call before, eV/A, and its atom."""
+        """By model: the largest force published since the last call, eV/A, and its atom."""
         with self._lock:
             peaks, self._peaks = self._peaks, {}
         return peaks

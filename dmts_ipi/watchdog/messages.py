@@ -1,4 +1,4 @@
-"""What drivers tell a listener: a JSON header, then raw arrays. Nothing is ever unpickled.
+"""Messages between drivers and a listener: a JSON header, then raw arrays. No pickles.
 
 A message is a list of frames: a topic (``dmts-ipi.1``, which carries the version), a header of at
 most 64 kB, and the arrays that the header announces, each of float64 in native byte order.
