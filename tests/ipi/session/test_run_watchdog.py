@@ -216,3 +216,39 @@ def test_a_driver_waits_while_another_one_loads_its_model() -> None:
     words = ["--model", "m", "--structure", "s", "--unix", "x"]
     args = build_parser("nc_driver", "float32").parse_args(words)
     assert args.connect_timeout_s >= Limits().startup_s
+
+
+@linux
+def test_every_pair_of_three_levels_is_watched(tmp_path: Path) -> None:
+    """The smallest student is wrong once: the run goes back, and is of three levels again."""
+    mark = tmp_path / "wrong-once"
+    small = f'ase:run_tools.Pair {{"strength": 0.8, "kick_at": 400, "once": "{mark}"}}'
+    levels = ("--model", f"small={small}", "--levels", "teacher=1,student=2,small=2")
+    folder = make(tmp_path / "run", "--no-model-check", *levels, "--time-ps", 0.8)
+    others = ("force_spike_eV_per_A", "potential_jump_sigma", "conserved_jump_sigma")
+    settings(
+        folder,
+        difference_max_eV_per_A=1.0,
+        **dict.fromkeys((*others, "temperature_tolerance"), 1e9),
+    )
+    done = call("run", folder)
+    assert done.returncode == 0, done.stderr
+    every_step_once(folder, 200)
+    events = read_events(folder)
+    verdict = next(e for e in events if e["kind"] == "verdict")
+    assert (verdict["verdict"], verdict["class"]) == ("difference", "disagreement")
+    assert verdict["text"].startswith("small and student differ by ")
+    assert [e["kind"] for e in events].count("rewind") == 1
+    assert "multiple steps up to step 200" in events[-2]["text"]
+    atoms = read(folder / "rewinds.extxyz")
+    student, small_forces = (atoms.arrays[f"{n}_forces_eV_per_A"] for n in ("student", "small"))
+    assert np.abs(student - small_forces).max() == pytest.approx(20, rel=0.05)
+    assert np.abs(atoms.get_forces() - student).max() < 1.0  # labels are those of the teacher
+    record = summary(folder)["watchdog"]
+    pairs = [(c["accurate"], c["fast"]) for c in record["comparisons"]]
+    assert pairs == [("teacher", "student"), ("student", "small")]
+    assert all(c["difference_max_eV_per_A"]["count"] > 20 for c in record["comparisons"])
+    assert record["telemetry"]["bad"] == 0
+    shown = call("status", folder).stdout
+    for name in ("|teacher - student|", "|student - small|", "  small: process"):
+        assert name in shown
