@@ -15,6 +15,8 @@ from ase.formula import Formula
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.files import SUMMARY
 
+from .fragments import fragments
+
 FrameTuple = tuple[int, np.ndarray, np.ndarray, "np.ndarray | None"]
 CELL_TOLERANCE = 0.01
 
@@ -105,11 +107,9 @@ class RunInput:
 
     @property
     def system(self) -> str:
-        """In words: ``64 H₂O`` where all molecules are alike, else the formula."""
-        from dmts_ipi.core.molecules import bonds, molecules
-
-        pairs, _ = bonds(self.numbers, self.positions, self.cell, self.pbc)
-        label = molecules(len(self.numbers), pairs)
+        """In words: ``64 H₂O`` where all molecules (or atoms of a crystal) are alike, else the
+        formula."""
+        label = fragments(self.numbers, self.positions, self.cell, self.pbc).label
         order = np.lexsort((self.numbers, label))
         groups = np.split(self.numbers[order], np.flatnonzero(np.diff(label[order])) + 1)
         kinds = {tuple(int(z) for z in g) for g in groups}

@@ -16,6 +16,7 @@ from analysis_runs import water_box, write_folder
 from dmts_ipi.analysis.compare import compare
 from dmts_ipi.analysis.figures import palette_of
 from dmts_ipi.analysis.formatting import plus_minus
+from dmts_ipi.analysis.headline import cards, summary_sentence
 from dmts_ipi.analysis.measure import Measured, measure
 from dmts_ipi.analysis.observables.conserved import CONSERVED
 from dmts_ipi.analysis.observables.diffusion import DIFFUSION, Displaced
@@ -378,3 +379,22 @@ def test_numbers_in_words() -> None:
     assert plus_minus(300.0, 12.0) == "300 ± 12"
     assert plus_minus(math.nan, 1.0) == "–"
     assert plus_minus(1.5, math.nan) == "1.5"
+
+
+def test_headline_does_not_contradict_the_table(folders: dict[str, Path]) -> None:
+    """What deviates from theory, or in another run than the fastest, is in the sentence."""
+    runs = read_runs([folders["sts"], folders["dmts"], folders["hot"]])
+    measured = [measure(r) for r in runs]
+    measured[2].run.summary["ns_per_day"] = 0.5  # no longer the run of the headline
+    found = compare(measured, measured[0])
+    text = summary_sentence(measured, measured[0], found)
+    assert "hot deviates in: temperature of atoms" in text
+    assert "5 fs ran 4.2 times faster" in text
+    hot = [c for c in compare([measured[2]], None) if c.verdict.status == DEVIATES]
+    assert hot
+    assert "but it deviates in: temperature of atoms" in summary_sentence([measured[2]], None, hot)
+    against = [c for c in found if c.against == "theory" and c.run == "hot"]
+    (card,) = [c for c in cards([measured[2]], None, against) if c.what == "Temperature"]
+    assert card.status == DEVIATES
+    agreeing = dataclasses.replace(against[0], verdict=judge(0.0, 1.0, 3.0, "K", 1.0))
+    assert "agrees with theory" in summary_sentence([measured[2]], None, [agreeing])
