@@ -11,14 +11,14 @@ from .observables import observables
 
 def compare(measured: Sequence[Measured], reference: Measured | None) -> list[Comparison]:
     """Every comparison of every run, theory first."""
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     for m in measured:
         rows = [o for o in observables() if o.name in m.results]
         for o in rows:
-            found += o.against_theory(m, reference)
+            comparisons += o.against_theory(m, reference)
         if reference is None or m is reference:
             continue
         for o in rows:
             if o.name in reference.results:
-                found += o.against_reference(m, reference)
-    return found
+                comparisons += o.against_reference(m, reference)
+    return comparisons

@@ -50,14 +50,14 @@ def pick_frames(run: RunInput, skip_ps: float, count: int) -> list[Positions]:
     """
     end = float(run.properties["time_ps"][-1])
     wanted = list(np.linspace(skip_ps, end, count, endpoint=False))
-    found: list[Positions] = []
+    frames: list[Positions] = []
     for step, positions, cell, _ in run.frames():
         time = step * run.outer_fs / 1000
-        if len(found) < len(wanted) and time >= wanted[len(found)] - 1e-9:
-            found.append((np.array(positions), np.array(cell)))
-    if not found:
+        if len(frames) < len(wanted) and time >= wanted[len(frames)] - 1e-9:
+            frames.append((np.array(positions), np.array(cell)))
+    if not frames:
         raise InputError("folder", run.path, f"has no frame after {skip_ps:g} ps; run longer")
-    return found
+    return frames
 
 
 def configurational(
@@ -114,10 +114,10 @@ def configurational(
                     z[atoms, axis] = rng.choice([-1.0, 1.0], len(atoms))
                     change = forces(x - STEP_A * z, cell) - forces(x + STEP_A * z, cell)
                     traces[k, e] += float((z * change).sum()) / (2 * STEP_A * probes)
-    found = {"atoms": _ratio(squares.sum(axis=1), traces.sum(axis=1), floor_K)}
+    temperatures = {"atoms": _ratio(squares.sum(axis=1), traces.sum(axis=1), floor_K)}
     for e, name in enumerate(members):
-        found[name] = _ratio(squares[:, e], traces[:, e], floor_K)
-    return Configurational(found, len(frames), evaluations)
+        temperatures[name] = _ratio(squares[:, e], traces[:, e], floor_K)
+    return Configurational(temperatures, len(frames), evaluations)
 
 
 def _ratio(squares: np.ndarray, traces: np.ndarray, floor_K: float) -> Estimate:

@@ -24,7 +24,7 @@ def run_record(m: Measured, reference: Measured | None, arrays: bool) -> dict[st
         InputError: two observables write the same key.
     """
     run = m.run
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "name": run.name,
         "path": str(run.path),
         "scheme": run.scheme,
@@ -44,24 +44,24 @@ def run_record(m: Measured, reference: Measured | None, arrays: bool) -> dict[st
         "not_analysed": run.not_analysed,
     }
     if arrays:
-        found["series"] = series(m)
-        found["settings"] = run.settings
-        found["summary"] = run.summary
+        record["series"] = series(m)
+        record["settings"] = run.settings
+        record["summary"] = run.summary
     for o in observables():
         part = o.record(m, arrays)
-        if twice := sorted(part.keys() & found.keys()):
+        if twice := sorted(part.keys() & record.keys()):
             raise InputError("observable", o.name, f"writes the key {twice[0]!r}, which is taken")
-        found |= part
-    return found
+        record |= part
+    return record
 
 
 def series(m: Measured) -> dict[str, Any]:
     """Every observable's series over time, by name."""
-    found: dict[str, Any] = {"time_ps": m.time_ps}
+    columns: dict[str, Any] = {"time_ps": m.time_ps}
     for o in observables():
         if o.name in m.results:
-            found |= o.series(m)
-    return found
+            columns |= o.series(m)
+    return columns
 
 
 def report_record(

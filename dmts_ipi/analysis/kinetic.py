@@ -278,7 +278,7 @@ class KineticSampler:
         k and l = g: 2 T^2 / (d g t). A frame every ``frame_ps`` adds the sampling of the other,
         oscillating half.
         """
-        found = {}
+        errors = {}
         D, T = float(self.degrees_of_freedom), self.temperature_K
         shared = langevin_floor_K(T, self.degrees_of_freedom, langevin_per_ps, kept_ps) ** 2
         block_ps = self.block_frames * frame_ps
@@ -296,8 +296,8 @@ class KineticSampler:
                 rate = blocks.rate_per_ps(k, each, block_ps, langevin_per_ps)
             time_ps = max(1 / rate + frame_ps / 2, frame_ps)
             own = 2 * T**2 * max(1 / d - 1 / D, 0.0) * time_ps / kept_ps
-            found[name] = math.sqrt(own + shared)
-        return found
+            errors[name] = math.sqrt(own + shared)
+        return errors
 
     def bond_kinds(self) -> list[BondKind]:
         """Temperature and stretch frequency of each kind of X-H bond; empty without frames.
@@ -342,13 +342,13 @@ class KineticSampler:
         modes, which lose 0.8 K of all atoms in water, are left out.
         """
         names = [chemical_symbols[z] for z in self.elements]
-        found = {name: self.temperature_K for name in ("atoms", *names)}
+        expected = {name: self.temperature_K for name in ("atoms", *names)}
         lost = np.zeros(len(self.numbers))
         if kinetic_bias and self.forces_count:
             lost = self.temperature_K * self._lost(self._squares[0])
         for kind in kinds:
             bias = self.temperature_K * kind.bias_fraction if kinetic_bias else 0.0
-            found[kind.name] = self.temperature_K - bias
+            expected[kind.name] = self.temperature_K - bias
             if self.forces_count:
                 continue
             heavy = chemical_symbols.index(kind.name.split("-")[0])
@@ -357,10 +357,10 @@ class KineticSampler:
                 atoms = self.bonds[of_kind, side]
                 share = self._reduced[of_kind] * self._inverse_mass[atoms]
                 np.add.at(lost, atoms, bias * share)
-        found["atoms"] -= float(lost.sum()) / self.degrees_of_freedom
+        expected["atoms"] -= float(lost.sum()) / self.degrees_of_freedom
         for name, members in zip(names, self._members, strict=True):
-            found[name] -= float(lost[members].sum() / self._dof[members].sum())
-        return found
+            expected[name] -= float(lost[members].sum() / self._dof[members].sum())
+        return expected
 
 
 def stretch_frequency_squared(ratio: float, inner_fs: float) -> float:
@@ -430,13 +430,13 @@ class BlockVariance:
         mean = total / n
         if mean <= 0:
             return slowest_per_ps
-        found = 0.5 * dof * (squares / n / mean**2 - 1) * (1 + math.sqrt(2 / n))
+        share = 0.5 * dof * (squares / n / mean**2 - 1) * (1 + math.sqrt(2 / n))
         low, high = slowest_per_ps, 1e3 * slowest_per_ps
-        if found >= _block_share(low * block_ps):
+        if share >= _block_share(low * block_ps):
             return low
         for _ in range(60):
             middle = math.sqrt(low * high)
-            low, high = (middle, high) if found < _block_share(middle * block_ps) else (low, middle)
+            low, high = (middle, high) if share < _block_share(middle * block_ps) else (low, middle)
         return low
 
 

@@ -141,14 +141,14 @@ class PairHistogram:
             return []
         everything, outside = np.array(self._all, float), np.array(self._outside, float)
         r = (np.arange(self.bins) + 0.5) * self.bin_A
-        found = []
+        distributions = []
         for k, (a, b) in enumerate(self.pairs):
             if a == b and self.counts[a] < 2:
                 continue
             name = f"{chemical_symbols[self.elements[a]]}-{chemical_symbols[self.elements[b]]}"
             peak = first_peak(r, outside[:, k]) if self.periodic else None
             blocks = MIN_BLOCKS if peak is None else peak.independent
-            found.append(
+            distributions.append(
                 PairDistribution(
                     name,
                     r,
@@ -160,7 +160,7 @@ class PairHistogram:
                     peak,
                 )
             )
-        return found
+        return distributions
 
 
 def block_stderr(frames: np.ndarray, independent: float) -> np.ndarray:

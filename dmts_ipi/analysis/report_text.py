@@ -18,10 +18,10 @@ MOST_EXPECTED = 6
 
 def stretch(measured: Sequence[Measured]) -> dict[str, Any] | None:
     """Figures of the first run's X-H stretch for the page's explanation; None without bonds."""
-    found = [(m, t, k) for m, t in TEMPERATURE.shown(measured) for k in t.bond_kinds]
-    if not found:
+    stretches = [(m, t, k) for m, t in TEMPERATURE.shown(measured) for k in t.bond_kinds]
+    if not stretches:
         return None
-    m, _, k = found[0]
+    m, _, k = stretches[0]
     run = m.run
     return {
         "kind": with_dash(k.name),
@@ -31,21 +31,21 @@ def stretch(measured: Sequence[Measured]) -> dict[str, Any] | None:
         "temperature": f"{run.temperature_K:g}",
         "inner": f"{run.inner_fs:g}",
         "expected": [
-            f"{m.run.label}: {t.expected[k.name]:.0f} K" for m, t, k in found[:MOST_EXPECTED]
+            f"{m.run.label}: {t.expected[k.name]:.0f} K" for m, t, k in stretches[:MOST_EXPECTED]
         ],
     }
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found = []
+    pairs = []
     for key, value in settings.items():
         if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{key} ")
+            pairs += _flat(value, f"{prefix}{key} ")
         elif value not in (None, ""):
-            found.append(
+            pairs.append(
                 (f"{prefix}{key}", f"{value:g}" if isinstance(value, float) else str(value))
             )
-    return found
+    return pairs
 
 
 def commands(m: Measured) -> str:
@@ -90,10 +90,10 @@ def _input(m: Measured) -> str:
 def _masses(m: Measured) -> str:
     from ase.data import chemical_symbols
 
-    found = []
+    spans = []
     for z in sorted(set(int(x) for x in m.run.numbers), reverse=True):
         of = m.run.masses_amu[m.run.numbers == z]
         low, high = float(of.min()), float(of.max())
         span = f"{low:.3f}" if np.isclose(low, high) else f"{low:.3f} to {high:.3f}"
-        found.append(f"{chemical_symbols[z]} {span}")
-    return ", ".join(found)
+        spans.append(f"{chemical_symbols[z]} {span}")
+    return ", ".join(spans)

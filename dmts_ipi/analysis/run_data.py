@@ -141,19 +141,21 @@ def complete_properties(
     Raises:
         InputError: neither is there.
     """
-    found = dict(properties)
-    if "step" not in found and "time_ps" not in found:
+    columns = dict(properties)
+    if "step" not in columns and "time_ps" not in columns:
         raise InputError(
             "file",
             path,
             "has neither step nor time among its properties; write "
             "'<properties ...> [ step, time{picosecond}, ... ] </properties>' in input.xml",
         )
-    if "time_ps" not in found:
-        found["time_ps"] = np.asarray(found["step"], float) * outer_fs / 1000
-    if "step" not in found:
-        found["step"] = np.rint(np.asarray(found["time_ps"], float) * 1000 / outer_fs).astype(int)
-    return found
+    if "time_ps" not in columns:
+        columns["time_ps"] = np.asarray(columns["step"], float) * outer_fs / 1000
+    if "step" not in columns:
+        columns["step"] = np.rint(np.asarray(columns["time_ps"], float) * 1000 / outer_fs).astype(
+            int
+        )
+    return columns
 
 
 def _subscripts(formula: str) -> str:
@@ -231,14 +233,14 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / SUMMARY
     try:
-        found = json.loads(path.read_text())
+        summary = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(
             "file", path, f"is not valid JSON ({error}); delete it or finish the run"
         ) from error
-    return found if isinstance(found, dict) else {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunInput]:

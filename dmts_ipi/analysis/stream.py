@@ -142,17 +142,17 @@ class FrameStream:
 
     def notes(self) -> list[str]:
         """What the reader must know of the frames, at the end of the pass."""
-        found = []
+        notes = []
         if self.without_velocities or not self.frames:
-            found.append("no velocities in the trajectory: no temperature by element or bond")
+            notes.append("no velocities in the trajectory: no temperature by element or bond")
         if not self.frames:
-            found.append("no frame after equilibration: no structure")
+            notes.append("no frame after equilibration: no structure")
         elif self.stride and self.end_step - self.last >= 2 * self.stride:
-            found.append(
+            notes.append(
                 f"the trajectory ends at step {self.last}, the properties at {self.end_step}: "
                 "its whole part is used"
             )
-        return found
+        return notes
 
 
 class _Forces:
@@ -172,8 +172,8 @@ class _Forces:
             self._next = next(self._left, None)
         if self._next is None or self._next[0] != step:
             return None
-        found = self._next[1]
-        if not np.isfinite(found).all():
+        forces = self._next[1]
+        if not np.isfinite(forces).all():
             text = f"forces are not finite at step {step}; the run failed there"
             raise InputError("folder", self._run.path, text)
-        return found
+        return forces

@@ -71,7 +71,7 @@ class Diffusion:
         return self.exponent >= DIFFUSIVE
 
 
-def relaxation_ps(found: Sequence[Diffusion]) -> float:
+def relaxation_ps(kinds: Sequence[Diffusion]) -> float:
     """Time in which the structure of a liquid forgets itself, ps; NaN without displacements.
 
     That of the most numerous kind until MSD = ``RELAXED_A2``, where a density wave of the first
@@ -79,9 +79,9 @@ def relaxation_ps(found: Sequence[Diffusion]) -> float:
     exp(-k^2 MSD / 6). Beyond the longest lag it goes on with the slope of the fit. NaN too where
     nothing diffuses (``SOLID``): a crystal need not.
     """
-    if not found:
+    if not kinds:
         return math.nan
-    d = max(found, key=lambda x: x.molecules)
+    d = max(kinds, key=lambda x: x.molecules)
     beyond = np.flatnonzero(d.msd_A2 >= RELAXED_A2)
     if len(beyond):
         return float(d.lag_ps[beyond[0]])
@@ -239,7 +239,7 @@ class Displacements:
         """One per kind of molecule; empty where the trajectory is too short, or not continuous."""
         if not self.possible or self.jumps or self._count[self.lags] < 1:
             return []
-        found = []
+        results = []
         for k, kind in enumerate(self.kinds):
             of = self._kind == k
             msd = self._sum[of].sum(axis=0) / (self._count * of.sum())
@@ -248,7 +248,7 @@ class Displacements:
             slope = _slope(lag[fit], msd[fit])
             exponent = _slope(np.log(lag[fit]), np.log(np.maximum(msd[fit], 1e-300)))
             each = _slope(lag[fit], (self._sum[of] / self._count)[:, fit].T) / 6
-            found.append(
+            results.append(
                 Diffusion(
                     kind,
                     int(of.sum()),
@@ -261,7 +261,7 @@ class Displacements:
                     bool(self._single[of].all()),
                 )
             )
-        return found
+        return results
 
     def _estimate(
         self, D: float, each: np.ndarray, kind: int, lag: np.ndarray, fit: slice

@@ -55,17 +55,17 @@ class Differences:
 
 def read_events(folder: Path) -> list[JournalEntry]:
     """The newest ``MOST_EVENTS`` lines of the journal; damaged ones are passed over."""
-    found = []
+    events = []
     for r in read_lines(folder / EVENTS):
         try:
-            found.append(
+            events.append(
                 JournalEntry(
                     str(r["time"]), str(r["kind"]), int(r["step"]), float(r["time_ps"]), r["text"]
                 )
             )
         except (ValueError, KeyError, TypeError):
             continue
-    return found[-MOST_EVENTS:]
+    return events[-MOST_EVENTS:]
 
 
 def read_differences(folder: Path, summary: Mapping[str, Any]) -> Differences | None:
@@ -81,8 +81,8 @@ def read_comparisons(folder: Path, summary: Mapping[str, Any]) -> list[Differenc
     pairs = record.get("comparisons")
     if not isinstance(pairs, list):  # of a run of an earlier version
         pairs = [{"accurate": TEACHER, "fast": STUDENT, **record}]
-    found = (_differences(pair) for pair in pairs if isinstance(pair, dict))
-    return [d for d in found if d is not None]
+    shown = (_differences(pair) for pair in pairs if isinstance(pair, dict))
+    return [d for d in shown if d is not None]
 
 
 def _differences(record: Mapping[str, Any]) -> Differences | None:

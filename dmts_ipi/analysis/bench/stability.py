@@ -114,8 +114,8 @@ def _temperature(m: Measured | None) -> str:
     if m is None:
         return ""
     off, stderr = _off_K(m)
-    found = judge(off, stderr, TOLERANCE_K, "K", m.kept_ps)
-    return f"{off:+.1f} +- {stderr:.1f} K" if found.status == DEVIATES and off > 0 else ""
+    verdict = judge(off, stderr, TOLERANCE_K, "K", m.kept_ps)
+    return f"{off:+.1f} +- {stderr:.1f} K" if verdict.status == DEVIATES and off > 0 else ""
 
 
 def _heat(m: Measured | None) -> str:
@@ -126,5 +126,5 @@ def _heat(m: Measured | None) -> str:
     if conserved is None:
         return ""
     e = conserved.heating_K
-    found = judge(e.mean, e.stderr, TOLERANCE_K, "K", m.kept_ps)
-    return f"heating {e.mean:+.1f} +- {e.stderr:.1f} K" if found.status == DEVIATES else ""
+    verdict = judge(e.mean, e.stderr, TOLERANCE_K, "K", m.kept_ps)
+    return f"heating {e.mean:+.1f} +- {e.stderr:.1f} K" if verdict.status == DEVIATES else ""

@@ -96,8 +96,8 @@ class Observable(Generic[Result]):
         Raises:
             KeyError: it has none.
         """
-        found: Result = m.results[self.name]
-        return found
+        result: Result = m.results[self.name]
+        return result
 
     def get(self, m: Measured | None) -> Result | None:
         """The result of a run, or None."""
@@ -202,14 +202,14 @@ class FrameAverage(Observable["Averaged"]):
 
     def plots(self, measured: Sequence[Measured], palette: Palette) -> list[Plot]:
         """Its distribution in each run."""
-        found = self.shown(palette.reference_first(measured))
-        found = [(m, r) for m, r in found if len(r.values) >= FEWEST_DRAWN]
-        if not found:
+        shown = self.shown(palette.reference_first(measured))
+        shown = [(m, r) for m, r in shown if len(r.values) >= FEWEST_DRAWN]
+        if not shown:
             return []
         figure, axes = new_figure()
-        low = min(float(r.values.min()) for _, r in found)
-        high = max(float(r.values.max()) for _, r in found)
-        for m, r in found:
+        low = min(float(r.values.min()) for _, r in shown)
+        high = max(float(r.values.max()) for _, r in shown)
+        for m, r in shown:
             bins = int(np.clip(np.sqrt(len(r.values)), 10, MOST_BINS))
             counts, edges = np.histogram(r.values, bins, (low, high + 1e-12), density=True)
             axes.stairs(counts, edges, color=palette.of(m), lw=1.6, label=m.run.label)
@@ -218,7 +218,7 @@ class FrameAverage(Observable["Averaged"]):
         axes.set_xlabel(f"{self.title}, {self.unit}" if self.unit else self.title)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        legend_above(axes, len(found))
+        legend_above(axes, len(shown))
         title = self.title[:1].upper() + self.title[1:]
         caption = "Distribution over the frames after equilibration; dashed: the mean."
         svg = to_svg(figure, self.name, f"Histogram of the {self.title}")
@@ -229,18 +229,18 @@ class FrameAverage(Observable["Averaged"]):
         r = self.get(m)
         if r is None:
             return {self.name: None}
-        found: dict[str, Any] = {**estimate_record(r.mean), "unit": self.unit}
+        record: dict[str, Any] = {**estimate_record(r.mean), "unit": self.unit}
         if arrays:
-            found |= {"time_ps": r.time_ps, "values": r.values}
-        return {self.name: found}
+            record |= {"time_ps": r.time_ps, "values": r.values}
+        return {self.name: record}
 
     def tables(self, measured: Sequence[Measured]) -> Iterable[Table]:
         """A table of means, and one of the series of each run."""
         unit = f"_{self.unit}" if self.unit else ""
-        found = self.shown(measured)
-        rows: list[list[object]] = [[m.run.name, r.mean.mean, r.mean.stderr] for m, r in found]
+        shown = self.shown(measured)
+        rows: list[list[object]] = [[m.run.name, r.mean.mean, r.mean.stderr] for m, r in shown]
         yield self.name, ["run", f"mean{unit}", f"stderr{unit}"], rows
-        for m, r in found:
+        for m, r in shown:
             columns = {"time_ps": r.time_ps, f"{self.name}{unit}": r.values}
             yield curve(f"{m.run.file_name}-{self.name}", columns)
 

@@ -23,9 +23,9 @@ class ConfigurationalTemperature(Observable[Configurational]):
         """None: see ``store``."""
         return None
 
-    def store(self, m: Measured, found: Configurational) -> None:
+    def store(self, m: Measured, result: Configurational) -> None:
         """Keeps what was measured with a model."""
-        m.results[self.name] = found
+        m.results[self.name] = result
 
     def against_theory(self, m: Measured, reference: Measured | None) -> list[Comparison]:
         """T where the positions are those of BAOAB, else T/(1 - b).
@@ -44,11 +44,11 @@ class ConfigurationalTemperature(Observable[Configurational]):
 
     def record(self, m: Measured, arrays: bool) -> dict[str, Any]:
         """Of atoms and of elements; null where it was not asked for."""
-        found = self.get(m)
-        if found is None:
+        result = self.get(m)
+        if result is None:
             return {"configurational_K": None}
         return {
-            "configurational_K": {k: estimate_record(e) for k, e in found.temperature_K.items()}
+            "configurational_K": {k: estimate_record(e) for k, e in result.temperature_K.items()}
         }
 
     def terminal(self, m: Measured, reference: Measured | None) -> list[str]:

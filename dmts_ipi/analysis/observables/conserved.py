@@ -89,22 +89,22 @@ class Conserved(Observable[ConservedQuantity]):
 
     def plots(self, measured: Sequence[Measured], palette: Palette) -> list[Plot]:
         """Over time."""
-        found = [
+        shown = [
             (m, c)
             for m, c in self.shown(palette.reference_first(measured))
             if len(m.time_ps) >= FEWEST_DRAWN and c.has_energy
         ]
-        if not found:
+        if not shown:
             return []
         figure, axes = new_figure()
-        for m, c in found:
+        for m, c in shown:
             change = c.series - c.series[0]
             axes.plot(m.time_ps, change, color=palette.of(m), linewidth=1.3, label=m.run.label)
         axes.axhline(0, color=INK, alpha=0.25, linewidth=0.7)
-        axes.set_xlim(0, max(float(m.time_ps[-1]) for m, _ in found))
+        axes.set_xlim(0, max(float(m.time_ps[-1]) for m, _ in shown))
         axes.set_xlabel("time, ps")
         axes.set_ylabel("change, meV/atom")
-        legend_above(axes, len(found))
+        legend_above(axes, len(shown))
         return [
             Plot(
                 "conserved",

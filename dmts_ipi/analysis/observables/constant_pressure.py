@@ -55,24 +55,24 @@ class ConstantPressure(Observable[ConstantPressureState]):
 
     def plots(self, measured: Sequence[Measured], palette: Palette) -> list[Plot]:
         """Histograms of the density."""
-        found = [
+        shown = [
             (m, m.kept(s.density_g_cm3))
             for m, s in self.shown(palette.reference_first(measured))
             if s.density_g_cm3 is not None and m.used.sum() >= FEWEST_DRAWN
         ]
-        if not found:
+        if not shown:
             return []
         figure, axes = new_figure()
-        low = min(float(x.min()) for _, x in found)
-        high = max(float(x.max()) for _, x in found)
-        for m, x in found:
+        low = min(float(x.min()) for _, x in shown)
+        high = max(float(x.max()) for _, x in shown)
+        for m, x in shown:
             bins = int(np.clip(math.sqrt(len(x)), 10, MOST_BINS))
             counts, edges = np.histogram(x, bins, (low, high + 1e-9), density=True)
             axes.stairs(counts, edges, color=palette.of(m), lw=1.6, label=m.run.label)
         axes.set_xlabel("density, g/cm³")
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        legend_above(axes, len(found))
+        legend_above(axes, len(shown))
         return [
             Plot(
                 "density",
@@ -90,13 +90,13 @@ class ConstantPressure(Observable[ConstantPressureState]):
 
     def columns(self, measured: Sequence[Measured], reference: Measured | None) -> list[Column]:
         """Density and pressure."""
-        found = self.shown(measured)
-        if not found:
+        shown = self.shown(measured)
+        if not shown:
             return []
         return [
             Column(
                 title,
-                {m.run.name: estimate_text(s.means[key]) for m, s in found if key in s.means},
+                {m.run.name: estimate_text(s.means[key]) for m, s in shown if key in s.means},
             )
             for key, title in COLUMNS
         ]

@@ -105,11 +105,11 @@ class DiffusionCoefficients(Observable[Displaced]):
 
     def against_reference(self, m: Measured, reference: Measured) -> list[Comparison]:
         """Each kind of molecule that both have."""
-        found = []
+        comparisons = []
         for mine in self.of(m).kinds:
             for its in self.of(reference).kinds:
                 if its.kind == mine.kind and not (mine.caged and its.caged):
-                    found += ratio(
+                    comparisons += ratio(
                         m,
                         reference,
                         f"diffusion of {mine.kind}",
@@ -119,16 +119,16 @@ class DiffusionCoefficients(Observable[Displaced]):
                         "Å²/ps",
                         _not_diffusive((m, mine), (reference, its)),
                     )
-        return found
+        return comparisons
 
     def plots(self, measured: Sequence[Measured], palette: Palette) -> list[Plot]:
         """Mean-square displacements with the range of the fit."""
-        found = [(m, x.kinds) for m, x in self.shown(palette.reference_first(measured)) if x.kinds]
-        if not found:
+        shown = [(m, x.kinds) for m, x in self.shown(palette.reference_first(measured)) if x.kinds]
+        if not shown:
             return []
         figure, axes = new_figure()
-        several = len({d.kind for _, kinds in found for d in kinds}) > 1
-        for m, kinds in found:
+        several = len({d.kind for _, kinds in shown for d in kinds}) > 1
+        for m, kinds in shown:
             for k, d in enumerate(kinds[:MOST_KINDS_DRAWN]):
                 axes.plot(
                     d.lag_ps,
@@ -137,16 +137,16 @@ class DiffusionCoefficients(Observable[Displaced]):
                     linestyle=("-", "--", ":")[k],
                     label=f"{m.run.label}{' ' + d.kind if several else ''}",
                 )
-        low, high = found[0][1][0].fit_ps
-        caged = all(d.caged for _, kinds in found for d in kinds)
+        low, high = shown[0][1][0].fit_ps
+        caged = all(d.caged for _, kinds in shown for d in kinds)
         if not caged:
             axes.axvspan(low, high, color=INK, alpha=0.06, lw=0)
-        axes.set_xlim(0, max(float(kinds[0].lag_ps[-1]) for _, kinds in found))
+        axes.set_xlim(0, max(float(kinds[0].lag_ps[-1]) for _, kinds in shown))
         axes.set_ylim(0, None)
         axes.set_xlabel("time, ps")
         axes.set_ylabel("mean-square displacement, Å²")
         axes.legend(loc="lower right", handlelength=1.4)
-        single = all(d.single for _, kinds in found for d in kinds)
+        single = all(d.single for _, kinds in shown for d in kinds)
         what = "Of atoms" if single else "Of molecules' centres of mass"
         fit = (
             "It stays level: nothing diffuses."
@@ -166,7 +166,7 @@ class DiffusionCoefficients(Observable[Displaced]):
         """Coefficients, and the displacements where arrays are wanted."""
         result = self.get(m)
         kinds = result.kinds if result is not None else []
-        found: dict[str, Any] = {
+        record: dict[str, Any] = {
             "relaxation_ps": m.relaxation_ps,
             "diffusion": [
                 {
@@ -182,14 +182,14 @@ class DiffusionCoefficients(Observable[Displaced]):
             ],
         }
         if arrays:
-            found["displacements"] = {
+            record["displacements"] = {
                 d.kind: {"lag_ps": d.lag_ps, "msd_A2": d.msd_A2} for d in kinds
             }
-        return found
+        return record
 
     def tables(self, measured: Sequence[Measured]) -> Iterable[Table]:
         """Coefficients, and the displacements of each run."""
-        found = self.shown(measured)
+        shown = self.shown(measured)
         head = [
             "run", "kind", "D_A2_per_ps", "stderr_A2_per_ps", "exponent",
             "finite_size_correction_at_1_mPa_s_A2_per_ps",
@@ -197,10 +197,10 @@ class DiffusionCoefficients(Observable[Displaced]):
         yield "diffusion", head, [
             [m.run.name, d.kind, d.D_A2_per_ps.mean, d.D_A2_per_ps.stderr, d.exponent,
              d.correction_A2_per_ps]
-            for m, x in found
+            for m, x in shown
             for d in x.kinds
         ]  # fmt: skip
-        for m, x in found:
+        for m, x in shown:
             for d in x.kinds:
                 columns = {"lag_ps": d.lag_ps, "msd_A2": d.msd_A2}
                 yield curve(f"{m.run.file_name}-msd-{d.kind}", columns)

@@ -86,22 +86,22 @@ class ForceDifference(Observable[WatchdogLog]):
     def record(self, m: Measured, arrays: bool) -> dict[str, Any]:
         """Events; the histogram where arrays are wanted."""
         log = self.get(m) or WatchdogLog([], [])
-        found: dict[str, Any] = {"events": [asdict(e) for e in log.events]}
+        record: dict[str, Any] = {"events": [asdict(e) for e in log.events]}
         if arrays and log.differences is not None:
-            found["differences"] = asdict(log.differences)
+            record["differences"] = asdict(log.differences)
             if len(log.comparisons) > 1:
-                found["comparisons"] = [asdict(d) for d in log.comparisons]
-        return found
+                record["comparisons"] = [asdict(d) for d in log.comparisons]
+        return record
 
 
 def _ticks(low: float, high: float) -> list[float]:
     """One to seven ticks of a logarithmic axis that do not run into each other."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
-        found = [a * 10.0**k for k in decades for a in steps if low <= a * 10.0**k <= high]
-        if len(found) <= 7:
+        ticks = [a * 10.0**k for k in decades for a in steps if low <= a * 10.0**k <= high]
+        if len(ticks) <= 7:
             break
-    return found or [float(np.sqrt(low * high))]
+    return ticks or [float(np.sqrt(low * high))]
 
 
 FORCE_DIFFERENCE = ForceDifference()

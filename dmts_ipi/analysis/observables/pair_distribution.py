@@ -78,38 +78,38 @@ class PairDistributions(Observable[list[PairDistribution]]):
 
     def against_reference(self, m: Measured, reference: Measured) -> list[Comparison]:
         """Heights of first peaks, in percent."""
-        found = []
+        comparisons = []
         for d in self.of(m):
             other = find_pair(self.of(reference), d.pair)
             if other is not None and d.peak is not None and other.peak is not None:
-                found += ratio(
+                comparisons += ratio(
                     *(m, reference, f"first {d.pair} peak", _height(d.peak), _height(other.peak)),
                     *(PEAK_TOLERANCE_PERCENT, ""),
                 )
-        return found
+        return comparisons
 
     def plots(self, measured: Sequence[Measured], palette: Palette) -> list[Plot]:
         """One figure for each pair, with the differences from the reference below."""
-        found = self.shown(palette.reference_first(measured))
-        names = list(dict.fromkeys(d.pair for _, each in found for d in each))
+        shown = self.shown(palette.reference_first(measured))
+        names = list(dict.fromkeys(d.pair for _, each in shown for d in each))
         plots = []
         for name in names[:MOST_PLOTS]:
-            of = [(m, d) for m, each in found if (d := find_pair(each, name)) is not None]
+            of = [(m, d) for m, each in shown if (d := find_pair(each, name)) is not None]
             plots.append(_plot(name, of, palette))
         return plots
 
     def record(self, m: Measured, arrays: bool) -> dict[str, Any]:
         """First peaks; the functions where arrays are wanted."""
         each = self.get(m) or []
-        found: dict[str, Any] = {
+        record: dict[str, Any] = {
             "first_peaks": {d.pair: asdict(d.peak) for d in each if d.peak is not None}
         }
         if arrays:
-            found["distributions"] = {
+            record["distributions"] = {
                 d.pair: {"r_A": d.r_A, "g": d.g, "stderr": d.stderr, "periodic": d.periodic}
                 for d in each
             }
-        return found
+        return record
 
     def tables(self, measured: Sequence[Measured]) -> Iterable[Table]:
         """One table for each run and pair."""
@@ -162,12 +162,12 @@ def _height(peak: Peak) -> Estimate:
     return Estimate(peak.height, peak.stderr, math.nan, 0)
 
 
-def _plot(pair: str, found: Sequence[tuple[Measured, PairDistribution]], palette: Palette) -> Plot:
-    base = next((d for m, d in found if palette.is_reference(m)), None)
-    compared = base is not None and base.periodic and len(found) > 1
+def _plot(pair: str, shown: Sequence[tuple[Measured, PairDistribution]], palette: Palette) -> Plot:
+    base = next((d for m, d in shown if palette.is_reference(m)), None)
+    compared = base is not None and base.periodic and len(shown) > 1
     figure, axes, below = two_panels() if compared else (*new_figure(), None)
     top, clipped = 0.0, False
-    for m, d in found:
+    for m, d in shown:
         c, thick = palette.of(m), palette.is_reference(m)
         axes.plot(d.r_A, d.g, color=c, lw=3.4 if thick else 1.5, alpha=0.55 if thick else 1)
         axes.lines[-1].set_label(m.run.label)
@@ -179,8 +179,8 @@ def _plot(pair: str, found: Sequence[tuple[Measured, PairDistribution]], palette
         else:
             top = max(top, 1.1 * float(d.g.max()))
     if below is not None and base is not None:
-        _differences(below, found, base, palette)
-    first = found[0][1]
+        _differences(below, shown, base, palette)
+    first = shown[0][1]
     axes.set_ylim(0, top or 1)
     axes.set_xlim(max(0.0, first.r_A[int(np.argmax(first.g > 0))] - 0.4), first.r_A[-1])
     label = with_dash(pair)
@@ -188,9 +188,9 @@ def _plot(pair: str, found: Sequence[tuple[Measured, PairDistribution]], palette
     axes.set_ylabel(f"g(r) {label}" if first.periodic else f"density of {label} distances, 1/Å")
     if first.periodic:
         axes.axhline(1, color=INK, alpha=0.25, linewidth=0.7)
-    legend_above(axes, len(found))
+    legend_above(axes, len(shown))
     sentences = ["Bands: two standard errors from blocks."]
-    if not any(np.isfinite(d.stderr).all() for _, d in found):
+    if not any(np.isfinite(d.stderr).all() for _, d in shown):
         sentences = ["Too few frames for an error band."]
     if below is not None:
         sentences.append("Below: difference from STS.")
@@ -211,7 +211,7 @@ def _band(axes: Axes, r: np.ndarray, y: np.ndarray, stderr: np.ndarray, colour: 
 
 def _differences(
     axes: Axes,
-    found: Sequence[tuple[Measured, PairDistribution]],
+    shown: Sequence[tuple[Measured, PairDistribution]],
     base: PairDistribution,
     palette: Palette,
 ) -> None:
@@ -220,7 +220,7 @@ def _differences(
     if not between.any():
         between = base.g > 0
     limit = SMALLEST_DIFFERENCE
-    for m, d in found:
+    for m, d in shown:
         if d is base or d.g.shape != base.g.shape:
             continue
         difference, error = d.g - base.g, np.hypot(d.stderr, base.stderr)

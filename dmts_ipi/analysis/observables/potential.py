@@ -77,8 +77,8 @@ class Potential(Observable[PotentialEnergy]):
 
     def plots(self, measured: Sequence[Measured], palette: Palette) -> list[Plot]:
         """Boxes, and quantiles against those of the reference."""
-        found = [self._boxes(measured, palette), self._quantiles(measured, palette)]
-        return [p for p in found if p is not None]
+        figures = [self._boxes(measured, palette), self._quantiles(measured, palette)]
+        return [p for p in figures if p is not None]
 
     def record(self, m: Measured, arrays: bool) -> dict[str, Any]:
         """Mean and width."""
@@ -94,29 +94,29 @@ class Potential(Observable[PotentialEnergy]):
 
     def columns(self, measured: Sequence[Measured], reference: Measured | None) -> list[Column]:
         """Mean from that of the reference, or of the first run."""
-        found = self.shown(measured)
-        if not found:
+        shown = self.shown(measured)
+        if not shown:
             return []
-        origin = reference if self.get(reference) is not None else found[0][0]
+        origin = reference if self.get(reference) is not None else shown[0][0]
         assert origin is not None
         zero = self.of(origin).mean.mean
         cells = {
-            m.run.name: plus_minus(e.mean.mean - zero, e.mean.stderr, signed=True) for m, e in found
+            m.run.name: plus_minus(e.mean.mean - zero, e.mean.stderr, signed=True) for m, e in shown
         }
         footnote = f"Potential energy is counted from the mean of {origin.run.name}."
         return [Column("Potential, meV/atom", cells, footnote)]
 
     def _boxes(self, measured: Sequence[Measured], palette: Palette) -> Plot | None:
-        found = [
+        shown = [
             (m, e) for m, e in self.shown(measured) if m.used.sum() >= FEWEST_DRAWN and e.varies
         ]
-        if not found:
+        if not shown:
             return None
-        figure, axes = new_figure(1.05 + 0.55 * len(found))
-        reference = palette.find_reference(m for m, _ in found)
-        zero = self.of(reference or found[0][0]).mean.mean
+        figure, axes = new_figure(1.05 + 0.55 * len(shown))
+        reference = palette.find_reference(m for m, _ in shown)
+        zero = self.of(reference or shown[0][0]).mean.mean
         boxes: dict[str, Any] = axes.boxplot(
-            [m.kept(e.series) - zero for m, e in found],
+            [m.kept(e.series) - zero for m, e in shown],
             orientation="horizontal",
             widths=0.55,
             showfliers=False,
@@ -126,7 +126,7 @@ class Potential(Observable[PotentialEnergy]):
             whiskerprops={"color": INK, "linewidth": 0.8},
             capprops={"color": INK, "linewidth": 0.8},
         )
-        for k, ((m, e), box) in enumerate(zip(found, boxes["boxes"], strict=True)):
+        for k, ((m, e), box) in enumerate(zip(shown, boxes["boxes"], strict=True)):
             box.set(facecolor=palette.of(m), alpha=0.5, edgecolor=INK, linewidth=0.7)
             if e.mean.known:
                 axes.errorbar(
@@ -138,7 +138,7 @@ class Potential(Observable[PotentialEnergy]):
                     markersize=4,
                     elinewidth=1.6,
                 )
-        axes.set_yticks(range(1, len(found) + 1), [m.run.label for m, _ in found])
+        axes.set_yticks(range(1, len(shown) + 1), [m.run.label for m, _ in shown])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         name = "the STS mean" if reference is not None else "its mean"
@@ -153,13 +153,13 @@ class Potential(Observable[PotentialEnergy]):
         )
 
     def _quantiles(self, measured: Sequence[Measured], palette: Palette) -> Plot | None:
-        found = [
+        shown = [
             (m, e)
             for m, e in self.shown(measured)
             if m.used.sum() >= FEWEST_FOR_QUANTILES and e.varies
         ]
-        reference = palette.find_reference(m for m, _ in found)
-        others = [(m, e) for m, e in found if m is not reference]
+        reference = palette.find_reference(m for m, _ in shown)
+        others = [(m, e) for m, e in shown if m is not reference]
         if reference is None or not others:
             return None
         figure, axes = new_figure()

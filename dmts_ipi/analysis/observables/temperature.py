@@ -194,12 +194,12 @@ class Temperature(Observable[Temperatures]):
     def plots(self, measured: Sequence[Measured], palette: Palette) -> list[Plot]:
         """The exact law, by element and bond, over time."""
         below = self.shown(palette.reference_first(measured))
-        found = [
+        figures = [
             _law_plot(below, palette),
             _kinetic_plot(self.shown(measured), palette),
             _time_plot(below, palette),
         ]
-        return [p for p in found if p is not None]
+        return [p for p in figures if p is not None]
 
     def record(self, m: Measured, arrays: bool) -> dict[str, Any]:
         """Temperatures, their expected values, the law, bonds."""
@@ -249,12 +249,12 @@ class Temperature(Observable[Temperatures]):
 
     def columns(self, measured: Sequence[Measured], reference: Measured | None) -> list[Column]:
         """Of atoms and of the first kind of bond."""
-        found = self.shown(measured)
-        bond = next((k.name for _, t in found for k in t.bond_kinds), None)
+        shown = self.shown(measured)
+        bond = next((k.name for _, t in shown for k in t.bond_kinds), None)
         columns = []
         for name, title in ((ATOMS, "Temperature"), (bond, f"{with_dash(bond or '')} bonds")):
             if name is not None:
-                of = {m.run.name: t.kinetic.get(name) for m, t in found}
+                of = {m.run.name: t.kinetic.get(name) for m, t in shown}
                 cells = {run: estimate_text(e) for run, e in of.items() if e is not None}
                 columns.append(Column(f"{title}, K", cells))
         return columns
@@ -264,9 +264,9 @@ class Temperature(Observable[Temperatures]):
     ) -> list[Card]:
         """Of atoms and of the first kind of bond."""
         t = self.of(m)
-        found = [_card(self, ATOMS, m, reference, comparisons)] if ATOMS in t.kinetic else []
-        found += [_card(self, k.name, m, reference, comparisons) for k in t.bond_kinds[:1]]
-        return found
+        cards = [_card(self, ATOMS, m, reference, comparisons)] if ATOMS in t.kinetic else []
+        cards += [_card(self, k.name, m, reference, comparisons) for k in t.bond_kinds[:1]]
+        return cards
 
     def terminal(self, m: Measured, reference: Measured | None) -> list[str]:
         """Of atoms and of bonds."""
@@ -324,10 +324,10 @@ def _card(
     return Card(what, value, small, detail, of[0].verdict.status, of[0].verdict.text)
 
 
-def _law_plot(found: Sequence[tuple[Measured, Temperatures]], palette: Palette) -> Plot | None:
+def _law_plot(runs: Sequence[tuple[Measured, Temperatures]], palette: Palette) -> Plot | None:
     canonical = [
         (m, t, m.kept(t.series_K))
-        for m, t in found
+        for m, t in runs
         if m.run.ensemble != "nve" and t.series_K is not None and m.used.sum() >= FEWEST_DRAWN
     ]
     if not canonical:
@@ -376,9 +376,9 @@ def _law_plot(found: Sequence[tuple[Measured, Temperatures]], palette: Palette) 
     )
 
 
-def _kinetic_plot(found: Sequence[tuple[Measured, Temperatures]], palette: Palette) -> Plot | None:
-    names = list(dict.fromkeys(name for _, t in found for name in t.kinetic))
-    shown = [(m, t) for m, t in found if len(t.kinetic) > 1]
+def _kinetic_plot(runs: Sequence[tuple[Measured, Temperatures]], palette: Palette) -> Plot | None:
+    names = list(dict.fromkeys(name for _, t in runs for name in t.kinetic))
+    shown = [(m, t) for m, t in runs if len(t.kinetic) > 1]
     if not shown:
         return None
     figure, axes = new_figure(1.0 + 0.3 * len(names) + 0.14 * len(names) * len(shown))
@@ -429,10 +429,10 @@ def _kinetic_plot(found: Sequence[tuple[Measured, Temperatures]], palette: Palet
     )
 
 
-def _time_plot(found: Sequence[tuple[Measured, Temperatures]], palette: Palette) -> Plot | None:
+def _time_plot(runs: Sequence[tuple[Measured, Temperatures]], palette: Palette) -> Plot | None:
     shown = [
         (m, t.series_K)
-        for m, t in found
+        for m, t in runs
         if t.series_K is not None and len(m.time_ps) >= FEWEST_DRAWN
     ]
     if not shown:

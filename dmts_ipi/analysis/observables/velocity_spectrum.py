@@ -96,11 +96,11 @@ class Spectrum(Observable[Spectra]):
                 f"{limit:.2g} fs or less: 'dmts-ipi init --frames-every-fs F'"
             )
             return None
-        found = s.results()
-        if not found:
+        spectra = s.results()
+        if not spectra:
             m.notes.append("too few frames for spectra")
             return None
-        return Spectra(found)
+        return Spectra(spectra)
 
     def against_theory(self, m: Measured, reference: Measured | None) -> list[Comparison]:
         """Peaks above the fastest X-H bond, of a run without a reference.
@@ -113,20 +113,20 @@ class Spectrum(Observable[Spectra]):
         if reference is not None or not math.isfinite(fastest):
             return []
         result.foreign = too_fast_peaks(result.spectra, fastest, m.run.outer_fs)
-        found = []
+        comparisons = []
         for element in dict.fromkeys(p.element for p in result.foreign):
             strays = [p for p in result.foreign if p.element == element]
             name = f"unphysical peaks in the spectrum of {element}"
             verdict = Verdict(DEVIATES, _describe(strays))
-            found.append(_count(m, name, "the fastest bond", strays, verdict))
-        return found
+            comparisons.append(_count(m, name, "the fastest bond", strays, verdict))
+        return comparisons
 
     def against_reference(self, m: Measured, reference: Measured) -> list[Comparison]:
         """Peaks that the reference does not have, by element."""
         result, ref = self.of(m), self.of(reference)
         result.foreign = foreign_peaks(result.spectra, ref.spectra, m.run.outer_fs)
         known = {s.element for s in ref.spectra}
-        found = []
+        comparisons = []
         for s in result.spectra:
             if s.element not in known:
                 continue
@@ -135,19 +135,19 @@ class Spectrum(Observable[Spectra]):
             if strays:
                 verdict = Verdict(DEVIATES, _describe(strays))
             name = f"foreign peaks in the spectrum of {s.element}"
-            found.append(_count(m, name, reference.run.name, strays, verdict))
-        return found
+            comparisons.append(_count(m, name, reference.run.name, strays, verdict))
+        return comparisons
 
     def plots(self, measured: Sequence[Measured], palette: Palette) -> list[Plot]:
         """One figure for each element."""
-        found = self.shown(palette.reference_first(measured))
-        elements = list(dict.fromkeys(s.element for _, r in found for s in r.spectra))
-        return [_plot(e, found, palette) for e in elements]
+        shown = self.shown(palette.reference_first(measured))
+        elements = list(dict.fromkeys(s.element for _, r in shown for s in r.spectra))
+        return [_plot(e, shown, palette) for e in elements]
 
     def record(self, m: Measured, arrays: bool) -> dict[str, Any]:
         """Peaks; the spectra where arrays are wanted."""
         result = self.get(m) or Spectra([])
-        found: dict[str, Any] = {
+        record: dict[str, Any] = {
             "spectra": [
                 {
                     "element": s.element,
@@ -162,8 +162,8 @@ class Spectrum(Observable[Spectra]):
             "foreign_peaks": [asdict(p) for p in result.foreign],
         }
         if arrays:
-            found["velocity_spectra"] = {s.element: _columns(s) for s in result.spectra}
-        return found
+            record["velocity_spectra"] = {s.element: _columns(s) for s in result.spectra}
+        return record
 
     def tables(self, measured: Sequence[Measured]) -> Iterable[Table]:
         """One table for each run and element."""
@@ -192,11 +192,11 @@ def _count(
 
 
 def _plot(element: str, runs: Sequence[tuple[Measured, Spectra]], palette: Palette) -> Plot:
-    found = [(m, s) for m, r in runs for s in r.spectra if s.element == element]
+    shown = [(m, s) for m, r in runs for s in r.spectra if s.element == element]
     figure, axes = new_figure()
-    top = max(float(s.density_K_per_THz.max()) for _, s in found)
-    end = max(_end(s, top) for _, s in found)
-    for m, s in found:
+    top = max(float(s.density_K_per_THz.max()) for _, s in shown)
+    end = max(_end(s, top) for _, s in shown)
+    for m, s in shown:
         c, thick = palette.of(m), palette.is_reference(m)
         f, y = s.frequency_THz[1:-1], s.density_K_per_THz[1:-1]
         axes.plot(f, y, color=c, lw=3.0 if thick else 1.3, alpha=0.55 if thick else 1)
@@ -206,15 +206,15 @@ def _plot(element: str, runs: Sequence[tuple[Measured, Spectra]], palette: Palet
     axes.set_yscale("log")
     axes.set_xlim(0, end)
     axes.set_ylim(top * SHOWN_FRACTION, 2 * top)
-    marked = _resonances(axes, [m for m, _ in found], end)
+    marked = _resonances(axes, [m for m, _ in shown], end)
     _wavenumbers(axes)
     axes.set_xlabel("frequency, THz (above: 1/cm)")
     axes.set_ylabel(f"{element}: K per THz")
-    legend_above(axes, len(found), lift=0.1)
+    legend_above(axes, len(shown), lift=0.1)
     strays = [p for _, r in runs for p in r.foreign if p.element == element]
     for p in strays:
         axes.plot(p.frequency_THz, MARKED * top, "v", color=INK, markersize=6, clip_on=False)
-    coarse = max(s.frame_fs for _, s in found)
+    coarse = max(s.frame_fs for _, s in shown)
     sentences = [
         "The area below a peak is the temperature that it holds. Bands: two standard errors.",
         f"Velocities {coarse:.3g} fs apart or less show up to {500 / coarse:.0f} THz; what is "
