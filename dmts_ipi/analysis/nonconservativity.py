@@ -153,7 +153,7 @@ def loop_work_meV(
     start = frame.positions + whole_molecules(frame.positions, frame.cell, pairs, shifts)
     sizes = np.bincount(of)
     able = np.flatnonzero(sizes > 1) if (sizes > 1).any() else np.arange(len(sizes))
-    found = []
+    shown = []
     for k in range(loops):
         report(f"{model.name}: closed loop {k + 1} of {loops}")
         atoms = np.flatnonzero(of == rng.choice(able))
@@ -172,8 +172,8 @@ def loop_work_meV(
         frequency = np.fft.fftfreq(points, 1 / points)
         frequency[points // 2] = 0
         velocity = np.fft.ifft(1j * frequency[:, None, None] * np.fft.fft(path, axis=0), axis=0)
-        found.append(1000 * float((np.array(force) * velocity.real).sum()) * 2 * np.pi / points)
-    return np.array(found)
+        shown.append(1000 * float((np.array(force) * velocity.real).sum()) * 2 * np.pi / points)
+    return np.array(shown)
 
 
 def _turned(x: np.ndarray, axes: np.ndarray, s: float) -> np.ndarray:

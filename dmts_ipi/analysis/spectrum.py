@@ -134,13 +134,13 @@ class SpectrumSampler:
         if self.segments < 2:
             return []
         f = np.arange(self.frames // 2 + 1) / (self.frames * self.frame_ps)
-        found = []
+        spectra = []
         for k, z in enumerate(self.elements):
             mean = self._sum[k] / self.segments
             spread = np.maximum(self._square[k] / self.segments - mean**2, 0.0)
             # Hann segments that overlap by half count as 0.95 independent ones each (Welch).
             error = np.sqrt(spread / max(0.95 * self.segments - 1, 1))
-            found.append(
+            spectra.append(
                 VelocitySpectrum(
                     chemical_symbols[z],
                     f,
@@ -151,7 +151,7 @@ class SpectrumSampler:
                     find_peaks(f, mean, error),
                 )
             )
-        return found
+        return spectra
 
 
 def find_peaks(
@@ -175,13 +175,13 @@ def find_peaks(
     wanted = np.maximum(PEAK_FRACTION * float(smooth.max()), PEAK_SIGMAS * noise)
     at, properties = scipy.signal.find_peaks(smooth, prominence=0)
     at = at[properties["prominences"] >= wanted[at]]
-    found = []
+    peaks = []
     for k in at:
         left, top, right = smooth[k - 1 : k + 2]
         bend = left - 2 * top + right
         shift = 0.5 * (left - right) / bend if bend < 0 else 0.0
-        found.append(float((k + shift) * frequency_THz[1]))
-    return tuple(found)
+        peaks.append(float((k + shift) * frequency_THz[1]))
+    return tuple(peaks)
 
 
 @dataclass(frozen=True)
@@ -201,11 +201,11 @@ def resonance_lines(outer_fs: float, up_to_THz: float) -> list[tuple[float, str]
     is driven parametrically (Ma, Izaguirre and Skeel, SIAM J. Sci. Comput. 24, 1951 (2003)).
     """
     half = 500.0 / outer_fs
-    found = []
+    lines = []
     for m in range(1, int(up_to_THz / half + 1e-6) + 1):
         name = f"{m // 2}/outer step" if m % 2 == 0 else f"{m}/(2 outer steps)"
-        found.append((m * half, name))
-    return found
+        lines.append((m * half, name))
+    return lines
 
 
 def fold(frequency_THz: float, frame_fs: float) -> float:
@@ -216,16 +216,16 @@ def fold(frequency_THz: float, frame_fs: float) -> float:
 
 
 def foreign_peaks(
-    found: Sequence[VelocitySpectrum], reference: Sequence[VelocitySpectrum], outer_fs: float
+    spectra: Sequence[VelocitySpectrum], reference: Sequence[VelocitySpectrum], outer_fs: float
 ) -> list[ForeignPeak]:
-    """Peaks of ``found`` that have no counterpart in ``reference``.
+    """Peaks of ``spectra`` that have no counterpart in ``reference``.
 
     A counterpart lies within 3 % or two bins, folded as the coarser velocities would show it.
     Without one, the density must also exceed the reference's by four standard errors.
     """
     by_element = {s.element: s for s in reference}
     result = []
-    for s in found:
+    for s in spectra:
         other = by_element.get(s.element)
         if other is None:
             continue
@@ -249,7 +249,7 @@ def foreign_peaks(
 
 
 def too_fast_peaks(
-    found: Sequence[VelocitySpectrum], fastest_THz: float, outer_fs: float
+    spectra: Sequence[VelocitySpectrum], fastest_THz: float, outer_fs: float
 ) -> list[ForeignPeak]:
     """Peaks above ``TOO_FAST`` times the fastest bond's frequency, where nothing can vibrate.
 
@@ -258,7 +258,7 @@ def too_fast_peaks(
     these are no aliases.
     """
     result = []
-    for s in found:
+    for s in spectra:
         known = [p for p in s.peaks_THz if p <= fastest_THz * TOO_FAST]
         near = 2 * s.resolution_THz
         for p in s.peaks_THz:

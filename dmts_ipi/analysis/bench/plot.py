@@ -22,13 +22,16 @@ def plot(path: Path, results: Sequence[Result]) -> bool:
     import matplotlib
     from matplotlib.figure import Figure
 
-    found = pools(results)
-    labels = list(dict.fromkeys(label for _, label in found))
-    systems = list(dict.fromkeys(system for system, _ in found))
+    pooled = pools(results)
+    labels = list(dict.fromkeys(label for _, label in pooled))
+    systems = list(dict.fromkeys(system for system, _ in pooled))
     panels: list[tuple[str, dict[tuple[str, str], tuple[float, float, float]]]] = [
-        ("speed, ratio to STS", {k: ratio(p, reference_of(found, k[0])) for k, p in found.items()}),
-        ("temperature minus expected, K", _each(found, _off)),
-        ("D, Å²/ps", _each(found, lambda p: p.diffusion)),
+        (
+            "speed, ratio to STS",
+            {k: ratio(p, reference_of(pooled, k[0])) for k, p in pooled.items()},
+        ),
+        ("temperature minus expected, K", _each(pooled, _off)),
+        ("D, Å²/ps", _each(pooled, lambda p: p.diffusion)),
     ]
     panels = [(t, v) for t, v in panels if any(math.isfinite(x[0]) for x in v.values())]
     if not panels:
@@ -42,7 +45,7 @@ def plot(path: Path, results: Sequence[Result]) -> bool:
         for axes, (title, values) in zip(all_axes, panels, strict=True):
             _panel(axes, title, values, labels, systems)
         if panels[0][0].startswith("speed"):
-            _published_ratios(all_axes[0], found, labels)
+            _published_ratios(all_axes[0], pooled, labels)
         all_axes[0].legend(frameon=False, fontsize=8.5, loc="upper left")
         all_axes[-1].set_xticks(range(len(labels)), labels, rotation=35, ha="right")
         figure.savefig(path, dpi=130)
@@ -55,11 +58,11 @@ def _off(p: Pool) -> Value:
 
 
 def _each(
-    found: dict[tuple[str, str], Pool], get: Callable[[Pool], Value]
+    pooled: dict[tuple[str, str], Pool], get: Callable[[Pool], Value]
 ) -> dict[tuple[str, str], tuple[float, float, float]]:
     """Value, and the ends of two standard errors."""
     values = {}
-    for key, p in found.items():
+    for key, p in pooled.items():
         mean, error = get(p)
         wide = 2 * error if math.isfinite(error) else 0.0
         values[key] = mean, mean - wide, mean + wide
@@ -98,14 +101,14 @@ def _panel(
 
 
 def _published_ratios(
-    axes: Axes, found: dict[tuple[str, str], Pool], labels: Sequence[str]
+    axes: Axes, pooled: dict[tuple[str, str], Pool], labels: Sequence[str]
 ) -> None:
     """Ratios of table 1 as bars of their range over the three boxes."""
     rows = published()["table1"]
     base = rows[0]["ns_per_day"]
     named = False
     for at, label in enumerate(labels):
-        key = next(p.cell.key for (_, name), p in found.items() if name == label)
+        key = next(p.cell.key for (_, name), p in pooled.items() if name == label)
         row = next((r for r in rows if (r["kind"], r["inner_fs"], r["outer_fs"]) == key), None)
         known = [v / b for v, b in zip(row["ns_per_day"] if row else [], base, strict=False) if v]
         if known and key[0] != "sts":

@@ -28,8 +28,8 @@ class Pool:
     @property
     def ns_per_day(self) -> float:
         """Median over rounds and seeds."""
-        found = [v for r in self.results for v in r.speeds.values()]
-        return median(found) if found else math.nan
+        speeds = [v for r in self.results for v in r.speeds.values()]
+        return median(speeds) if speeds else math.nan
 
     @property
     def ps(self) -> float:
@@ -85,22 +85,22 @@ class Pool:
 
         The standard error is that of the seeds' own errors: each knows its correlation.
         """
-        found = [(*tuple(get(r))[:2], r.ps) for r in self.results if r.ps > 0]
-        found = [f for f in found if math.isfinite(f[0])]
-        total = sum(ps for *_, ps in found)
+        values = [(*tuple(get(r))[:2], r.ps) for r in self.results if r.ps > 0]
+        values = [f for f in values if math.isfinite(f[0])]
+        total = sum(ps for *_, ps in values)
         if not total:
             return NONE
-        mean = sum(v * ps for v, _, ps in found) / total
-        return mean, math.sqrt(sum((e * ps) ** 2 for _, e, ps in found)) / total
+        mean = sum(v * ps for v, _, ps in values) / total
+        return mean, math.sqrt(sum((e * ps) ** 2 for _, e, ps in values)) / total
 
 
 def pools(results: Sequence[Result]) -> dict[tuple[str, str], Pool]:
     """By (system, label), in the order of the results; what has not begun is left out."""
-    found: dict[tuple[str, str], list[Result]] = {}
+    grouped: dict[tuple[str, str], list[Result]] = {}
     for r in results:
         if r.exit != "pending":
-            found.setdefault((r.cell.system, r.cell.label), []).append(r)
-    return {k: Pool(tuple(v)) for k, v in found.items()}
+            grouped.setdefault((r.cell.system, r.cell.label), []).append(r)
+    return {k: Pool(tuple(v)) for k, v in grouped.items()}
 
 
 def ratio(pool: Pool, reference: Pool | None) -> tuple[float, float, float]:
@@ -112,25 +112,25 @@ def ratio(pool: Pool, reference: Pool | None) -> tuple[float, float, float]:
     if reference is None:
         return math.nan, math.nan, math.nan
     others = {r.cell.seed: r.speeds for r in reference.results}
-    found = [
+    ratios = [
         speed / others[r.cell.seed][turn]
         for r in pool.results
         for turn, speed in r.speeds.items()
         if turn in others.get(r.cell.seed, {})
     ]
-    return (median(found), min(found), max(found)) if found else (math.nan,) * 3
+    return (median(ratios), min(ratios), max(ratios)) if ratios else (math.nan,) * 3
 
 
-def reference_of(found: dict[tuple[str, str], Pool], system: str) -> Pool | None:
+def reference_of(pooled: dict[tuple[str, str], Pool], system: str) -> Pool | None:
     """The first STS of a system."""
-    return next((p for (s, _), p in found.items() if s == system and p.cell.kind == "sts"), None)
+    return next((p for (s, _), p in pooled.items() if s == system and p.cell.kind == "sts"), None)
 
 
-def best(found: dict[tuple[str, str], Pool], system: str, kinds: Sequence[str]) -> Pool | None:
+def best(pooled: dict[tuple[str, str], Pool], system: str, kinds: Sequence[str]) -> Pool | None:
     """The fastest stable integrator of a kind."""
     known = [
         p
-        for (s, _), p in found.items()
+        for (s, _), p in pooled.items()
         if s == system and p.cell.kind in kinds and p.stable and math.isfinite(p.ns_per_day)
     ]
     return max(known, key=lambda p: p.ns_per_day, default=None)

@@ -37,9 +37,9 @@ class Table:
 @cache
 def published() -> dict[str, Any]:
     """``published.yaml``."""
-    found = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text())
-    assert isinstance(found, dict)
-    return found
+    tables = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text())
+    assert isinstance(tables, dict)
+    return tables
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -72,37 +72,37 @@ def _published_label(row: dict[str, Any]) -> str:
 
 def all_tables(results: Sequence[Result]) -> list[Table]:
     """Every table for which something was run."""
-    found = pools(results)
+    pooled = pools(results)
     made = [
-        _speeds(found, results, 1, "water", "Bulk water: ns/day (ratio to STS)"),
-        _speeds(found, results, 2, "solvated", "Solvated molecules: ns/day (ratio to STS)"),
-        _averages(found, 3, "Temperature, K, and potential energy, kcal/mol/atom", ["dmts-nc"]),
-        _damped_speeds(found),
-        _averages(found, 5, "The same with HHF or the bond thermostat", HHF),
-        _other_teacher(found),
-        _diffusion(found),
+        _speeds(pooled, results, 1, "water", "Bulk water: ns/day (ratio to STS)"),
+        _speeds(pooled, results, 2, "solvated", "Solvated molecules: ns/day (ratio to STS)"),
+        _averages(pooled, 3, "Temperature, K, and potential energy, kcal/mol/atom", ["dmts-nc"]),
+        _damped_speeds(pooled),
+        _averages(pooled, 5, "The same with HHF or the bond thermostat", HHF),
+        _other_teacher(pooled),
+        _diffusion(pooled),
     ]
     return [t for t in made if t is not None]
 
 
-def _systems(found: Pools, group: str | None = None) -> list[str]:
-    names = dict.fromkeys(s for s, _ in found)
+def _systems(pooled: Pools, group: str | None = None) -> list[str]:
+    names = dict.fromkeys(s for s, _ in pooled)
     return [
         n
         for n in names
-        if group is None or next(p for (s, _), p in found.items() if s == n).cell.group == group
+        if group is None or next(p for (s, _), p in pooled.items() if s == n).cell.group == group
     ]
 
 
-def _atoms(found: Pools, system: str) -> int:
-    return next(p.cell.atoms for (s, _), p in found.items() if s == system)
+def _atoms(pooled: Pools, system: str) -> int:
+    return next(p.cell.atoms for (s, _), p in pooled.items() if s == system)
 
 
 def _speeds(
-    found: Pools, results: Sequence[Result], which: int, group: str, title: str
+    pooled: Pools, results: Sequence[Result], which: int, group: str, title: str
 ) -> Table | None:
     """Tables 1 and 2: a row for each integrator, a column for each system."""
-    systems = _systems(found, group)
+    systems = _systems(pooled, group)
     if not systems:
         return None
     columns = published()[group]
@@ -112,8 +112,8 @@ def _speeds(
     for label, key in labels.items():
         cells, words = [], []
         for system in systems:
-            pool = found.get((system, label))
-            cells.append(_speed(pool, reference_of(found, system)))
+            pool = pooled.get((system, label))
+            cells.append(_speed(pool, reference_of(pooled, system)))
             if pool is not None:
                 words.append((system, pool))
         row = theirs.pop(key, None) if "HMR" not in label else None
@@ -124,10 +124,10 @@ def _speeds(
         rows.setdefault(label, [label, *empty, "not run", *_published_speeds(row, len(columns))])
     body = list(rows.values())
     for what, kinds, base in (("DMTS-NC/DMTS", ("dmts-nc",), "dmts"), ("DMTS-NC/STS", ("dmts-nc",), "sts")):  # noqa: E501  # fmt: skip
-        values = [_best_ratio(found, s, kinds, base) for s in systems]
+        values = [_best_ratio(pooled, s, kinds, base) for s in systems]
         paper = published()[f"table{which}_best"][what.lower()]
         body.append([f"max. {what}", *(number(v) for v in values), "", *map(number, paper), ""])
-    head = ["integrator", *(f"{s}: {_atoms(found, s)} atoms" for s in systems), "instabilities"]
+    head = ["integrator", *(f"{s}: {_atoms(pooled, s)} atoms" for s in systems), "instabilities"]
     head += [f"[{n}]" for n in columns] + ["[instab.]"]
     return Table(which, title, head, body, len(systems) + 2, [_ratio_note(), _brackets()])
 
@@ -165,24 +165,24 @@ def _published_speeds(row: dict[str, Any] | None, columns: int) -> list[str]:
     return [*(number(v, 4) for v in row["ns_per_day"]), row["instabilities"]]
 
 
-def _best_ratio(found: Pools, system: str, kinds: Sequence[str], base: str) -> float:
-    top = best(found, system, kinds)
-    reference = reference_of(found, system) if base == "sts" else best(found, system, (base,))
+def _best_ratio(pooled: Pools, system: str, kinds: Sequence[str], base: str) -> float:
+    top = best(pooled, system, kinds)
+    reference = reference_of(pooled, system) if base == "sts" else best(pooled, system, (base,))
     if top is None or reference is None:
         return math.nan
     return ratio(top, reference)[0]
 
 
-def _averages(found: Pools, which: int, title: str, kinds: Sequence[str]) -> Table | None:
+def _averages(pooled: Pools, which: int, title: str, kinds: Sequence[str]) -> Table | None:
     """Tables 3 and 5: STS and the fastest stable of some kinds, with what the paper has."""
     rows = []
     paper = published()[f"table{which}"]
-    for system in _systems(found):
-        reference, atoms = reference_of(found, system), _atoms(found, system)
+    for system in _systems(pooled):
+        reference, atoms = reference_of(pooled, system), _atoms(pooled, system)
         if kinds == HHF:
-            chosen = [p for k in HHF if (p := best(found, system, (k,))) is not None]
+            chosen = [p for k in HHF if (p := best(pooled, system, (k,))) is not None]
         else:
-            chosen = [p for p in [best(found, system, kinds)] if p is not None]
+            chosen = [p for p in [best(pooled, system, kinds)] if p is not None]
         if not chosen:
             continue
         for pool in [*([reference] if reference else []), *chosen]:
@@ -213,19 +213,19 @@ def _average_cells(pool: Pool, reference: Pool | None) -> list[str]:
     return [pool.cell.label, kelvin, number(pool.expected_K(), 4), energy, difference]
 
 
-def _damped_speeds(found: Pools) -> Table | None:
+def _damped_speeds(pooled: Pools) -> Table | None:
     """Table 4: HHF, HHF+FFL and the bond thermostat against DMTS-NC and STS."""
     rows = []
-    for system in _systems(found):
-        reference, plain = reference_of(found, system), best(found, system, ("dmts-nc",))
-        theirs = published()["table4"].get(_atoms(found, system), {})
+    for system in _systems(pooled):
+        reference, plain = reference_of(pooled, system), best(pooled, system, ("dmts-nc",))
+        theirs = published()["table4"].get(_atoms(pooled, system), {})
         for kind in HHF:
-            pool = best(found, system, (kind,))
+            pool = best(pooled, system, (kind,))
             if pool is None:
                 continue
             rows.append(
                 [
-                    f"{system}: {_atoms(found, system)} atoms",
+                    f"{system}: {_atoms(pooled, system)} atoms",
                     number(reference.ns_per_day if reference else None),
                     f"{plain.cell.label}: {number(plain.ns_per_day)}" if plain else "-",
                     f"{pool.cell.label}: {number(pool.ns_per_day)}",
@@ -247,17 +247,17 @@ def _cells(row: dict[str, Any], keys: Iterable[str]) -> list[str]:
     return [number(row.get(k), 4) if row else "" for k in keys]
 
 
-def _other_teacher(found: Pools) -> Table | None:
+def _other_teacher(pooled: Pools) -> Table | None:
     """Table 6: the fastest stable DMTS-NC against STS, beside the paper's second teacher."""
     rows = []
-    for system in _systems(found):
-        reference, top = reference_of(found, system), best(found, system, ("dmts-nc",))
+    for system in _systems(pooled):
+        reference, top = reference_of(pooled, system), best(pooled, system, ("dmts-nc",))
         if reference is None or top is None:
             continue
-        theirs = published()["table6"].get(_atoms(found, system), {})
+        theirs = published()["table6"].get(_atoms(pooled, system), {})
         rows.append(
             [
-                f"{system}: {_atoms(found, system)} atoms",
+                f"{system}: {_atoms(pooled, system)} atoms",
                 number(reference.ns_per_day),
                 f"{top.cell.label}: {number(top.ns_per_day)}",
                 number(ratio(top, reference)[0]),
@@ -271,12 +271,12 @@ def _other_teacher(found: Pools) -> Table | None:
     return Table(6, title, head, rows, 4, [_ratio_note()])
 
 
-def _diffusion(found: Pools) -> Table | None:
+def _diffusion(pooled: Pools) -> Table | None:
     """Table 7: every integrator with a diffusion coefficient, and its loss against STS."""
     rows = []
     theirs = list(published()["table7"])
-    for (system, label), pool in found.items():
-        d, reference = pool.diffusion, reference_of(found, system)
+    for (system, label), pool in pooled.items():
+        d, reference = pool.diffusion, reference_of(pooled, system)
         if not math.isfinite(d[0]):
             continue
         loss = "-"
