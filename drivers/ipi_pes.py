@@ -37,6 +37,7 @@ class DmtsDriver(Dummy_driver):
         """
         from dmts_ipi.core.errors import InputError
         from dmts_ipi.core.frames import read_frames
+        from dmts_ipi.core.model import set_charge
         from dmts_ipi.ipi.client.driver import limit_threads, warm_up
         from dmts_ipi.ipi.client.driver_model import AtomicUnitsModel
         from dmts_ipi.ipi.patches.profiler import profile_inside
@@ -65,6 +66,7 @@ class DmtsDriver(Dummy_driver):
             compile=_flag(given.get("compile", True)),
         )
         limit_threads(threads)  # again: now torch is there
+        set_charge(model, frame)
         need_virial = _flag(given.get("need_virial", False))
         self.evaluator = AtomicUnitsModel(model, frame.numbers, frame.pbc, need_virial)
         warm_up(self.evaluator, frame, lambda line: print(f"dmts_ipi: {line}", flush=True))

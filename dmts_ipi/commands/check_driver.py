@@ -68,7 +68,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table; status 1 if anything failed."""
-    from dmts_ipi.core.frames import read_frames
+    from dmts_ipi.core.model import set_charge
+    from dmts_ipi.core.structure import read_structure
 
     by_socket = args.unix is not None or args.port is not None or args.address is not None
     if (args.model is None) == (not by_socket):
@@ -79,19 +80,20 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("tolerance_eV_per_A", args.tolerance_eV_per_A, "must be positive")
     if not args.timeout_s > 0:
         raise InputError("timeout_s", args.timeout_s, "must be positive")
-    frame = read_frames(Path(args.structure), index="0")[0]
+    structure = read_structure(Path(args.structure), index="0")
     if not by_socket:
         from dmts_ipi.models.load import load_model
 
         model = load_model(args.model, device=args.device, dtype=args.dtype, compile=args.compile)
+        set_charge(model, structure)
     else:
         model = None
     subject = Subject(
         model=model,  # type: ignore[arg-type]  # a driver takes its place
-        numbers=frame.numbers,
-        positions=frame.positions,
-        cell=frame.cell,
-        pbc=frame.pbc,
+        numbers=structure.numbers,
+        positions=structure.positions,
+        cell=structure.cell,
+        pbc=structure.pbc,
         tolerance_eV_per_A=args.tolerance_eV_per_A,
         conservative={"auto": None, "yes": True, "no": False}[args.conservative],
         seed=args.seed,

@@ -41,15 +41,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table, or JSON."""
-    from dmts_ipi.core.frames import read_frames, require_forces
+    from dmts_ipi.core.frames import read_frames
+    from dmts_ipi.core.label_files import read_labels
     from dmts_ipi.core.model import check_structure
     from dmts_ipi.models.load import load_model
 
     _check(args)
     frame = read_frames(args.structure, "-1")[0]
-    files = [read_frames(path) for path in args.labels or []]
-    for path, frames in zip(args.labels or [], files, strict=True):
-        require_forces(frames, path)
+    files = [read_labels(path) for path in args.labels or []]
     figures: dict[str, dict[str, Any]] = {}
     for spec in args.model:
         model = load_model(spec, device=args.device, dtype=args.dtype, compile=False)
@@ -136,14 +135,13 @@ def _dynamics(
     """A run of the sampler: drift without a thermostat, temperatures by element and of bonds."""
     from dmts_ipi.analysis.kinetic import KineticSampler
     from dmts_ipi.core.errors import ModelFault
-    from dmts_ipi.core.frames import Frame
     from dmts_ipi.core.statistics import slope_stderr
     from dmts_ipi.core.units import KB_EV_PER_K
     from dmts_ipi.learning.labelling.sampler import Langevin, relax, thermal_velocities
 
     rng = np.random.default_rng(args.seed)
-    start = Frame(frame.numbers, relax(model, frame, 8.0, 100), frame.cell, frame.pbc)
-    speeds = thermal_velocities(masses, args.temperature_K, rng)
+    start = frame.at(relax(model, frame, 8.0, 100))
+    speeds = thermal_velocities(masses, args.temperature_K, rng, frame.fixed)
     md = Langevin(model, start, masses, speeds, rng, args.step_fs)
     kinetic = KineticSampler(
         *(frame.numbers, masses, start.positions, frame.cell, frame.pbc),

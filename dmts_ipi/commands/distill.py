@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from dmts_ipi.core.errors import InputError
+
+from .label_options import add_label_options, label_format
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     hide = argparse.SUPPRESS
     add("--labels", nargs="+", required=True, type=Path, metavar="FILE", help="labelled frames")
     add("--out", required=True, type=Path, metavar="FOLDER", help="the student; resumed if begun")
-    add("--teacher", required=True, help="model that made the labels; its name is recorded")
+    add("--teacher", help="model that made the labels, where they do not say so themselves")
+    add_label_options(parser)
     add("--config", type=Path, default=None, metavar="YAML", help="options of the training")
     add("--forces", choices=["direct", "conservative"], default=hide, help="direct: the student of "
         "DMTS-NC (default); conservative: an energy, forces by autograd, slower")  # fmt: skip
@@ -69,21 +71,6 @@ def build_config(args: argparse.Namespace) -> Any:
     return parse(TrainConfig, fields, where)
 
 
-def describe_teacher(spec: str) -> dict[str, str]:
-    """Name and identity of the teacher; the identity needs only its record.
-
-    The labels are what counts: a teacher that is not on this machine is still named.
-    """
-    from dmts_ipi.models.load import read_record
-
-    try:
-        record = read_record(spec)
-    except InputError as error:
-        print(f"warning: the teacher's identity is not recorded ({error})", file=sys.stderr)
-        return {"name": spec, "identity": ""}
-    return {"name": spec, "identity": str(record["identity"])}
-
-
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit status."""
     import json
@@ -94,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from dmts_ipi.core.frames import Frame, read_frames, require_forces
+    from dmts_ipi.core.label_files import read_labels
+    from dmts_ipi.learning.labelling.provenance import teacher_of_labels
     from dmts_ipi.learning.training.parallel import join_workers, leave_workers
     from dmts_ipi.learning.training.plot import plot_history
     from dmts_ipi.learning.training.split import data_hash
@@ -104,19 +92,12 @@ def run(args: argparse.Namespace) -> int:
 
     config = config.model_copy(update={"device": resolve_device(config.device)})
     check_can_write(args.out)
-    teacher = describe_teacher(args.teacher)
     if args.threads:
         torch.set_num_threads(args.threads)
-    frames: list[Frame] = []
-    for path in args.labels:
-        some = read_frames(path)
-        require_forces(some, path)
-        # Bursts of different files must not be taken for one.
-        offset = 1 + max((f.burst for f in frames), default=-1)
-        for frame in some:
-            if frame.burst >= 0:
-                frame.burst += offset
-        frames += some
+    form = label_format(args)
+    files = [(path, read_labels(path, form)) for path in args.labels]
+    teacher = teacher_of_labels(files, args.teacher, config.device)
+    frames = [frame for _, some in files for frame in some]
     workers, device = join_workers(config.device)
     config = config.model_copy(update={"device": device})
     try:
@@ -124,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
             frames,
             config,
             args.out,
-            teacher,
+            teacher.as_dict(),
             data_hash(args.labels),
             workers,
         )

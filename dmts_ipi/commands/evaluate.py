@@ -11,11 +11,14 @@ from typing import Any
 
 from dmts_ipi.core.errors import InputError
 
+from .label_options import add_label_options, label_format
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--model", required=True, help="name, folder, or mace:|fennol:|ase: spec")
     parser.add_argument("--labels", type=Path, nargs="+", help="labelled frames, extended XYZ")
+    add_label_options(parser)
     parser.add_argument(
         "--outer-fs",
         type=float,
@@ -37,7 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table, or JSON."""
-    from dmts_ipi.core.frames import read_frames, require_forces
+    from dmts_ipi.core.label_files import read_labels
+    from dmts_ipi.core.structure import read_structure
     from dmts_ipi.learning import evaluate as ev
     from dmts_ipi.learning import smoothness
     from dmts_ipi.learning.error_warning import warning_of_figures
@@ -50,10 +54,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("outer_fs", wrong[0], "must be positive, in fs")
     if args.plot is not None and not args.plot.resolve().parent.is_dir():
         raise InputError("plot", args.plot, "its folder does not exist")
-    files = [read_frames(path) for path in args.labels or []]
-    for path, frames in zip(args.labels or [], files, strict=True):
-        require_forces(frames, path)
-    start = read_frames(args.teacher_smoothness, "-1")[0] if args.teacher_smoothness else None
+    form = label_format(args)
+    files = [read_labels(path, form) for path in args.labels or []]
+    start = None
+    if args.teacher_smoothness:
+        start = read_structure(args.teacher_smoothness, field="teacher_smoothness")
     model = load_model(args.model, device=args.device, dtype=args.dtype)
 
     def report(line: str) -> None:
@@ -151,7 +156,7 @@ def two_digits(value: float) -> str:
 
 
 def smoothness_table(measured: Any) -> list[str]:
-    """The three figures of ``distill.smoothness`` with a verdict."""
+    """The three figures of ``learning.smoothness`` with a verdict."""
     verdict = (
         "smooth: the student and the outer step decide"
         if measured.smooth

@@ -67,16 +67,16 @@ def predict(
     args: argparse.Namespace, folder: Any, outer_fs: list[float]
 ) -> tuple[dict[float, Predicted], list[Stiffness]]:
     """Predicted heating at every outer step, and how stiff the student's stretches are."""
-    from dmts_ipi.core.frames import bursts, read_frames, require_forces
+    from dmts_ipi.core.frames import bursts
     from dmts_ipi.core.heating import heating_of_bursts
+    from dmts_ipi.core.label_files import read_labels
     from dmts_ipi.learning.stiffness import stretch_stiffness
     from dmts_ipi.models.load import load_model
 
     config = folder.config
     numbers, masses, *_ = folder.structure()
     if args.labels is not None:
-        frames = read_frames(args.labels)
-        require_forces(frames, args.labels)
+        frames = read_labels(args.labels)
         groups = [g for g in bursts(frames) if np.array_equal(g[0].numbers, numbers)]
         if not groups:
             raise InputError("labels", args.labels, "holds no bursts of the folder's system")
@@ -129,8 +129,8 @@ def _bursts(folder: Any) -> list[list[Any]]:
                     cell,
                     pbc,
                     forces=md.result.forces_eV_per_A,
-                    velocities=md.velocities.copy(),
-                    burst=b,
+                    velocities_A_per_fs=md.velocities.copy(),
+                    burst=str(b),
                     time_fs=float(k),
                 )
             )

@@ -148,7 +148,7 @@ def heating_of_bursts(
     if any(not np.array_equal(f.numbers, numbers) for g in groups for f in g):
         raise InputError("bursts", "", "are of different systems; evaluate each by itself")
     teacher = np.array([[f.forces for f in g[:t]] for g in groups], float)
-    v = np.array([[f.velocities for f in g[:t]] for g in groups], float)
+    v = np.array([[f.velocities_A_per_fs for f in g[:t]] for g in groups], float)
     x = np.array([[f.positions for f in g[:t]] for g in groups], float)
     dF = teacher - np.stack([np.asarray(f)[:t] for f in student_forces])
     motions = None

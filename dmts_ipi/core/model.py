@@ -27,6 +27,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from .errors import InputError, ModelFault
+from .structure import Structure
 
 SHORTEST_DISTANCE_A = 0.3
 
@@ -80,6 +81,41 @@ class BatchModel(Protocol):
         that neighbour lists hold from one call to the next.
         """
         ...
+
+
+@runtime_checkable
+class ChargeModel(Protocol):
+    """A model whose forces depend on the total charge or the spin of the system."""
+
+    def set_charge(self, charge: float | None, spin: float | None) -> None:
+        """Sets them for the calls of ``compute`` that follow.
+
+        Args:
+            charge: in elementary charges; None: the model's default, mostly 0.
+            spin: multiplicity 2S + 1; None: the model's default, mostly 1.
+
+        Raises:
+            InputError: the model does not know this charge or spin.
+        """
+        ...
+
+
+def set_charge(model: ForceModel, structure: Structure) -> bool:
+    """Tells a model the charge and spin of a structure; False: it does not depend on them."""
+    if isinstance(model, ChargeModel):
+        model.set_charge(structure.charge, structure.spin)
+        return True
+    return False
+
+
+def compute(model: ForceModel, structure: Structure) -> ForceResult:
+    """Forces of one structure, at its charge and spin where the model depends on them.
+
+    Raises:
+        ModelFault: the model failed or returned NaN.
+    """
+    set_charge(model, structure)
+    return model.compute(*structure.model_input)
 
 
 def compute_batch(

@@ -7,6 +7,7 @@ from ase.data import chemical_symbols, covalent_radii
 
 from .errors import InputError
 from .neighbours import neighbour_pairs
+from .structure import Structure
 
 BOND_FACTOR = 1.25  # a bond is shorter than this times the sum of covalent radii
 LARGEST_MOLECULE = 200  # atoms; the cost of splitting motions grows with the square of this
@@ -119,6 +120,15 @@ def periodic_images(n: int, pairs: np.ndarray, shifts: np.ndarray) -> np.ndarray
     return image
 
 
+def masses_without_hmr(
+    masses_amu: np.ndarray, structure: Structure, added_amu: float
+) -> np.ndarray:
+    """Masses (n,) of a structure before ``added_amu`` was moved to each hydrogen."""
+    numbers = structure.numbers
+    pairs, _ = bonds(*structure.model_input)
+    return repartition_hydrogen_mass(masses_amu, numbers, pairs, -added_amu)
+
+
 def repartition_hydrogen_mass(
     masses_amu: np.ndarray, numbers: np.ndarray, pairs: np.ndarray, added_amu: float
 ) -> np.ndarray:
@@ -151,6 +161,14 @@ def repartition_hydrogen_mass(
         raise InputError(
             "hmr",
             f"{added_amu} amu",
-            f"leaves atom {a} ({chemical_symbols[numbers[a]]}) with {masses[a]:.2f} amu; use less",
+            f"leaves atom {a} ({chemical_symbols[numbers[a]]}) with {masses[a]:.2f} amu; "
+            + _less_hmr(a, masses, partner, added_amu),
         )
     return masses
+
+
+def _less_hmr(a: int, masses: np.ndarray, partner: dict[int, int], added_amu: float) -> str:
+    """What to write instead where HMR makes a heavy atom lighter than 1 amu."""
+    carried = sum(1 for heavy in partner.values() if heavy == a)
+    most = int((masses[a] + carried * added_amu - 1.0) / max(carried, 1))
+    return f"use --hmr {most} or less" if added_amu > 0 and most > 0 else "use --hmr 0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,56 @@ class Structure:
 
     @classmethod
     def from_atoms(cls, atoms: Any) -> Structure:
-        """Numbers, positions, cell and pbc of ASE Atoms."""
-        return cls(
-            np.asarray(atoms.numbers),
-            np.asarray(atoms.positions, float),
-            np.asarray(atoms.cell.array, float),
-            np.asarray(atoms.pbc, bool),
-        )
+        """From ASE Atoms as ``core.structure_files.read_atoms`` leaves them."""
+        return cls(**structure_fields(atoms))
+
+
+def structure_fields(atoms: Any) -> dict[str, Any]:
+    """The fields of a ``Structure`` from ASE Atoms, by name; arrays are copies."""
+    from .structure_files import VELOCITIES, fixed_atoms
+
+    velocities = atoms.arrays.get(VELOCITIES)
+    return {
+        "numbers": np.array(atoms.numbers),
+        "positions": np.array(atoms.positions, float),
+        "cell": np.array(atoms.cell.array, float),
+        "pbc": np.array(atoms.pbc, bool),
+        "masses_amu": np.array(atoms.get_masses()) if atoms.has("masses") else None,
+        "velocities_A_per_fs": None if velocities is None else np.array(velocities, float),
+        "charge": atoms.info.get("charge"),
+        "spin": atoms.info.get("spin"),
+        "fixed": fixed_atoms(atoms),
+    }
+
+
+def read_structure(path: Path, index: str = "-1", field: str = "structure") -> Structure:
+    """One structure of a file (``core.structure_files.read_atoms``), by default the last.
+
+    Raises:
+        InputError: the file is absent, unreadable or holds no structure.
+    """
+    from .structure_files import read_atoms
+
+    return Structure.from_atoms(read_atoms(path, index, field)[0])
+
+
+def describe(structure: Structure) -> str:
+    """What a run should say of its system: periodic or not, and all that is out of the ordinary.
+
+    For example ``periodic; charge 1, spin multiplicity 2; 3 fixed atoms``.
+    """
+    pbc = np.broadcast_to(np.asarray(structure.pbc, bool), (3,))
+    along = " and ".join(f"cell vector {k + 1}" for k in range(3) if pbc[k])
+    words = ["periodic" if pbc.all() else f"periodic along {along}" if along else "not periodic"]
+    electrons = []
+    if structure.charge is not None:
+        electrons.append(f"charge {structure.charge:g}")
+    if structure.spin is not None:
+        electrons.append(f"spin multiplicity {structure.spin:g}")
+    if electrons:
+        words.append(", ".join(electrons))
+    if len(structure.fixed):
+        words.append(f"{len(structure.fixed)} fixed atom" + "s" * (len(structure.fixed) > 1))
+    if structure.velocities_A_per_fs is not None:
+        words.append("has velocities")
+    return "; ".join(words)

@@ -14,7 +14,7 @@ from dmts_ipi.core.errors import InputError, ModelFault
 from dmts_ipi.core.files import plain
 from dmts_ipi.core.frames import Frame, bursts
 from dmts_ipi.core.heating import OUTER_FS, Heating, heating_of_bursts
-from dmts_ipi.core.model import ForceModel, check_structure
+from dmts_ipi.core.model import ForceModel, check_structure, compute
 from dmts_ipi.core.molecules import bonds, molecular_groups
 
 from .labelling.sampler import hmr_masses
@@ -154,7 +154,7 @@ def evaluate(
             _check(frame, k, model)
             start = time.monotonic()
             try:
-                result = model.compute(frame.numbers, frame.positions, frame.cell, frame.pbc)
+                result = compute(model, frame)
             except ModelFault as error:
                 raise ModelFault(f"frame {k} of the labels: {error}") from error
             if k:
@@ -184,7 +184,7 @@ def evaluate(
 
 def _check(frame: Frame, k: int, model: ForceModel) -> None:
     try:
-        check_structure(frame.numbers, frame.positions, frame.cell, frame.pbc, model.elements)
+        check_structure(*frame.model_input, model.elements)
     except InputError as error:
         raise InputError(f"labels frame {k}: {error.field}", error.value, error.remedy) from error
 
@@ -198,7 +198,7 @@ def _add(out: Evaluation, frame: Frame, forces: np.ndarray, k: int) -> None:
     for s in np.unique(symbols):
         mask = symbols == s
         out.by_element.setdefault(str(s), ErrorSum()).add(error[mask], reference[mask])
-    pairs, shifts = bonds(frame.numbers, frame.positions, frame.cell, frame.pbc)
+    pairs, shifts = bonds(*frame.model_input)
     if len(pairs):
         _add_bonds(out, frame, pairs, shifts, error, reference)
         of, _ = molecular_groups(frame.numbers, pairs, shifts)

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.core.frames import Frame
-from dmts_ipi.core.model import ForceModel
+from dmts_ipi.core.model import ForceModel, compute
 from dmts_ipi.core.molecules import bonds
+from dmts_ipi.core.structure import Structure
 
 from .labelling.sampler import Langevin, hmr_masses, relax, thermal_velocities
 
@@ -77,13 +77,13 @@ class Smoothness:
         }
 
 
-def hydrogen_bonds_of(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+def hydrogen_bonds_of(frame: Structure) -> tuple[np.ndarray, np.ndarray]:
     """X-H bonds, (b, 2) with X first, and their shifts (b, 3).
 
     Raises:
         InputError: there are none.
     """
-    pairs, shifts = bonds(frame.numbers, frame.positions, frame.cell, frame.pbc)
+    pairs, shifts = bonds(*frame.model_input)
     keep = [k for k, (a, h) in enumerate(pairs) if frame.numbers[h] == 1 != frame.numbers[a]]
     if not keep:
         raise InputError("structure", "no X-H bond", "smoothness is measured along X-H bonds")
@@ -91,7 +91,11 @@ def hydrogen_bonds_of(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bond_scan(
-    model: ForceModel, frame: Frame, bond: int = 0, width_A: float = 0.2, step_A: float = 0.002
+    model: ForceModel,
+    frame: Structure,
+    bond: int = 0,
+    width_A: float = 0.2,
+    step_A: float = 0.002,
 ) -> BondScan:
     """Moves the hydrogen of one X-H bond along it, from -width/2 to +width/2.
 
@@ -110,7 +114,7 @@ def bond_scan(
     for k, d in enumerate(offsets):
         x = np.array(frame.positions, float)
         x[h] += d * u
-        along[k] = model.compute(frame.numbers, x, frame.cell, frame.pbc).forces_eV_per_A[h] @ u
+        along[k] = compute(model, frame.at(x)).forces_eV_per_A[h] @ u
     stiffness = -(along[1:] - along[:-1]) / step_A
     middle = length + 0.5 * (offsets[1:] + offsets[:-1])
     scaled = (middle - middle.mean()) / width_A
@@ -122,7 +126,7 @@ def bond_scan(
 
 def polynomial_residual(
     model: ForceModel,
-    frame: Frame,
+    frame: Structure,
     velocities: np.ndarray,
     time_fs: float = 6.0,
     points: int = 31,
@@ -141,9 +145,7 @@ def polynomial_residual(
     t = np.linspace(0.0, time_fs, points)
     forces = np.array(
         [
-            model.compute(
-                frame.numbers, frame.positions + s * velocities, frame.cell, frame.pbc
-            ).forces_eV_per_A.ravel()
+            compute(model, frame.at(frame.positions + s * velocities)).forces_eV_per_A.ravel()
             for s in t
         ]
     )
@@ -191,7 +193,7 @@ def stretch_spectrum(
 
 def measure(
     model: ForceModel,
-    frame: Frame,
+    frame: Structure,
     temperature_K: float = 300.0,
     hmr_amu: float = 3.0,
     seed: int = 1,
@@ -219,12 +221,12 @@ def measure(
     rng = np.random.default_rng(seed)
     report(f"{model.name}: 100 fs at {temperature_K:g} K")
     masses = hmr_masses(frame, hmr_amu)
-    start = Frame(frame.numbers, relax(model, frame, 8.0, 200), frame.cell, frame.pbc)
-    velocities = thermal_velocities(masses, temperature_K, rng)
+    start = frame.at(relax(model, frame, 8.0, 200))
+    velocities = thermal_velocities(masses, temperature_K, rng, frame.fixed)
     md = Langevin(model, start, masses, velocities, rng, frame_fs)
     for _ in range(round(100 / frame_fs)):
         md.step(temperature_K, 50.0)
-    now = Frame(frame.numbers, md.positions.copy(), frame.cell, frame.pbc)
+    now = frame.at(md.positions.copy())
     report("burst for the spectrum of the stretch force")
     velocities = md.velocities.copy()
     x, f = [], []

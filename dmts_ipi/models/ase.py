@@ -29,7 +29,31 @@ class AseTeacher:
         """Wraps a calculator object; ``name`` is for people, ``identity`` tells models apart."""
         self.name, self.identity, self._calculator = name, identity, calculator
         self._atoms: Any = None
+        self._charge: tuple[float | None, float | None] = (None, None)
         self._has_stress = "stress" in getattr(calculator, "implemented_properties", ())
+
+    def set_charge(self, charge: float | None, spin: float | None) -> None:
+        """Total charge and spin multiplicity (``core.model.ChargeModel``), as calculators take
+        them: ``atoms.info`` under their usual names, and initial charges and magnetic moments
+        that add up to them."""
+        if (charge, spin) != self._charge:
+            self._charge, self._atoms = (charge, spin), None
+
+    def _new_atoms(self, numbers: np.ndarray) -> Any:
+        from ase import Atoms
+
+        atoms = Atoms(numbers)
+        charge, spin = self._charge
+        if charge is not None:
+            whole = int(charge) if float(charge).is_integer() else charge
+            atoms.info.update(charge=whole, total_charge=whole)
+            atoms.set_initial_charges(np.full(len(atoms), charge / len(atoms)))
+        if spin is not None:
+            whole = int(spin) if float(spin).is_integer() else spin
+            atoms.info.update(spin=whole, total_spin=whole, mult=whole)
+            atoms.set_initial_magnetic_moments(np.full(len(atoms), (spin - 1) / len(atoms)))
+        atoms.calc = self._calculator
+        return atoms
 
     def compute(
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
@@ -39,11 +63,8 @@ class AseTeacher:
         Raises:
             ModelFault: the calculator raised, or returned NaN or a wrong shape.
         """
-        from ase import Atoms
-
         if self._atoms is None or not np.array_equal(self._atoms.numbers, numbers):
-            self._atoms = Atoms(numbers)
-            self._atoms.calc = self._calculator
+            self._atoms = self._new_atoms(numbers)
         atoms = self._atoms
         atoms.positions[:] = positions
         atoms.set_cell(np.asarray(cell, float).reshape(3, 3))

@@ -18,6 +18,7 @@ from .model_files import WEIGHTS, file_sha256
 from .skin import SkinList
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+SYSTEM_DEFAULTS = {"total_charge": 0.0, "total_spin": 1.0}
 
 
 class MaceTeacher:
@@ -69,8 +70,36 @@ class MaceTeacher:
         self._model = model.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
         self._rounded_e0 = energies()  # what the module itself adds, after rounding
         self._head = head
+        self._embedded = dict(getattr(model, "embedding_specs", None) or {})
+        self._system: dict[str, float] = {}
+        self.set_charge(None, None)
         self._lists: list[SkinList] = []
         self._numbers: np.ndarray | None = None
+
+    def set_charge(self, charge: float | None, spin: float | None) -> None:
+        """Total charge and spin multiplicity, for models that embed them (MACE-OMOL).
+
+        Raises:
+            InputError: the model embeds something else, or does not know this charge or spin.
+        """
+        given = {"total_charge": charge, "total_spin": spin}
+        system: dict[str, float] = {}
+        for name, spec in self._embedded.items():
+            if name not in given:
+                raise InputError(
+                    "model",
+                    self.name,
+                    f"needs {name}, which is not known here; use "
+                    "ase:mace.calculators.MACECalculator",
+                )
+            value = given[name]
+            system[name] = SYSTEM_DEFAULTS[name] if value is None else float(value)
+            place = system[name] + spec.get("offset", 0)
+            classes = spec.get("num_classes")
+            if classes is not None and not (0 <= place < classes and place == int(place)):
+                raise InputError(name, f"{system[name]:g}", f"is not known to {self.name}")
+        if system != self._system:
+            self._system, self._numbers = system, None
 
     def compute(
         self, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
@@ -170,6 +199,9 @@ class MaceTeacher:
             "head": torch.tensor([self._head], dtype=torch.long, **where),
             "cell": torch.zeros((3, 3), dtype=self.dtype, **where),
         }
+        for name, value in self._system.items():
+            kind = torch.long if self._embedded[name].get("type") == "categorical" else self.dtype
+            self._fixed[name] = torch.tensor([value], dtype=kind, **where)
         self._origin = torch.zeros((n, 3), dtype=self.dtype, **where)
         self._node_e0 = self._rounded_e0[kinds]
         self._numbers, self._copies = np.array(numbers), copies

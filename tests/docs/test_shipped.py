@@ -76,7 +76,13 @@ def test_predicted_heating_at_6_fs(water: Frame) -> None:
             run.step(300.0, 0.0)
             x, f, v = run.positions.copy(), run.result.forces_eV_per_A, run.velocities.copy()
             frame = Frame(
-                water.numbers, x, water.cell, water.pbc, f, velocities=v, time_fs=float(k)
+                water.numbers,
+                x,
+                water.cell,
+                water.pbc,
+                forces=f,
+                velocities_A_per_fs=v,
+                time_fs=float(k),
             )
             frames.append(frame)
             guess = student.compute(water.numbers, x, water.cell, water.pbc)

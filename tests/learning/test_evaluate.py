@@ -64,10 +64,10 @@ def frame_of(md: Langevin, burst: int, time_fs: float) -> Frame:
     return replace(
         md.frame,
         positions=md.positions.copy(),
-        velocities=md.velocities.copy(),
+        velocities_A_per_fs=md.velocities.copy(),
         forces=md.result.forces_eV_per_A,
         energy_eV=md.result.energy_eV,
-        burst=burst,
+        burst="" if burst < 0 else str(burst),
         time_fs=time_fs,
         info={"hmr_amu": 3.0, "temperature_K": 300.0},
     )
@@ -180,7 +180,7 @@ def test_smoothness_tells_rough_from_smooth() -> None:
     """The same model, and with a ripple of 0.02 A along every coordinate."""
     rng = np.random.default_rng(1)
     frame = Frame.from_atoms(toy_box())
-    frame.positions += rng.normal(0, 0.02, frame.positions.shape)
+    frame.positions[:] += rng.normal(0, 0.02, frame.positions.shape)
 
     class Rippled(Shifted):
         def compute(self, numbers, positions, cell, pbc) -> ForceResult:

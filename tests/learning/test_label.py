@@ -87,7 +87,7 @@ def test_bursts_are_undisturbed_trajectories(whole: Path) -> None:
     frames = bursts(read_frames(whole))[0]
     masses = hmr_masses(frames[0], 3.0)
     x = np.array([f.positions for f in frames])
-    v = np.array([f.velocities for f in frames])
+    v = np.array([f.velocities_A_per_fs for f in frames])
     np.testing.assert_allclose((x[2:] - x[:-2]) / 2.0, v[1:-1], atol=3e-4)
     kinetic = 0.5 * (masses[:, None] * v**2).sum((1, 2)) * AMU_A2_PER_FS2_IN_EV
     total = kinetic + [f.energy_eV for f in frames]

@@ -15,7 +15,7 @@ import yaml
 
 from dmts_ipi.cli import main
 from dmts_ipi.core.errors import InputError, RunFault
-from dmts_ipi.core.frames import write_frames
+from dmts_ipi.core.frames import Frame, write_frames
 from dmts_ipi.learning.training import optim as train_optim
 from dmts_ipi.learning.training.config import TrainConfig
 from dmts_ipi.learning.training.muon import Muon
@@ -161,10 +161,10 @@ def test_a_useless_student_is_warned_of(tmp_path, capsys):
 
 
 def test_frames_of_different_composition_train_together(tmp_path):
-    small = toy_frames(4, seed=50)
-    for f in small:
-        f.numbers, f.positions, f.forces = f.numbers[:6], f.positions[:6], f.forces[:6]
-        f.pbc = np.zeros(3, bool)
+    small = [
+        Frame(f.numbers[:6], f.positions[:6], f.cell, np.zeros(3, bool), forces=f.forces[:6])
+        for f in toy_frames(4, seed=50)
+    ]
     t = trainer(tmp_path, frames=[*FRAMES, *small], batch_frames=2)
     assert len(t.train_set.groups()) == 2
     t.run()
@@ -195,7 +195,7 @@ def test_gradients_of_the_gather_functions():
 def test_bursts_are_held_out_whole_and_checkpoints_compete_by_heating(tmp_path):
     frames = toy_frames(6, burst=True)
     kept, held = split_frames(frames, 0.4, 0)
-    for burst in (0, 1):
+    for burst in ("0", "1"):
         members = {k for k, f in enumerate(frames) if f.burst == burst}
         assert members <= set(kept) or members <= set(held)
     t = trainer(tmp_path, frames=frames, heating_at_fs=4.0)

@@ -95,8 +95,8 @@ def toy_frames(count: int, seed: int = 0, burst: bool = False) -> list[Frame]:
                     cell,
                     np.ones(3, bool),
                     forces=spring_forces(y),
-                    velocities=v * np.cos(0.3 * t),
-                    burst=b,
+                    velocities_A_per_fs=v * np.cos(0.3 * t),
+                    burst=str(b),
                     time_fs=float(t),
                 )
             )

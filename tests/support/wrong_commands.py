@@ -7,6 +7,7 @@ import io
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,21 +52,23 @@ def weights(folder: Path) -> Path:
     return folder / "model.safetensors"
 
 
-def no_forces(frame: Frame) -> None:
-    frame.forces = None
+def no_forces(frame: Frame) -> Frame:
+    return replace(frame, forces=None)
 
 
-def nan_forces(frame: Frame) -> None:
+def nan_forces(frame: Frame) -> Frame:
     assert frame.forces is not None
     frame.forces[5, 0] = np.nan
+    return frame
 
 
-def squeezed(frame: Frame) -> None:
-    frame.positions *= 0.1  # O-H of 0.1 A
+def squeezed(frame: Frame) -> Frame:
+    return replace(frame, positions=frame.positions * 0.1)  # O-H of 0.1 A
 
 
-def of_sulphur(frame: Frame) -> None:
+def of_sulphur(frame: Frame) -> Frame:
     frame.numbers[frame.numbers == 8] = 16
+    return frame
 
 
 def close(atoms: Atoms) -> None:

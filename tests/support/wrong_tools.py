@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +61,16 @@ def label(*options: object, **change: Callable[[Atoms], object]) -> Callable[[],
     return build
 
 
-def labelled(command: str, *options: object, **change: Callable[[Frame], object]):
+def labelled(command: str, *options: object, **change: Callable[[Frame], Frame]):
     """``distill`` or ``evaluate`` on three frames of toy labels."""
 
     def build() -> Words:
         frames = []
         for _ in range(3):
             frame = Frame.from_atoms(toy_box())
-            frame.forces = np.zeros_like(frame.positions)
-            frames.append(frame)
+            frames.append(replace(frame, forces=np.zeros_like(frame.positions)))
         for breaks in change.values():
-            breaks(frames[1])
+            frames[1] = breaks(frames[1])
         write_frames(Path("labels.extxyz"), frames)
         own = ["--model", TOY] if command == "evaluate" else ["--teacher", TOY, "--out", "student"]
         return [command, "--labels", "labels.extxyz", *own, *options]

@@ -24,7 +24,7 @@ from dmts_ipi.core.errors import DmtsError, InputError
 from dmts_ipi.core.exit_codes import ExitCode
 from dmts_ipi.core.frames import Frame, read_frames
 from dmts_ipi.core.memory import keep_freed_memory
-from dmts_ipi.core.model import ForceModel, check_structure
+from dmts_ipi.core.model import ForceModel, check_structure, set_charge
 from dmts_ipi.core.options import OptionParser
 from dmts_ipi.core.telemetry import Observer, OpenTelemetry
 from dmts_ipi.ipi import units
@@ -233,6 +233,7 @@ def main(
             args.model, device=args.device, dtype=args.dtype, compile=not args.no_compile
         )
         limit_threads(args.threads)
+        set_charge(model, frame)
         evaluator = AtomicUnitsModel(model, frame.numbers, frame.pbc, args.need_virial)
         warm_up(evaluator, frame, say)
         if open_telemetry is not None:

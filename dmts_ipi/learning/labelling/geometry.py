@@ -25,10 +25,12 @@ def bare(frame: Frame, source: str) -> Frame:
         forces=None,
         energy_eV=None,
         virial_eV=None,
-        velocities=None,
+        velocities_A_per_fs=None,
         source=source,
-        burst=-1,
+        burst="",
         time_fs=0.0,
+        teacher="",
+        teacher_identity="",
         info={},
     )
 
@@ -75,7 +77,7 @@ def stretch_bonds(
 ) -> Frame:
     """Scales a random ``fraction`` of the X-H bonds (at least one) to ``low``...``high`` times
     their length; the hydrogen moves, along the bond."""
-    pairs, shifts = bonds(frame.numbers, frame.positions, frame.cell, frame.pbc)
+    pairs, shifts = bonds(*frame.model_input)
     has_h = frame.numbers[pairs[:, 1]] == 1 if len(pairs) else np.zeros(0, bool)
     pairs, shifts = pairs[has_h], shifts[has_h]
     stretched = bare(frame, f"X-H bonds x {low:g}-{high:g}")

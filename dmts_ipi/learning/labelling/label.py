@@ -19,7 +19,7 @@ import numpy as np
 from dmts_ipi.core.durations import duration
 from dmts_ipi.core.errors import InputError, ModelFault, RunFault
 from dmts_ipi.core.frames import Frame, read_frames
-from dmts_ipi.core.model import ForceModel, ForceResult, check_structure
+from dmts_ipi.core.model import ForceModel, ForceResult, check_structure, compute
 from dmts_ipi.core.neighbours import neighbour_pairs
 
 from .config import LabelConfig
@@ -56,7 +56,7 @@ def read_structures(specs: Sequence[str], name: str = "structure") -> list[Frame
         path, at, index = spec.rpartition("@")
         if not at or Path(spec).exists():
             path, index = spec, "-1"
-        out.extend(read_frames(Path(path), index))
+        out.extend(read_frames(Path(path), index, name))
     for k, frame in enumerate(out):
         if not np.isfinite(frame.positions).all():
             raise InputError(name, f"number {k + 1}", "has NaN in its positions; repair it")
@@ -79,7 +79,7 @@ def groups_to_relabel(frames: Sequence[Frame]) -> list[list[Frame]]:
     groups: list[list[Frame]] = []
     for frame in frames:
         last = groups[-1][-1] if groups else None
-        if last is not None and frame.burst >= 0 and frame.burst == last.burst:
+        if last is not None and frame.burst and frame.burst == last.burst:
             groups[-1].append(frame)
         else:
             groups.append([frame])
@@ -121,19 +121,20 @@ class Labeller:
         self.groups = groups_to_relabel(frames)
         for f in [*self.structures, *frames]:
             for m in {id(m): m for m in (self.teacher, self.sampler)}.values():
-                check_structure(f.numbers, f.positions, f.cell, f.pbc, m.elements)
+                check_structure(*f.model_input, m.elements)
         if any(s != 1 for s in config.cell_scales):
             for f in self.structures:
                 scale_cell(f, 1.0)
         if len(self.structures) == 1:  # one of several that has no such masses is left out
             hmr_masses(self.structures[0], config.hmr_amu)
-        self.first_burst = max([f.burst for f in frames], default=-1) + 1
         tasks = plan(config, len(self.structures), len(self.groups))
         k, n = shard
         self.tasks = tasks[k - 1 :: n]
         identity = teacher.identity + (sampler.identity if sampler is not None else "")
-        mark = fingerprint(config, identity, [*self.structures, *frames], f"{k}/{n}")
-        self.store = LabelStore(out, mark)
+        everything = [*self.structures, *frames]
+        # without the shard: bursts have the same names however the work is divided
+        self._bursts_of = fingerprint(config, identity, everything, "")[:12]
+        self.store = LabelStore(out, fingerprint(config, identity, everything, f"{k}/{n}"))
         self.progress = Progress()
         self._report, self._every_s = report, every_s
         self._counts = dict(self.store.state.get("counts", {}))
@@ -173,8 +174,7 @@ class Labeller:
         group = self.groups[task.structure]
         labelled = []
         for frame in group:
-            result = self.teacher.compute(frame.numbers, frame.positions, frame.cell, frame.pbc)
-            labelled.append(_with_labels(frame, result))
+            labelled.append(self._with_labels(frame, compute(self.teacher, frame)))
         self._write(labelled, whole=len(group) > 1)
         self._tick(task, steps=len(group))
 
@@ -199,7 +199,7 @@ class Labeller:
             first, history = 0, []
             relaxed = relax(self.sampler, frame, RELAX_BELOW_EV_PER_A, RELAX_STEPS)
             frame = replace(frame, positions=relaxed)
-            velocities = thermal_velocities(masses, task.temperature_K, rng)
+            velocities = thermal_velocities(masses, task.temperature_K, rng, frame.fixed)
         md = Langevin(self.sampler, frame, masses, velocities, rng, schedule.step_fs)
         window = max(1, round(BAND_WINDOW_FS / schedule.step_fs))
         burst: list[Frame] = []
@@ -212,7 +212,7 @@ class Labeller:
                 self._check_temperature(history, window, task)
             if step.emit:
                 emitted += 1
-                sampled = self._label_now(md, task, step.burst, step.time_fs)
+                sampled = self._label_now(md, frame, task, step.burst, step.time_fs)
                 if step.burst < 0:
                     self._write([sampled], fatal=True)
                     self._write_variants(sampled, emitted, rng)
@@ -237,20 +237,22 @@ class Labeller:
                 "there: fewer kelvin, or a smaller change of the cell"
             )
 
-    def _label_now(self, md: Langevin, task: Task, burst: int, time_fs: float) -> Frame:
+    def _label_now(
+        self, md: Langevin, frame: Frame, task: Task, burst: int, time_fs: float
+    ) -> Frame:
         frame = replace(
-            md.frame,
+            frame,
             positions=md.positions.copy(),
-            velocities=md.velocities.copy() if burst >= 0 else None,
+            velocities_A_per_fs=md.velocities.copy() if burst >= 0 else None,
             source=f"{task.kind} {task.temperature_K:g} K cell x {task.cell_scale:g}",
-            burst=burst + self.first_burst if burst >= 0 else -1,
+            burst=f"{self._bursts_of}#{burst}" if burst >= 0 else "",
             time_fs=time_fs,
             info={"temperature_K": task.temperature_K, "hmr_amu": self.config.hmr_amu},
         )
         result = md.result
         if self.sampler is not self.teacher:
-            result = self.teacher.compute(frame.numbers, frame.positions, frame.cell, frame.pbc)
-        return _with_labels(frame, result)
+            result = compute(self.teacher, frame)
+        return self._with_labels(frame, result)
 
     def _write_variants(self, sampled: Frame, emitted: int, rng: np.random.Generator) -> None:
         c, made = self.config, []
@@ -264,11 +266,21 @@ class Labeller:
             made.append(share_protons(sampled, c.share_fraction, c.share_longest_A, rng))
         for frame in made:
             try:
-                result = self.teacher.compute(frame.numbers, frame.positions, frame.cell, frame.pbc)
+                result = compute(self.teacher, frame)
             except ModelFault:
                 self._count("dropped", 1)
                 continue
-            self._write([_with_labels(frame, result)])
+            self._write([self._with_labels(frame, result)])
+
+    def _with_labels(self, frame: Frame, result: ForceResult) -> Frame:
+        return replace(
+            frame,
+            forces=result.forces_eV_per_A,
+            energy_eV=result.energy_eV,
+            virial_eV=result.virial_eV,
+            teacher=self.teacher.name,
+            teacher_identity=self.teacher.identity,
+        )
 
     # ------------------------------------------------------- output, progress
 
@@ -340,12 +352,3 @@ class Labeller:
             f"{task.title}{warm}  {self.total_frames} frames  {each * 1e3:.1f} ms/step  "
             f"left {duration(left)}"
         )
-
-
-def _with_labels(frame: Frame, result: ForceResult) -> Frame:
-    return replace(
-        frame,
-        forces=result.forces_eV_per_A,
-        energy_eV=result.energy_eV,
-        virial_eV=result.virial_eV,
-    )

@@ -10,44 +10,63 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import atomic_masses
 
-from dmts_ipi.core.frames import Frame
-from dmts_ipi.core.model import ForceModel, ForceResult
+from dmts_ipi.core.model import ForceModel, ForceResult, compute
 from dmts_ipi.core.molecules import bonds, repartition_hydrogen_mass
+from dmts_ipi.core.structure import Structure
 from dmts_ipi.core.units import AMU_A2_PER_FS2_IN_EV, KB_EV_PER_K
 
 
-def hmr_masses(frame: Frame, added_amu: float) -> np.ndarray:
-    """Masses of a frame's atoms with hydrogen mass repartitioning, (n,) amu.
+def hmr_masses(frame: Structure, added_amu: float) -> np.ndarray:
+    """A structure's own masses, or those of its elements, after hydrogen mass repartitioning.
+
+    Returns:
+        (n,) amu.
 
     Raises:
         InputError: a hydrogen has no heavy neighbour, or a heavy atom would get too light.
     """
-    pairs, _ = bonds(frame.numbers, frame.positions, frame.cell, frame.pbc)
-    return repartition_hydrogen_mass(atomic_masses[frame.numbers], frame.numbers, pairs, added_amu)
+    pairs, _ = bonds(*frame.model_input)
+    own = frame.masses_amu if frame.masses_amu is not None else atomic_masses[frame.numbers]
+    return repartition_hydrogen_mass(own, frame.numbers, pairs, added_amu)
 
 
 def thermal_velocities(
-    masses_amu: np.ndarray, temperature_K: float, rng: np.random.Generator
+    masses_amu: np.ndarray,
+    temperature_K: float,
+    rng: np.random.Generator,
+    fixed: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Maxwell-Boltzmann velocities without net momentum, (n, 3) A/fs."""
+    """Maxwell-Boltzmann velocities, (n, 3) A/fs: without net momentum, or with atoms at rest.
+
+    Args:
+        masses_amu: (n,).
+        temperature_K: of the velocities.
+        rng: random numbers.
+        fixed: indices of atoms that do not move, (k,).
+    """
     m = np.asarray(masses_amu, float)[:, None]
     v = rng.normal(size=(len(m), 3)) * np.sqrt(
         KB_EV_PER_K * temperature_K / (m * AMU_A2_PER_FS2_IN_EV)
     )
+    if fixed is not None and len(fixed):
+        v[fixed] = 0.0
+        return v
     return v - (m * v).sum(0) / m.sum() if len(m) > 1 else v
 
 
-def kinetic_temperature_K(velocities: np.ndarray, masses_amu: np.ndarray) -> float:
-    """Temperature of 3 n degrees of freedom, K."""
+def kinetic_temperature_K(
+    velocities: np.ndarray, masses_amu: np.ndarray, n_fixed: int = 0
+) -> float:
+    """Temperature of the 3 (n - ``n_fixed``) degrees of freedom of the atoms that move, K."""
     twice = (np.asarray(masses_amu)[:, None] * velocities**2).sum() * AMU_A2_PER_FS2_IN_EV
-    return float(twice / (velocities.size * KB_EV_PER_K))
+    return float(twice / (max(velocities.size - 3 * n_fixed, 1) * KB_EV_PER_K))
 
 
-def relax(model: ForceModel, frame: Frame, below_eV_per_A: float, max_steps: int) -> np.ndarray:
+def relax(model: ForceModel, frame: Structure, below_eV_per_A: float, max_steps: int) -> np.ndarray:
     """Walks downhill until no force exceeds a limit; a thermal structure is left as it is.
 
     Steps follow the force and move no atom by more than 0.05 A; the step length grows while the
-    largest force falls and shrinks where it rises.
+    largest force falls and shrinks where it rises. Fixed atoms stay, and their forces do not count.
 
     Returns:
         Positions (n, 3), the best that were found.
@@ -55,7 +74,10 @@ def relax(model: ForceModel, frame: Frame, below_eV_per_A: float, max_steps: int
     x = np.array(frame.positions, float)
     best, best_force, gain = x.copy(), np.inf, 0.01
     for _ in range(max_steps + 1):
-        f = model.compute(frame.numbers, x, frame.cell, frame.pbc).forces_eV_per_A
+        f = compute(model, frame.at(x)).forces_eV_per_A
+        if len(frame.fixed):
+            f = np.array(f)
+            f[frame.fixed] = 0.0
         largest = float(np.linalg.norm(f, axis=1).max())
         if largest < best_force:
             best, best_force, gain = x.copy(), largest, gain * 1.1
@@ -70,14 +92,14 @@ def relax(model: ForceModel, frame: Frame, below_eV_per_A: float, max_steps: int
 
 @dataclass
 class Langevin:
-    """BAOAB (Leimkuhler and Matthews 2013); friction 0 is velocity Verlet.
+    """BAOAB (Leimkuhler and Matthews 2013, DOI 10.1063/1.4802990); friction 0: velocity Verlet.
 
     Positions (n, 3) A, velocities (n, 3) A/fs, masses (n,) amu; ``result`` holds the forces at
-    the present positions.
+    the present positions. Atoms that the structure fixes do not move.
     """
 
     model: ForceModel
-    frame: Frame
+    frame: Structure
     masses_amu: np.ndarray
     velocities: np.ndarray
     rng: np.random.Generator
@@ -86,12 +108,14 @@ class Langevin:
     def __post_init__(self) -> None:
         self.positions = np.array(self.frame.positions, float)
         self._per_mass = 1.0 / (np.asarray(self.masses_amu, float)[:, None] * AMU_A2_PER_FS2_IN_EV)
+        if len(self.frame.fixed):  # as if they were infinitely heavy
+            self._per_mass[self.frame.fixed] = 0.0
+            self.velocities = np.array(self.velocities)
+            self.velocities[self.frame.fixed] = 0.0
         self.result = self._forces()
 
     def _forces(self) -> ForceResult:
-        return self.model.compute(
-            self.frame.numbers, self.positions, self.frame.cell, self.frame.pbc
-        )
+        return compute(self.model, self.frame.at(self.positions))
 
     def step(self, temperature_K: float, friction_per_ps: float) -> None:
         """One step.
@@ -114,4 +138,4 @@ class Langevin:
     @property
     def temperature_K(self) -> float:
         """Kinetic temperature now."""
-        return kinetic_temperature_K(self.velocities, self.masses_amu)
+        return kinetic_temperature_K(self.velocities, self.masses_amu, len(self.frame.fixed))

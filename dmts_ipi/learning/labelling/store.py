@@ -16,7 +16,7 @@ from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.files import replace_file
 from dmts_ipi.core.frames import Frame
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class LabelStore:
@@ -66,7 +66,8 @@ class LabelStore:
             raise InputError(
                 "out",
                 self.path,
-                "was begun with another teacher, structure or options; choose another name",
+                "was begun with another teacher, structure, options or version of dmts-ipi; choose "
+                "another name",
             )
         length = int(self.state["bytes"])
         if self.path.stat().st_size < length:

@@ -22,9 +22,9 @@ def split_frames(
     Raises:
         InputError: fewer than two units to split.
     """
-    units: dict[tuple[str, int], list[int]] = {}
+    units: dict[tuple[str, str], list[int]] = {}
     for k, frame in enumerate(frames):
-        kind = ("burst", frame.burst) if frame.burst >= 0 else ("frame", k)
+        kind = ("burst", frame.burst) if frame.burst else ("frame", str(k))
         units.setdefault(kind, []).append(k)
     if len(units) < 2:
         raise InputError("labels", f"{len(frames)} frames", "are too few; label more")
@@ -43,9 +43,7 @@ def split_frames(
 
 def partners(frames: Sequence[Frame], kept: Sequence[int], gap_fs: float) -> dict[int, int]:
     """For each frame of a burst, the frame ``gap_fs`` later in the same burst, if kept."""
-    place = {
-        (frames[k].burst, round(frames[k].time_fs * 1000)): k for k in kept if frames[k].burst >= 0
-    }
+    place = {(frames[k].burst, round(frames[k].time_fs * 1000)): k for k in kept if frames[k].burst}
     found = {}
     for (burst, time), k in place.items():
         later = place.get((burst, time + round(gap_fs * 1000)))
