@@ -76,7 +76,7 @@ def test_predicts_the_measured_heating_of_a_resonant_error(n_inner):
         kept.append((after - before) / (3 * system.n * KB_EV_PER_K) / 0.060)
     measured = np.mean(kept)
     assert measured > 0
-    # linear response, stated accuracy of the law in MTS_NOTES: a factor of up to three
+    # linear response, accuracy of the linear law: a factor of up to three
     assert 1 / 3 < predicted.K_per_ps[0] / measured < 3
 
 

@@ -244,7 +244,7 @@ LABELS = [
         ),
     ),
     Case(
-        "a YAML that is none",
+        "a file that is not YAML",
         with_file("o.yaml", "steps: [5\n", labelled("distill", "--config", "o.yaml")),
     ),
     Case("a YAML that does not exist", label("--config", "o.yaml")),

@@ -92,8 +92,7 @@ words of another library.
 `python tests/support/wrong_inputs.py` makes this page from what the commands print, and
 `tests/commands/test_wrong_input.py` compares the two.
 
-No cell is too thin for the neighbour lists: images are counted, also where the cell is thinner
-than the cutoff.
+Cells smaller than the cutoff are supported: all periodic images within it are counted.
 """
 
 

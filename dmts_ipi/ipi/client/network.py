@@ -167,8 +167,8 @@ class AnnouncedEndpoint(Endpoint):
         host = fields.get("address")
         if not isinstance(host, str) or type(port) is not int:
             raise InputError(
-                "network", self.folder / IPI, f"names no port of the {self.role}; does this run "
-                "have one?"
+                "network", self.folder / IPI, f"has no port for '{self.role}'; is it a model of "
+                "this run?"
             )  # fmt: skip
         return Endpoint.tcp(host, port)
 
