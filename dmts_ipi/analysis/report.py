@@ -133,7 +133,7 @@ def render(
         kicker=_kicker(measured),
         summary=summary_sentence(measured, reference, comparisons),
         cards=cards(measured, reference, comparisons),
-        notes=[(m.run.name, note) for m in measured for note in m.notes],
+        notes=_notes(measured),
         colours=palette.colours,
         run_titles=titles,
         run_rows=rows,
@@ -152,6 +152,15 @@ def render(
         json_name=json_name,
         csv_name=csv_name,
     )
+
+
+def _notes(measured: Sequence[Measured]) -> list[tuple[str, str]]:
+    """(names of the runs, note); a note that several runs share is one line."""
+    runs: dict[str, list[str]] = {}
+    for m in measured:
+        for note in m.notes:
+            runs.setdefault(note, []).append(m.run.name)
+    return [(", ".join(names), note) for note, names in runs.items()]
 
 
 def _title(measured: Sequence[Measured], reference: Measured | None) -> str:

@@ -366,7 +366,7 @@ def _law_plot(runs: Sequence[tuple[Measured, Temperatures]], palette: Palette) -
     if target - reads >= 0.1:
         caption += (
             f" BAOAB with an inner step of {first.run.inner_fs:g} fs reads {target - reads:.1f} K "
-            "low here (see below); that is no cooling."
+            "low here; that is no cooling."
         )
     return Plot(
         "temperature-law",
