@@ -146,3 +146,9 @@ def test_limits_by_the_name_of_a_model() -> None:
 
 def test_the_documentation_lists_every_setting() -> None:
     assert settings_table() in (ROOT / "docs" / "watchdog.md").read_text()
+    assert all(field.description for field in WatchdogSettings.model_fields.values())
+
+
+def test_the_documentation_lists_every_verdict() -> None:
+    rows = (ROOT / "docs" / "watchdog.md").read_text().partition("## What a rewind is")[0]
+    assert all(f"`{kind.value}`" in rows for kind in VerdictKind)
