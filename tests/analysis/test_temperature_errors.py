@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from analysis_runs import water_box
-from dmts_ipi.analysis.kinetic import BLOCK_RELAXATIONS, TO_KELVIN, BlockVariance, KineticSampler
+from dmts_ipi.analysis.kinetic import TO_KELVIN, KineticSampler
+from dmts_ipi.analysis.relaxation import BLOCK_RELAXATIONS, BlockVariance
 
 T = 300.0
 FRAME_PS = 0.02

@@ -20,8 +20,9 @@ from dmts_ipi.analysis.figures import (
     to_svg,
 )
 from dmts_ipi.analysis.formatting import Card, estimate_text, value_and_rest, with_dash
-from dmts_ipi.analysis.kinetic import BLOCK_RELAXATIONS, BondKind, KineticSampler
+from dmts_ipi.analysis.kinetic import BondKind, KineticSampler
 from dmts_ipi.analysis.measure import Measured
+from dmts_ipi.analysis.relaxation import BLOCK_RELAXATIONS
 from dmts_ipi.analysis.run_data import RunInput
 from dmts_ipi.analysis.stream import Chunk
 from dmts_ipi.core.statistics import (
@@ -218,6 +219,7 @@ class Temperature(Observable[Temperatures]):
                 "z_mean": law.z_mean if law else nan,
                 "p_value": law.p_value if law else nan,
                 "width_ratio": law.width_ratio if law else nan,
+                "accepted": law.accepts() if law else None,
             },
             "bonds": [
                 {
