@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from dmts_ipi.core.config import parse
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.levels import STUDENT, TEACHER, comparisons
-from dmts_ipi.core.model import check_structure
+from dmts_ipi.core.model import check_structure, compute
 from dmts_ipi.core.options import add_fields, mapping_of
+from dmts_ipi.core.structure import Structure
+from dmts_ipi.core.structure_files import VELOCITIES
 
 FRAMES_EVERY_FS = 50.0
 LARGE = 2000  # atoms, from which on the binary trajectory is worth its unfamiliarity
@@ -135,15 +138,23 @@ def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
     from dmts_ipi.ipi.run_folder.config import RunConfig
     from dmts_ipi.ipi.run_folder.resources import inputs_folder, ipi_script
     from dmts_ipi.ipi.run_folder.structure import read_structure
+    from dmts_ipi.ipi.session.last_structure import last_structure
 
     target = Path(args.folder)
     check_target(target)
     ipi_script()
     file = inputs_folder() / "water64.extxyz" if args.structure == "water64" else args.structure
-    atoms = read_structure(Path(file))
+    folder = Path(file).is_dir()
+    atoms = last_structure(Path(file)) if folder else read_structure(Path(file))
     fields = fields_of(args, len(atoms))
     config = parse(RunConfig, fields, "option")
     config = create(target, config, atoms, args.allow_teacher_mismatch, args.no_model_check)
+    if VELOCITIES in atoms.arrays:
+        print(
+            f"note: start velocities are drawn anew at {config.temperature_K:g} K; those of "
+            f"{file} are kept in {target / 'structure.extxyz'} only",
+            file=sys.stderr,
+        )
     return target, config, len(atoms)
 
 
@@ -333,7 +344,7 @@ def check_models(config: Any, atoms: Any) -> None:
         )
         if model.elements is not None:
             _check_elements(name, sorted(model.elements), atoms)
-        result = model.compute(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+        result = compute(model, Structure.from_atoms(atoms))
         if needs_virial and result.virial_eV is None:
             raise InputError(name, settings.model, "gives no virial, which NPT needs; use nvt")
         loaded[name] = model

@@ -14,6 +14,7 @@ from typing import Any
 
 from dmts_ipi.core.config import write_yaml
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.structure_files import fixed_atoms
 
 from .input_xml import read_input
 from .run_folder.bond_pairs import bond_pairs
@@ -78,7 +79,7 @@ def create_folder(path: Path, config: RunConfig, atoms: Any) -> RunFolder:
         work.chmod(0o755)
         (work / LOGS).mkdir()
         write_structure(work / STRUCTURE, atoms)
-        (work / INPUT).write_text(render(config, addresses, pairs))
+        (work / INPUT).write_text(render(config, addresses, pairs, fixed_atoms(atoms).tolist()))
         write_yaml(config.settings, work / CONFIG)
         spec = read_input(work / INPUT)
         starts = "i-PI; after a stop give it RESTART"

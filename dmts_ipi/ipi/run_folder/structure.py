@@ -10,28 +10,18 @@ import numpy as np
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import check_structure
 from dmts_ipi.core.molecules import bonds, repartition_hydrogen_mass
+from dmts_ipi.core.structure_files import HMR_KEY, VELOCITIES, read_atoms
 
 VACUUM_A = 50.0
-HMR_KEY = "hmr_added_amu"  # field of the comment line: what was added to each hydrogen
 
 
 def read_structure(file: Path) -> Any:
-    """The last structure of a file that ASE knows, as ASE Atoms.
+    """The last structure of a file, as ``core.structure_files.read_atoms`` gives it.
 
     Raises:
         InputError: the file is absent, unreadable, empty, or holds NaN.
     """
-    from ase.io import read
-
-    try:
-        atoms: Any = read(file, index=-1)
-    except FileNotFoundError as error:
-        raise InputError("structure", file, "does not exist") from error
-    except Exception as error:  # ASE's readers raise whatever they like
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError("structure", file, f"cannot be read ({line})") from error
-    if len(atoms) == 0:
-        raise InputError("structure", file, "has no atoms")
+    atoms: Any = read_atoms(file, "-1")[0]
     bad = np.argwhere(~np.isfinite(atoms.positions))
     if len(bad):
         atom = int(bad[0, 0])
@@ -49,9 +39,10 @@ def prepare_structure(atoms: Any, hmr_added_amu: float, needs_cell: bool) -> Any
     """The structure as a run uses it; a new object.
 
     The cell is turned so that its first vector lies along x and its second in the xy plane, as
-    i-PI wants it; directions that are not periodic get a box that is large enough to be ignored
-    (i-PI needs a volume). Masses are those of the file, or of the elements, after HMR; an HMR
-    that the file already has is undone first.
+    i-PI wants it, and velocities with it; directions that are not periodic get a box that is large
+    enough to be ignored (i-PI needs a volume). Charge, spin and fixed atoms are kept. Masses are
+    those of the file, or of the elements, after HMR; an HMR that the file already has is undone
+    first.
 
     Args:
         atoms: ASE Atoms.
@@ -77,6 +68,10 @@ def prepare_structure(atoms: Any, hmr_added_amu: float, needs_cell: bool) -> Any
     check_structure(out.numbers, out.positions, out.cell.array, out.pbc)
     out.set_masses(_masses(atoms, out, hmr_added_amu))
     out.info[HMR_KEY] = float(hmr_added_amu)
+    out.info.update({key: atoms.info[key] for key in ("charge", "spin") if key in atoms.info})
+    out.set_constraint(atoms.constraints)
+    if VELOCITIES in atoms.arrays:
+        out.arrays[VELOCITIES] = atoms.arrays[VELOCITIES] @ rotation.T
     return out
 
 
@@ -116,7 +111,13 @@ def _masses(source: Any, prepared: Any, added_amu: float) -> np.ndarray:
 
 
 def write_structure(file: Path, atoms: Any) -> None:
-    """Writes extended XYZ with a column ``masses`` and all digits of the positions."""
+    """Writes extended XYZ with a column ``masses`` and all digits of the positions.
+
+    Columns of velocities and of fixed atoms (``move_mask``) are there where the structure has them.
+    """
     from ase.io import write
 
-    write(file, atoms, format="extxyz", columns=["symbols", "positions", "masses"])
+    columns = ["symbols", "positions", "masses"]
+    columns += [VELOCITIES] if VELOCITIES in atoms.arrays else []
+    columns += ["move_mask"] if atoms.constraints else []
+    write(file, atoms, format="extxyz", columns=columns)

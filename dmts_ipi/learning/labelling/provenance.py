@@ -49,7 +49,7 @@ def teacher_in(files: Files) -> Teacher | None:
                 continue
             if found is None:
                 found, where = Teacher(frame.teacher, frame.teacher_identity), f"{path} frame {k}"
-            elif frame.teacher_identity != found.identity:
+            elif not _same(frame.teacher_identity, found.identity):
                 other = frame.teacher
                 if other == found.name:
                     other += f" {frame.teacher_identity[:12]}"
@@ -92,7 +92,8 @@ def teacher_of_labels(files: Files, given: str | None, device: str = "cpu") -> T
         return known
     stated = describe(given)
     if known is not None:
-        if stated.identity != known.identity and (stated.identity or stated.name != known.name):
+        named = stated.identity == "" and stated.name == known.name
+        if not named and not _same(stated.identity, known.identity):
             raise InputError(
                 "teacher",
                 given,
@@ -103,6 +104,12 @@ def teacher_of_labels(files: Files, given: str | None, device: str = "cpu") -> T
         log.warning("note: %s does not say which model made its labels: taken as %s", path, given)
         _compare_at_hand(path, frames, given, device)
     return stated
+
+
+def _same(one: str, other: str) -> bool:
+    from dmts_ipi.models.registry import same_identity
+
+    return one == other or same_identity(one, other)
 
 
 def describe(spec: str) -> Teacher:
