@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--structure", required=True, metavar="FILE", help="structure to check with")
     add("--model", metavar="SPEC", help="check this model in this process")
-    add("--device", default="cpu", help="of --model (cpu)")
+    add("--device", default="auto", help="of --model (auto: the GPU where there is one)")
     add("--dtype", choices=["float32", "float64"], help="of --model (its own)")
     add(
         "--compile",

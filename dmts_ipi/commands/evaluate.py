@@ -34,7 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", type=Path, help="PNG: parity, predicted heating, smoothness")
     parser.add_argument("--json", action="store_true", help="print figures as JSON")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--device", default="auto", help="auto (the GPU where there is one), cpu, cuda or cuda:N"
+    )
     parser.add_argument("--dtype", choices=["float32", "float64"], help="else the model's own")
 
 
@@ -45,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from dmts_ipi.learning import evaluate as ev
     from dmts_ipi.learning import smoothness
     from dmts_ipi.learning.error_warning import warning_of_figures
+    from dmts_ipi.models.devices import resolve_device
     from dmts_ipi.models.load import load_model
 
     if not args.labels and not args.teacher_smoothness:
@@ -59,12 +62,14 @@ def run(args: argparse.Namespace) -> int:
     start = None
     if args.teacher_smoothness:
         start = read_structure(args.teacher_smoothness, field="teacher_smoothness")
-    model = load_model(args.model, device=args.device, dtype=args.dtype)
+    device = resolve_device(args.device)
+    model = load_model(args.model, device=device, dtype=args.dtype)
 
     def report(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     figures: dict[str, Any] = {"model": model.name, "identity": model.identity}
+    figures["device"] = device
     evaluation = measured = None
     if files:
         evaluation = ev.evaluate(model, files, args.outer_fs, report=report)
@@ -94,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
 def table(name: str, figures: dict[str, Any]) -> list[str]:
     """The figures of ``Evaluation.as_dict`` for people, in meV/A."""
     lines = [
-        f"{name}: {figures['n_frames']} frames, {figures['ms_per_frame']:.1f} ms each",
+        f"{name}: {figures['n_frames']} frames, {figures['ms_per_frame']:.1f} ms each "
+        f"on {figures['device']}",
         f"{'meV/A':24s}{'MAE':>8s}{'RMSE':>8s}{'of':>8s}",
     ]
 

@@ -57,12 +57,14 @@ def run(args: argparse.Namespace) -> int:
     out = part_of(args.out, *shard)
     structures = read_structures(config.structures)
     frames = read_structures([f if "@" in f else f + "@:" for f in config.frames], name="frame")
+    from dmts_ipi.models.devices import resolve_device
     from dmts_ipi.models.load import load_model
 
-    teacher = load_model(config.teacher, device=config.device, dtype=config.dtype)
+    device = resolve_device(config.device)
+    teacher = load_model(config.teacher, device=device, dtype=config.dtype)
     sampler = None
     if config.sampler is not None:
-        sampler = load_model(config.sampler, device=config.device)
+        sampler = load_model(config.sampler, device=device)
 
     def report(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -78,12 +80,13 @@ def run(args: argparse.Namespace) -> int:
                     "written_now": progress.written,
                     "dropped": progress.dropped,
                     "stopped": progress.stopped,
+                    "device": device,
                 }
             )
         )
     else:
         print(
-            f"{out}: {labeller.total_frames} frames labelled by {teacher.name} "
+            f"{out}: {labeller.total_frames} frames labelled by {teacher.name} on {device} "
             f"({progress.written} now, {progress.dropped} dropped, "
             f"{len(progress.stopped)} runs stopped early)"
         )

@@ -59,7 +59,9 @@ class LabelConfig(StrictModel):
         0.4, gt=0, description="a run stops when its mean over 50 fs leaves T(1 +- this)"
     )
     seed: int = Field(1, ge=0, description="seed; results repeat exactly on the same machine")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    device: str = Field(
+        "auto", description="auto (the GPU where torch sees one), cpu, cuda or cuda:N"
+    )
     dtype: str | None = Field(None, description="float32 or float64; default: the model's own")
 
     @model_validator(mode="after")
