@@ -123,12 +123,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks everything, then writes the folder."""
-    target, config, n_atoms = make(args)
-    print(_report(target, config, n_atoms))
+    target, config, atoms = make(args)
+    print(_report(target, config, atoms))
     return 0
 
 
-def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
+def make(args: argparse.Namespace) -> tuple[Path, Any, Any]:
     """Checks everything, then writes the folder. Returns it, its ``RunConfig``, and the atoms.
 
     Raises:
@@ -155,7 +155,7 @@ def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
             f"{file} are kept in {target / 'structure.extxyz'} only",
             file=sys.stderr,
         )
-    return target, config, len(atoms)
+    return target, config, atoms
 
 
 def create(
@@ -354,14 +354,25 @@ def check_models(config: Any, atoms: Any) -> None:
         check_virials(config, atoms, loaded)
 
 
-def _report(target: Path, config: Any, n_atoms: int) -> str:
+def _periodicity(atoms: Any) -> str:
+    """Whether the system is periodic, which a file may say in ways that are easily overlooked."""
+    if atoms.pbc.all():
+        return f" in a periodic cell of {atoms.get_volume():.0f} A^3"
+    if not atoms.pbc.any():
+        return " in vacuum (not periodic)"
+    along = ", ".join(axis for axis, periodic in zip("abc", atoms.pbc, strict=True) if periodic)
+    return f" periodic along {along}"
+
+
+def _report(target: Path, config: Any, atoms: Any) -> str:
     inner = f"{config.inner_fs:g} fs"
     steps = f"1 step of {inner}" if config.mode == "sts" else f"{config.n_inner} x {inner} a step"
     if len(config.levels) > 2:
         steps += " (" + ", ".join(f"{k} {n}" for k, n in config.levels.items()) + ")"
     if config.splitting == "baoab-respa":
         steps += " by BAOAB-RESPA"
+    system = f"{len(atoms)} atoms{_periodicity(atoms)}"
     return (
-        f"{target}: {config.ensemble} {config.mode}, {n_atoms} atoms, {steps}, "
+        f"{target}: {config.ensemble} {config.mode}, {system}, {steps}, "
         f"{config.total_steps} steps = {config.time_ps:g} ps. Start it: dmts-ipi run {target}"
     )

@@ -113,7 +113,6 @@ def render(
     addresses: Mapping[str, str],
     pairs: Sequence[BondFriction] = (),
     fixed_atoms: Sequence[int] = (),
-    draw_velocities: bool = True,
 ) -> str:
     """``input.xml`` of a run.
 
@@ -122,7 +121,6 @@ def render(
         addresses: unix socket name by model.
         pairs: kinds of pairs that the bond thermostat acts on, where the run has one.
         fixed_atoms: indices of atoms that do not move.
-        draw_velocities: False: those of the structure file are used.
     """
     file = template_path(config.ensemble, config.mode)
     t = InputXML(file.read_text(), file.name)
@@ -140,8 +138,7 @@ def render(
     if config.student_in_process:
         put_in_process(t, config, addresses[config.in_process])
     t.set("system/initialize/file", STRUCTURE)
-    if draw_velocities:
-        t.set("system/initialize/velocities", number(config.temperature_K))
+    t.set("system/initialize/velocities", number(config.temperature_K))
     t.set("system/ensemble/temperature", number(config.temperature_K))
     t.set(f"{DYNAMICS}/timestep", number(config.outer_fs))
     if config.mode == "dmts":
