@@ -15,7 +15,7 @@ from typing import Any
 from dmts_ipi.core.errors import DmtsError, InputError, RunFault
 from dmts_ipi.core.exit_codes import ExitCode, is_disk_full
 
-# How long i-PI may take to leave a RESTART after one of its threads has died.
+# How long i-PI may take to end after a fault, and to leave a RESTART.
 LEAVE_LIMIT_S = 5.0
 
 
@@ -79,12 +79,15 @@ def run(simulation: Any) -> int:
         if watch.code is None:
             raise
         raise SystemExit(int(watch.code)) from end
-    except DmtsError:
+    except DmtsError as error:
+        _end_in_time(error.status)
         _close()
         raise
     except Exception as error:
         if is_disk_full(error):
+            _end_in_time(ExitCode.DISK_FULL)
             raise DiskFull(f"disk full: {error}") from error
+        _end_in_time(ExitCode.UNEXPECTED if watch.code is None else watch.code)
         if watch.code is not None:  # what went wrong first
             raise SystemExit(int(watch.code)) from error
         raise
@@ -119,14 +122,22 @@ class _Threads:
             self.code = ExitCode.EXCHANGE_BROKEN
         print(f"dmts-ipi i-pi: error: {self.code.meaning} ({error})", file=sys.stderr, flush=True)
         softexit.hard_exit = False  # which would end the process with 0
-        # i-PI waits for this thread at its end, so another one sees to it that there is an end
-        last = threading.Timer(LEAVE_LIMIT_S, os._exit, (int(self.code),))
-        last.daemon = True
-        last.start()
+        _end_in_time(self.code)  # i-PI waits for this thread at its end
         try:
             softexit.cleanup(message=" @SOFTEXIT: a thread has died.")  # leaves a RESTART
         except OSError as fault:
             print(f"dmts-ipi i-pi: no RESTART ({fault})", file=sys.stderr, flush=True)
+
+
+def _end_in_time(code: int) -> None:
+    """Ends the process with a status, if it has not ended by itself soon.
+
+    After a fault Python waits for threads that are not daemons, i-PI's or of others, and these may
+    wait for something that never comes.
+    """
+    last = threading.Timer(LEAVE_LIMIT_S, os._exit, (int(code),))
+    last.daemon = True
+    last.start()
 
 
 def _close() -> None:
