@@ -80,6 +80,7 @@ def guarded(folder: RunFolder, spec: InputSpec) -> AbstractContextManager[Guard]
         structure.pbc,
         telemetry,
         spec.seed or 1,
+        {name: (m.model, m.identity) for name, m in folder.settings.models.items()},
     )
 
 

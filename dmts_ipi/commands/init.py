@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dmts_ipi.core import structure as structures
 from dmts_ipi.core.config import parse
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.levels import STUDENT, TEACHER, comparisons
@@ -123,12 +124,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks everything, then writes the folder."""
-    target, config, atoms = make(args)
-    print(_report(target, config, atoms))
+    from dmts_ipi.ipi.run_folder.folder import STRUCTURE
+
+    target, config, n_atoms = make(args)
+    system = structures.describe(structures.read_structure(target / STRUCTURE))
+    print(_report(target, config, n_atoms, system))
     return 0
 
 
-def make(args: argparse.Namespace) -> tuple[Path, Any, Any]:
+def make(args: argparse.Namespace) -> tuple[Path, Any, int]:
     """Checks everything, then writes the folder. Returns it, its ``RunConfig``, and the atoms.
 
     Raises:
@@ -152,10 +156,10 @@ def make(args: argparse.Namespace) -> tuple[Path, Any, Any]:
     if VELOCITIES in atoms.arrays:
         print(
             f"note: start velocities are drawn anew at {config.temperature_K:g} K; those of "
-            f"{file} are kept in {target / 'structure.extxyz'} only",
+            f"{file} are only kept in {target / 'structure.extxyz'}",
             file=sys.stderr,
         )
-    return target, config, atoms
+    return target, config, len(atoms)
 
 
 def create(
@@ -354,25 +358,14 @@ def check_models(config: Any, atoms: Any) -> None:
         check_virials(config, atoms, loaded)
 
 
-def _periodicity(atoms: Any) -> str:
-    """Whether the system is periodic, which a file may say in ways that are easily overlooked."""
-    if atoms.pbc.all():
-        return f" in a periodic cell of {atoms.get_volume():.0f} A^3"
-    if not atoms.pbc.any():
-        return " in vacuum (not periodic)"
-    along = ", ".join(axis for axis, periodic in zip("abc", atoms.pbc, strict=True) if periodic)
-    return f" periodic along {along}"
-
-
-def _report(target: Path, config: Any, atoms: Any) -> str:
+def _report(target: Path, config: Any, n_atoms: int, system: str) -> str:
     inner = f"{config.inner_fs:g} fs"
     steps = f"1 step of {inner}" if config.mode == "sts" else f"{config.n_inner} x {inner} a step"
     if len(config.levels) > 2:
         steps += " (" + ", ".join(f"{k} {n}" for k, n in config.levels.items()) + ")"
     if config.splitting == "baoab-respa":
         steps += " by BAOAB-RESPA"
-    system = f"{len(atoms)} atoms{_periodicity(atoms)}"
     return (
-        f"{target}: {config.ensemble} {config.mode}, {system}, {steps}, "
+        f"{target}: {config.ensemble} {config.mode}, {n_atoms} atoms ({system}), {steps}, "
         f"{config.total_steps} steps = {config.time_ps:g} ps. Start it: dmts-ipi run {target}"
     )

@@ -10,6 +10,7 @@ from typing import get_args
 
 from dmts_ipi.core.config import parse, read_fields, write_yaml
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.structure import periodicity
 from dmts_ipi.core.tasks import Task
 from dmts_ipi.learning.labelling.config import LabelConfig
 
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     labeller = Labeller(config, teacher, structures, frames, out, sampler, shard, report)
     progress = labeller.run()
+    kinds = " and ".join(sorted({periodicity(f) for f in [*structures, *frames]}))
     if args.json:
         print(
             json.dumps(
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(
             f"{out}: {labeller.total_frames} frames labelled by {teacher.name} on {device} "
-            f"({progress.written} now, {progress.dropped} dropped, "
+            f"({kinds}; {progress.written} now, {progress.dropped} dropped, "
             f"{len(progress.stopped)} runs stopped early)"
         )
     return 0

@@ -71,6 +71,9 @@ def read_labels(path: Path, form: LabelFormat | None = None, index: str = ":") -
     names = [f"{what} from {key}" for what, key in used.items() if key != what]
     if form.units != "eV/A":
         names.append(f"units {form.units}")
+    isolated = sum(not np.any(frame.pbc) for frame in frames)
+    if isolated:
+        log.warning("note: %s: %d of %d frames are not periodic", path, isolated, len(frames))
     if names:
         log.warning("note: %s: labels are read as: %s", path, ", ".join(names))
     return frames

@@ -82,14 +82,19 @@ def read_structure(path: Path, index: str = "-1", field: str = "structure") -> S
     return Structure.from_atoms(read_atoms(path, index, field)[0])
 
 
+def periodicity(structure: Structure) -> str:
+    """``periodic``, ``not periodic`` or ``periodic along cell vector 1 and cell vector 2``."""
+    pbc = np.broadcast_to(np.asarray(structure.pbc, bool), (3,))
+    along = " and ".join(f"cell vector {k + 1}" for k in range(3) if pbc[k])
+    return "periodic" if pbc.all() else f"periodic along {along}" if along else "not periodic"
+
+
 def describe(structure: Structure) -> str:
     """What a run should say of its system: periodic or not, and all that is out of the ordinary.
 
     For example ``periodic; charge 1, spin multiplicity 2; 3 fixed atoms``.
     """
-    pbc = np.broadcast_to(np.asarray(structure.pbc, bool), (3,))
-    along = " and ".join(f"cell vector {k + 1}" for k in range(3) if pbc[k])
-    words = ["periodic" if pbc.all() else f"periodic along {along}" if along else "not periodic"]
+    words = [periodicity(structure)]
     electrons = []
     if structure.charge is not None:
         electrons.append(f"charge {structure.charge:g}")

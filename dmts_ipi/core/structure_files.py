@@ -179,12 +179,8 @@ def _set_cell(atoms: Atoms, path: Path, note: Note) -> None:
         found = ", ".join(sorted(set(atoms.get_chemical_symbols())))
         note(f"elements are guessed from atom names (columns 77-78 are empty): {found}")
     has_cell = atoms.cell.rank == 3
-    if atoms.pbc.any():
-        return
-    if has_cell and HMR_KEY not in atoms.info:
+    if has_cell and not atoms.pbc.any() and HMR_KEY not in atoms.info:
         note('has a cell, but pbc="F F F": it is not periodic; write pbc="T T T" if it is')
-    elif not has_cell:
-        note("has no cell: it is not periodic")
 
 
 def _lacks_elements(path: Path) -> bool:

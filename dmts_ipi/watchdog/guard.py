@@ -51,6 +51,7 @@ class Watchdog:
         pbc: (3,).
         telemetry: addresses by model; empty: forces are not seen.
         seed: of the run.
+        models: spec and identity of each model by its name in the run, for frames that are kept.
 
     Raises:
         InputError: a verdict of another package cannot be used, or its options are wrong.
@@ -66,7 +67,9 @@ class Watchdog:
         pbc: np.ndarray,
         telemetry: Mapping[str, Addresses | Announced],
         seed: int,
+        models: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
+        self._models = dict(models or {})
         self.folder, self.settings, self.limits, self.physics = folder, settings, limits, physics
         self.numbers, self.pbc = numbers, pbc
         self.journal = Journal(folder)
@@ -259,6 +262,7 @@ class Watchdog:
         forces = dict(comparison.forces_eV_per_A)
         reference = forces.pop(comparison.reference)
         finite = bool(np.isfinite(reference).all())
+        teacher, identity = self._models.get(comparison.reference, ("", ""))
         frame = Frame(
             self.numbers,
             comparison.positions_A,
@@ -267,6 +271,8 @@ class Watchdog:
             forces=reference if finite else None,
             energy_eV=comparison.energy_eV if finite else None,
             source="watchdog",
+            teacher=teacher if finite else "",
+            teacher_identity=identity if finite else "",
             info={"step": verdict.step, "verdict": verdict.kind.value},
         )
         atoms = frame.to_atoms()

@@ -60,7 +60,9 @@ def test_ipi_trajectories_that_are_no_positions(tmp_path: Path, title: str, wron
 
 def test_no_cell_is_said(tmp_path: Path, caplog) -> None:
     assert describe(read_structure(file(tmp_path, "a.xyz", f"3\nwater\n{WATER}"))) == "not periodic"
-    assert "has no cell: it is not periodic" in notes(caplog)
+    surface = Structure(np.array([1]), np.zeros((1, 3)), np.eye(3), np.array([True, True, False]))
+    assert describe(surface) == "periodic along cell vector 1 and cell vector 2"
+    assert not caplog.messages
 
 
 def test_a_cell_that_is_not_periodic_is_said(tmp_path: Path, caplog) -> None:

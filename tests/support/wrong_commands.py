@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from dmts_ipi.core.frames import Frame
+from dmts_ipi.core.frames import Frame, write_frames
 from dmts_ipi.ipi.client.driver import main as driver_main
 from dmts_ipi.models.load import PRETRAINED
 from driver_models import load
 from run_tools import Done, call
+from toy_water import toy_box
 from wrong_tools import (
     TOY,
     Case,
@@ -69,6 +70,30 @@ def squeezed(frame: Frame) -> Frame:
 def of_sulphur(frame: Frame) -> Frame:
     frame.numbers[frame.numbers == 8] = 16
     return frame
+
+
+def by_models(*names: str, teacher: str = "") -> Callable[[], Words]:
+    """``distill`` on a frame by each of these models; an empty name: the file does not say."""
+
+    def build() -> Words:
+        frame = Frame.from_atoms(toy_box())
+        forces = np.ones_like(frame.positions)
+        frames = [
+            replace(frame, forces=forces, teacher=name, teacher_identity=name) for name in names
+        ]
+        write_frames(Path("labels.extxyz"), frames)
+        given = ["--teacher", teacher] if teacher else []
+        return ["distill", "--labels", "labels.extxyz", "--out", "student", "--steps", 5, *given]
+
+    return build
+
+
+def of_another_program() -> Words:
+    """``distill`` on labels whose forces have a name of their own."""
+    atoms = toy_box()
+    atoms.arrays["dft_forces"] = np.zeros_like(atoms.positions)
+    atoms.write("labels.extxyz")
+    return ["distill", "--labels", "labels.extxyz", "--out", "student", "--steps", 5]
 
 
 def close(atoms: Atoms) -> None:
@@ -160,6 +185,19 @@ STRUCTURES = [
         "the file is no structure",
         with_file("s.xyz", "hello\nworld\n", words("init", "run", "--structure", "s.xyz")),
     ),
+    Case(
+        "deuterium",
+        with_file("s.xyz", "1\n\nD 0 0 0\n", words("init", "run", "--structure", "s.xyz")),
+    ),
+    Case(
+        "atom names instead of elements",
+        with_file("s.xyz", "1\n\nOW 0 0 0\n", words("init", "run", "--structure", "s.xyz")),
+    ),
+    Case(
+        "a LAMMPS data file",
+        with_file("s.data", "LAMMPS\n\n3 atoms\n", words("init", "run", "--structure", "s.data")),
+    ),
+    Case("a folder that is no run", words("init", "run", "--structure", ".")),
     Case("NaN in the positions", init(change=nan)),
     Case("NaN in the positions, `label`", label(change=nan)),
     Case("atoms closer than 0.3 A", init(change=close)),
@@ -212,6 +250,11 @@ LABELS = [
     Case("a student that cannot be written", labelled("distill", "--steps", 5, "--out", TAKEN)),
     Case("labels without forces", labelled("distill", "--steps", 5, change=no_forces)),
     Case("the same, `evaluate`", labelled("evaluate", change=no_forces)),
+    Case("labels of another program, whose forces have another name", of_another_program),
+    Case("labels that do not say who made them", by_models("")),
+    Case("the same, and the teacher that is named did not make them", by_models("", teacher=TOY)),
+    Case("labels of two models", by_models("one", "two")),
+    Case("labels of another model than is named", by_models("one", teacher=TOY)),
     Case("labels with NaN", labelled("distill", "--steps", 5, change=nan_forces)),
     Case("labels with atoms that are too close", labelled("evaluate", change=squeezed)),
     Case(
