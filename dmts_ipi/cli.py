@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
+from .core.console import log_to_stderr, reserve_stdout
 from .core.errors import DmtsError
 from .core.options import OptionParser
 
@@ -62,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     wanted = next((a for a in arguments if a in COMMANDS), None)
     program = f"dmts-ipi {wanted}" if wanted else "dmts-ipi"
+    log_to_stderr()
+    if "--json" in arguments:
+        reserve_stdout()
     try:
         args = build_parser(wanted).parse_args(arguments)
         return int(args.entry(args) or 0)

@@ -24,6 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--config", type=Path, default=None, metavar="YAML", help="options of the training")
     add("--forces", choices=["direct", "conservative"], default=hide, help="direct: the student of "
         "DMTS-NC (default); conservative: an energy, forces by autograd, slower")  # fmt: skip
+    add("--architecture", default=hide, metavar="KIND", help="of the student: density (default), "
+        "or one that another package brings")  # fmt: skip
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, default=hide, help="length in minutes")
     length.add_argument("--steps", type=int, default=hide, help="length in steps (repeatable)")
@@ -50,8 +52,9 @@ def build_config(args: argparse.Namespace) -> Any:
     Raises:
         InputError: a field is unknown or wrong.
     """
-    from dmts_ipi.core.config import parse, read_fields
-    from dmts_ipi.learning.training.config import NEW_STUDENT, TrainConfig
+    from dmts_ipi.core.config import read_fields
+    from dmts_ipi.learning.training.config import parse_config
+    from dmts_ipi.students.registry import kind_of, student_architectures
 
     fields = {} if args.config is None else read_fields(args.config, "config")
     where = "option" if args.config is None else str(args.config)
@@ -62,14 +65,23 @@ def build_config(args: argparse.Namespace) -> Any:
     fields.update({name: given[name] for name in OPTIONS if name in given})
     if args.no_compile:
         fields["compile"] = False
+    sizes = fields.get("architecture")
+    if "architecture" in given:
+        kind = given["architecture"]
+        if isinstance(sizes, dict) and sizes.get("kind", kind) != kind:
+            raise InputError("architecture", kind, f"the YAML has kind: {sizes['kind']}")
+        own = student_architectures.get(kind).new.model_dump()
+        fields["architecture"] = sizes = {**(sizes or own), "kind": kind}
     if "forces" in given:
-        architecture = fields.get("architecture", NEW_STUDENT.model_dump())
-        if isinstance(architecture, dict):  # if not, its error comes from parse
+        own = student_architectures.get(kind_of(sizes)).new.model_dump()
+        if "energy" not in own:
+            raise InputError("forces", given["forces"], f"{kind_of(sizes)} students have no choice")
+        if sizes is None or isinstance(sizes, dict):  # if not, its error comes from parse
             energy = given["forces"] == "conservative"
-            fields["architecture"] = {**architecture, "energy": energy}
+            fields["architecture"] = {**(sizes or own), "energy": energy}
     if fields.get("steps") is None and fields.get("minutes") is None:
         raise InputError("minutes", "", "give --minutes or --steps, or one of them in the YAML")
-    return parse(TrainConfig, fields, where)
+    return parse_config(fields, where)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -140,7 +140,7 @@ def _load_ase(target: str, keywords: dict[str, Any], options: LoadOptions) -> Fo
 
 
 def _load_student(target: str, keywords: dict[str, Any], options: LoadOptions) -> ForceModel:
-    from dmts_ipi.students.density.model import load_student
+    from dmts_ipi.students.files import load_student
 
     return load_student(Path(target), **vars(options))
 

@@ -34,7 +34,7 @@ from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.verdicts import Cause, VerdictClass, VerdictKind, kind_of_record
 from dmts_ipi.ipi.session.session import Outcome
 from dmts_ipi.students.density.energy import new_student
-from dmts_ipi.students.density.files import save_student
+from dmts_ipi.students.files import save_student
 from places import ROOT
 from run_tools import STUDENT, TEACHER, argon, call
 from student_tools import TINY

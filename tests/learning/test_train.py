@@ -23,8 +23,7 @@ from dmts_ipi.learning.training.parallel import Workers, leave_workers
 from dmts_ipi.learning.training.report import Reporter
 from dmts_ipi.learning.training.split import Plan, frames_per_batch, partners, split_frames
 from dmts_ipi.learning.training.train import STATE, Trainer
-from dmts_ipi.students.density.files import read_student
-from dmts_ipi.students.density.model import load_student
+from dmts_ipi.students.files import load_student, read_student
 from student_tools import TINY, toy_frames
 
 ARCHITECTURE = TINY.model_dump()

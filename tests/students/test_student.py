@@ -259,7 +259,7 @@ def test_lists_that_outgrow_the_compiled_layout_run_uncompiled_at_first(monkeypa
 
 
 @pytest.mark.usefixtures("_no_kernels")
-def test_no_compiler_means_eager_and_one_line(monkeypatch, capsys):
+def test_no_compiler_means_eager_and_one_line(monkeypatch, caplog):
     numbers, x, cell = water_box(11)
 
     def broken(*args, **kwargs):
@@ -269,7 +269,7 @@ def test_no_compiler_means_eager_and_one_line(monkeypatch, capsys):
     m = StudentModel(make_student(), compile=True)
     m.compute(numbers, x, cell, np.ones(3, bool))
     m.compute(numbers, x, cell, np.ones(3, bool))
-    lines = capsys.readouterr().err.splitlines()
+    lines = caplog.messages
     assert len(lines) == 2
     assert lines[0].endswith("note: no compiler; torch.compile is used")
     assert "uncompiled" in lines[1]

@@ -17,14 +17,14 @@ from dmts_ipi.cli import main
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.frames import write_frames
 from dmts_ipi.learning.training.config import TrainConfig
-from dmts_ipi.learning.training.data import GraphSet
 from dmts_ipi.learning.training.report import Reporter
-from dmts_ipi.learning.training.setup import fit_base, set_wall
 from dmts_ipi.learning.training.train import Trainer
 from dmts_ipi.models.load import load_model
+from dmts_ipi.students.density.batches import GraphSet
 from dmts_ipi.students.density.energy import EnergyStudent, new_student
-from dmts_ipi.students.density.files import read_student, save_student
 from dmts_ipi.students.density.model import StudentModel
+from dmts_ipi.students.density.prepare import fit_base, set_wall
+from dmts_ipi.students.files import read_student, save_student
 from student_tools import ELEMENTS, TINY, make_student, spring_forces, toy_frames, water_box
 
 ALL = np.ones(3, bool)

@@ -10,8 +10,8 @@ import pytest
 
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceModel
-from dmts_ipi.students.density.files import save_student
-from dmts_ipi.students.density.model import StudentModel, load_student
+from dmts_ipi.students.density.model import StudentModel
+from dmts_ipi.students.files import load_student, save_student
 from student_tools import make_student, water_box
 
 

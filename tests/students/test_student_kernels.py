@@ -135,7 +135,7 @@ def test_threads_do_not_change_a_digit(monkeypatch):
 
 
 @pytest.mark.parametrize("why", ["no compiler", "a compiler that fails", "cutoffs"])
-def test_without_kernels_torch_is_used_and_one_line_says_why(why, monkeypatch, capsys, tmp_path):
+def test_without_kernels_torch_is_used_and_one_line_says_why(why, monkeypatch, caplog, tmp_path):
     parts = {}
     if why == "no compiler":
         compiled._compiler.cache_clear()
@@ -152,7 +152,7 @@ def test_without_kernels_torch_is_used_and_one_line_says_why(why, monkeypatch, c
     m = StudentModel(student, dtype="float64", compile=True)
     f = m.compute(numbers, x, cell, PBC).forces_eV_per_A
     assert isinstance(m.evaluator, TorchStudent)
-    lines = capsys.readouterr().err.splitlines()
+    lines = caplog.messages
     assert len(lines) == 1
     assert lines[0].endswith("; torch.compile is used")
     plain = StudentModel(student, dtype="float64", compile=False)

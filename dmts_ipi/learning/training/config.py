@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from dmts_ipi.core.config import StrictModel
-from dmts_ipi.students.density.architecture import StudentArchitecture
+from pydantic import Field, SerializeAsAny, create_model, model_validator
 
-# The defaults of StudentArchitecture are those of files written before a field existed.
-NEW_STUDENT = StudentArchitecture(
-    bessel=8, gaussians=5, gaussian_width_A=0.3, normalise=True, head_scale=0.02
-)
+from dmts_ipi.core.config import StrictModel, parse
+from dmts_ipi.students.contract import ArchitectureConfig
+from dmts_ipi.students.density.architecture import NEW_STUDENT
+from dmts_ipi.students.registry import kind_of, student_architectures
+
+Output = Literal["forces", "non_conservative_forces", "energy", "virial"]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class TrainConfig(StrictModel):
@@ -20,7 +23,7 @@ class TrainConfig(StrictModel):
     one with ``minutes`` follows the clock.
     """
 
-    architecture: StudentArchitecture = NEW_STUDENT
+    architecture: SerializeAsAny[ArchitectureConfig] = NEW_STUDENT
     steps: int | None = Field(default=None, ge=1, description="length of the training in steps")
     minutes: float | None = Field(
         default=None, gt=0, description="length of the training in minutes"
@@ -41,6 +44,11 @@ class TrainConfig(StrictModel):
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(default=0.998, ge=0, lt=1, description="averaging of weights")
     huber_eV_per_A: float = Field(default=0.1, gt=0, description="errors above this count linearly")
+    loss_weights: dict[Output, Weight] | None = Field(
+        default=None,
+        description="weight in the loss of each output of the network (forces, "
+        "non_conservative_forces: eV/A; energy, virial: eV per atom); None: the architecture's",
+    )
     difference_weight: float = Field(
         0.0, ge=0, description="weight of the change of the error between frames of a burst"
     )
@@ -68,3 +76,22 @@ class TrainConfig(StrictModel):
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give exactly one of steps and minutes")
         return self
+
+
+def parse_config(fields: Mapping[str, Any], where: str) -> TrainConfig:
+    """Validates the options of a training whose architecture may be any that is registered.
+
+    Args:
+        fields: of ``TrainConfig``; ``architecture`` a mapping whose ``kind`` names it.
+        where: what messages call the fields.
+
+    Raises:
+        InputError: a field is unknown or wrong, or there is no such architecture.
+    """
+    architecture = student_architectures.get(kind_of(fields.get("architecture")))
+    model = create_model(
+        "TrainConfig",
+        __base__=TrainConfig,
+        architecture=(architecture.config, architecture.new),
+    )
+    return parse(model, dict(fields), where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +13,20 @@ from .muon import Muon
 
 BETAS = (0.9, 0.99)
 MUON_MOMENTUM = 0.95
-# Output layers and biases stay with AdamW, as Muon's authors advise.
-OUTPUT_LAYERS = ("g0", "energy", "out", "out1", "out2", "far", "gates", "near_gates")
 
 
-def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
-    """Whether Muon updates it."""
-    return parameter.ndim == 2 and name.split(".")[-2] not in OUTPUT_LAYERS
+def make_optimizers(
+    student: nn.Module, config: TrainConfig, hidden_matrices: Collection[str]
+) -> list[torch.optim.Optimizer]:
+    """One or two optimisers; each group's ``peak`` is its largest learning rate.
 
-
-def make_optimizers(student: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """One or two optimisers; each group's ``peak`` is its largest learning rate."""
+    Args:
+        student: the network.
+        config: learning rates, weight decay, and whether Muon is wanted.
+        hidden_matrices: names of the parameters that Muon updates.
+    """
     named = [(n, p) for n, p in student.named_parameters() if p.requires_grad]
-    hidden = [p for n, p in named if config.optimizer == "muon" and is_hidden_matrix(n, p)]
+    hidden = [p for n, p in named if config.optimizer == "muon" and n in hidden_matrices]
     chosen = {id(p) for p in hidden}
     rest = [p for _, p in named if id(p) not in chosen]
     decay = config.weight_decay

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,24 +21,23 @@ from dmts_ipi.core.frames import Frame
 from dmts_ipi.learning.error_warning import error_warning
 from dmts_ipi.models.devices import resolve_device
 from dmts_ipi.models.model_files import pack, write_atomically
-from dmts_ipi.students.density.architecture import StudentArchitecture
-from dmts_ipi.students.density.energy import EnergyStudent, new_student
-from dmts_ipi.students.density.files import save_student
-from dmts_ipi.students.density.network import Student
+from dmts_ipi.students.contract import DIRECT, ENERGY, FORCES, VIRIAL, Batch, FrameSet
+from dmts_ipi.students.files import save_student
+from dmts_ipi.students.registry import architecture_of
 
 from .config import TrainConfig
-from .data import Batch, GraphSet
+from .loss import student_loss
 from .optim import make_optimizers, optimizer_tensors, rate, restore_optimizers
 from .parallel import Workers
 from .report import Reporter
-from .setup import calibrate, fit_atom_energies, fit_base, set_wall
 from .split import Plan, frames_per_batch, partners, split_frames
 from .validate import Validation, Validator
+
+log = logging.getLogger(__name__)
 
 STATE = "training/state.safetensors"
 HISTORY = "training/history.json"
 CURVE = "training/curve.png"
-SETUP_FRAMES = 32
 CACHED_BATCHES = 6000
 COMPARED_FRAMES = 16  # of the training, whose error is compared with that of held-out frames
 MOST_COMPILED_COMPOSITIONS = 4
@@ -55,25 +55,6 @@ class Progress:
     losses: list[float] = field(default_factory=list)  # since the last validation
     history: list[dict[str, float]] = field(default_factory=list)
     warning: str = ""  # of the errors of the best checkpoint
-
-
-def student_loss(
-    student: Student, batch: Batch, huber: float, pairs: Tensor | None, weight: float
-) -> Tensor:
-    """Pseudo-Huber of the error vectors, and of their change between paired frames.
-
-    delta (sqrt(1 + |e|^2 / delta^2) - 1), averaged over atoms; eV/A.
-    """
-    forces = student(batch.positions, batch.cell, batch.graph, batch.layout)[0]
-    error = forces - batch.forces
-
-    def robust(e: Tensor) -> Tensor:
-        return (huber * (torch.sqrt(1.0 + e.square().sum(-1) / huber**2) - 1.0)).mean()
-
-    loss = robust(error)
-    if pairs is not None:
-        loss = loss + weight * robust(error[pairs[1]] - error[pairs[0]])
-    return loss
 
 
 class Trainer:
@@ -107,9 +88,15 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.elements = sorted({int(z) for f in frames for z in f.numbers})
         a = config.architecture
-        self.student = new_student(a, self.elements)
+        self.architecture = architecture_of(a)
+        self.student = self.architecture.build(a, self.elements)
+        given: Mapping[Any, float] = config.loss_weights or self.architecture.weights(a)
+        self.weights = {str(name): weight for name, weight in given.items() if weight > 0}
         kept, held = split_frames(frames, config.validation_fraction, config.seed)
-        self.train_set = GraphSet([frames[k] for k in kept], a, self.elements)
+        self.train_set = self.architecture.frames([frames[k] for k in kept], a, self.elements)
+        check_labels(self.train_set, self.weights)
+        if self.weights.get(ENERGY):
+            self.train_set.atom_energies_eV = fit_atom_energies(self.train_set)
         self.validator = Validator([frames[k] for k in held], config, self.elements)
         self.later = (
             partners(self.train_set.frames, range(len(kept)), config.difference_fs)
@@ -120,30 +107,44 @@ class Trainer:
         groups = self.train_set.groups()
         sizes = [
             config.batch_frames
-            or min(len(g), frames_per_batch(sum(self.train_set.rows[g[0]].counts)))
+            or min(len(g), frames_per_batch(len(self.train_set.frames[g[0]].numbers)))
             for g in groups
         ]
         self.plan = Plan(groups, sizes, self.workers.world, config.seed)
         self._cache: dict[tuple[int, ...], tuple[Batch, Tensor | None]] = {}
         self.progress = Progress()
-        self.base_rmse = self._setup(config)
+        self.prepared = self.architecture.prepare(self.student, self.train_set, config.seed)
+        self._check_outputs()
         self.student.to(config.device)
         self.parameters = dict(self.student.named_parameters())
         self.average = {k: v.detach().clone() for k, v in self.parameters.items()}
-        self.optimizers = make_optimizers(self.student, config)
-        # Each composition is compiled by itself, a minute each: worth it for a few. torch.compile
-        # does not differentiate twice, which a conservative student needs.
+        self.optimizers = make_optimizers(
+            self.student, config, self.architecture.hidden_matrices(self.student)
+        )
+        # Each composition is compiled by itself, a minute each: worth it for a few.
         few = len(self.plan.groups) <= MOST_COMPILED_COMPOSITIONS
-        self._compiled = config.compile and few and not a.energy
+        self._compiled = config.compile and few and self.architecture.trains_compiled(a)
         self._loss = torch.compile(student_loss, dynamic=False) if self._compiled else student_loss
 
-    def _setup(self, config: TrainConfig) -> float:
-        rng = np.random.default_rng([config.seed, 3])
-        chosen = rng.permutation(len(self.train_set))[:SETUP_FRAMES]
-        batches = [self.train_set.batch([int(k)]) for k in chosen]
-        calibrate(self.student, batches)
-        set_wall(self.student, (self.train_set.batch([k]) for k in range(len(self.train_set))))
-        return fit_base(self.student, batches)
+    def _check_outputs(self) -> None:
+        """Refuses a weight for what the network does not give."""
+        if self.config.loss_weights is None:
+            return
+        with torch.no_grad():
+            found = self.architecture.outputs(self.student, self.train_set.batch([0]))
+        for name, weight in self.weights.items():
+            if name not in found:
+                raise InputError(
+                    f"loss_weights.{name}",
+                    weight,
+                    f"is no output of a {self.architecture.name} student of these sizes; it gives "
+                    + ", ".join(found),
+                )
+
+    @property
+    def base_rmse(self) -> float:
+        """RMSE, in eV/A, of the density student's pair force alone."""
+        return self.prepared.figures["base_rmse_eV_per_A"]
 
     def _batch(self, index: tuple[int, ...]) -> tuple[Batch, Tensor | None]:
         """A batch and the pairs of the same atom in consecutive frames, if wanted."""
@@ -156,12 +157,7 @@ class Trainer:
         frames += [later for _, later in links]
         batch = self.train_set.batch(frames, device=device)
         if links:
-            rows = [self.train_set.rows[k] for k in frames]
-            layout = self.train_set.layouts[rows[0].counts]
-            where = [
-                self.train_set.places(r, layout, len(frames), b)[np.argsort(r.order)]
-                for b, r in enumerate(rows)
-            ]
+            where = self.train_set.atom_rows(frames)
             first = np.concatenate([where[b] for b, _ in links])
             second = np.concatenate(where[len(index) :])
             pairs = torch.as_tensor(np.stack([first, second]), device=device)
@@ -177,13 +173,21 @@ class Trainer:
 
     def _value_and_gradients(self, batch: Batch, pairs: Tensor | None) -> Tensor:
         c = self.config
-        arguments = (self.student, batch, c.huber_eV_per_A, pairs, c.difference_weight)
+        arguments = (
+            self.architecture,
+            self.student,
+            batch,
+            self.weights,
+            c.huber_eV_per_A,
+            pairs,
+            c.difference_weight,
+        )
         if self._compiled:
             try:
                 loss = self._loss(*arguments)
             except Exception as error:  # no compiler, or one that fails: any exception
                 why = " ".join(str(error).split()) or type(error).__name__
-                print(f"warning: trains uncompiled and slower ({why[:200]})", file=sys.stderr)
+                log.warning("warning: trains uncompiled and slower (%s)", why[:200])
                 self._compiled, self._loss = False, student_loss
                 loss = student_loss(*arguments)
         else:
@@ -252,8 +256,8 @@ class Trainer:
             return
         count = sum(v.numel() for v in self.parameters.values())
         self.reporter.line(
-            f"{count} parameters, {self.sizes[0]} frames to train on, {self.sizes[1]} held out; "
-            f"base pair force alone: RMSE {1e3 * self.base_rmse:.0f} meV/A"
+            f"{count} parameters, {self.sizes[0]} frames to train on, {self.sizes[1]} held out"
+            + (f"; {self.prepared.text}" if self.prepared.text else "")
             + ("; compiling" if self._compiled else "")
         )
 
@@ -308,23 +312,26 @@ class Trainer:
 
     def _save_model(self, result: Validation, row: Mapping[str, float]) -> None:
         c = self.config
-        if isinstance(self.student, EnergyStudent):
-            fit_atom_energies(self.student, self.train_set)
+        self.architecture.finish(self.student, self.train_set)
+        energies = self.train_set.atom_energies_eV
         save_student(
             self.folder,
             self.student,
+            config=c.architecture,
+            elements=self.elements,
             teacher=self.teacher,
             training_data_sha256=self.data_sha256,
             errors=result.figures(),
             extra={
+                **({"atom_energies_eV": energies} if energies is not None else {}),
                 "training": {
                     "step": row["step"],
                     "frames": self.sizes[0],
                     "held_out_frames": self.sizes[1],
                     "chosen_by": self.validator.chosen_by,
-                    "base_rmse_eV_per_A": self.base_rmse,
+                    **self.prepared.figures,
                     "options": c.model_dump(mode="json", exclude={"architecture"}),
-                }
+                },
             },
         )
 
@@ -367,9 +374,11 @@ class Trainer:
                 "state", path, "is unreadable; remove it to start again, or restore a copy"
             ) from error
         wanted = json.loads(self.config.model_dump_json())
-        known = StudentArchitecture.model_fields  # a state may be older than one of its fields
+        # A state may be older than a field of the options or of the architecture.
+        stored = {**{k: f.default for k, f in type(self.config).model_fields.items()}, **stored}
+        known = type(self.config.architecture).model_fields
         stored["architecture"] = {
-            **{k: f.default for k, f in known.items()}, **stored.get("architecture", {})
+            **{k: f.default for k, f in known.items()}, **stored["architecture"]
         }  # fmt: skip
         for name, value in wanted.items():
             if stored.get(name) != value and name not in ("device", "compile"):
@@ -395,3 +404,25 @@ class Trainer:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def check_labels(frames: FrameSet, weights: Mapping[str, float]) -> None:
+    """Refuses to train on what the labels do not have.
+
+    Raises:
+        InputError: nothing is trained on forces, or no frame has an energy or a virial.
+    """
+    if not any(weights.get(name) for name in (FORCES, DIRECT)):
+        raise InputError("loss_weights", dict(weights), "give a weight above 0 to forces")
+    if weights.get(ENERGY) and all(f.energy_eV is None for f in frames.frames):
+        raise InputError("loss_weights.energy", weights[ENERGY], "the labels have no energies")
+    if weights.get(VIRIAL) and all(f.virial_eV is None for f in frames.frames):
+        raise InputError("loss_weights.virial", weights[VIRIAL], "the labels have no virials")
+
+
+def fit_atom_energies(frames: FrameSet) -> list[float]:
+    """Energy of an atom of each element, eV: least squares on the labels by composition."""
+    some = [f for f in frames.frames if f.energy_eV is not None]
+    counts = np.array([[(f.numbers == z).sum() for z in frames.elements] for f in some], float)
+    energies = np.array([f.energy_eV for f in some], float)
+    return [float(e) for e in np.linalg.lstsq(counts, energies, rcond=None)[0]]

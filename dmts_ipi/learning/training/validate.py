@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ase.data import chemical_symbols
+from torch import nn
 
 from dmts_ipi.core.frames import Frame, bursts
 from dmts_ipi.core.heating import FEWEST_FRAMES, heating_of_bursts
 from dmts_ipi.learning.error_warning import ALL
 from dmts_ipi.models.devices import resolve_device
-from dmts_ipi.students.density.network import Student
+from dmts_ipi.students.contract import Batch, FrameSet, driving_forces
+from dmts_ipi.students.registry import architecture_of
 
 from .config import TrainConfig
-from .data import Batch, GraphSet
 
 # A student that heats less than this at the wanted outer step is as good as any other.
 HEATING_FLOOR_K_PER_PS = 0.02
@@ -60,11 +61,13 @@ class Validator:
         self.config, self.device = config, resolve_device(config.device)
         rng = np.random.default_rng([config.seed, 4])
         chosen = sorted(rng.permutation(len(frames))[: config.validation_frames].tolist())
-        self.frames = GraphSet([frames[k] for k in chosen], config.architecture, elements)
+        self.architecture = architecture_of(config.architecture)
+        sizes = config.architecture
+        self.frames = self.architecture.frames([frames[k] for k in chosen], sizes, elements)
         groups = [g for g in bursts(frames) if len(g) >= FEWEST_FRAMES]
         same = [g for g in groups if np.array_equal(g[0].numbers, groups[0][0].numbers)]
         self.groups = [g[: config.burst_frames] for g in same[: config.heating_bursts]]
-        self.burst_sets = [GraphSet(g, config.architecture, elements) for g in self.groups]
+        self.burst_sets = [self.architecture.frames(g, sizes, elements) for g in self.groups]
         self.chosen_by = (
             f"predicted heating at {config.heating_at_fs:g} fs times force RMSE"
             if self.groups
@@ -72,28 +75,25 @@ class Validator:
         )
         self._batches: dict[tuple[int, int], Batch] = {}
 
-    def _forces(self, student: Student, which: int, graphs: GraphSet, k: int) -> np.ndarray:
+    def _forces(self, student: nn.Module, which: int, graphs: FrameSet, k: int) -> np.ndarray:
         """Forces of one frame in its own order, (n, 3)."""
         if (which, k) not in self._batches:
             self._batches[which, k] = graphs.batch([k], device=self.device)
-        b = self._batches[which, k]
-        forces = student(b.positions, b.cell, b.graph, b.layout)[0]
-        out = np.empty((len(forces), 3))
-        out[graphs.rows[k].order] = forces.cpu().numpy()
-        return out
+        forces = driving_forces(self.architecture.outputs(student, self._batches[which, k]))
+        return forces.detach().cpu().numpy().astype(float)[graphs.atom_rows([k])[0]]
 
     @torch.no_grad()
-    def rmse(self, student: Student, frames: GraphSet, most: int) -> float:
+    def rmse(self, student: nn.Module, frames: FrameSet, most: int) -> float:
         """Force RMSE on the first ``most`` frames of a set, eV/A; keeps no batches of it."""
         squares = []
         for k in range(min(most, len(frames))):
             b = frames.batch([k], device=self.device)
-            error = student(b.positions, b.cell, b.graph, b.layout)[0] - b.forces
+            error = driving_forces(self.architecture.outputs(student, b)) - b.forces
             squares.append(error.square().mean())
         return float(torch.stack(squares).mean().sqrt())
 
     @torch.no_grad()
-    def __call__(self, student: Student, with_heating: bool = True) -> Validation:
+    def __call__(self, student: nn.Module, with_heating: bool = True) -> Validation:
         """Errors; predicted heating too if there are bursts and it is wanted."""
         labels = np.concatenate([np.asarray(f.forces, float) for f in self.frames.frames])
         forces = [self._forces(student, -1, self.frames, k) for k in range(len(self.frames))]

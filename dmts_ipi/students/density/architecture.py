@@ -1,18 +1,21 @@
-"""Sizes of the student: what its model file stores beside the weights."""
+"""Sizes of the density student: what its model file stores beside the weights."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from dmts_ipi.core.config import StrictModel
+from dmts_ipi.students.contract import ArchitectureConfig
 
 
-class StudentArchitecture(StrictModel):
+class StudentArchitecture(ArchitectureConfig):
     """Sizes of the student. Stored in its model file.
 
     Distances in Angstrom. A width of 0 switches a part off.
     """
 
+    kind: Literal["density"] = "density"
     cutoff_A: float = Field(default=4.5, gt=1.0, description="reach of densities and gradient head")
     near_cutoff_A: float = Field(default=3.0, gt=0.5, description="reach of pair MLP and wall")
     far_cutoff_A: float = Field(default=5.5, gt=1.0, description="reach of the radial far part")
@@ -55,3 +58,14 @@ class StudentArchitecture(StrictModel):
     def reach_A(self) -> float:
         """The largest cutoff."""
         return max(self.cutoffs_A)
+
+    @property
+    def conservative(self) -> bool:
+        """Whether forces are the gradient of an energy."""
+        return self.energy
+
+
+# The defaults of the fields are those of files written before a field existed.
+NEW_STUDENT = StudentArchitecture(
+    bessel=8, gaussians=5, gaussian_width_A=0.3, normalise=True, head_scale=0.02
+)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
+import logging
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,13 +13,15 @@ import torch
 from dmts_ipi.core.compiled import NotCompiled
 from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.model import ForceResult, check_result
+from dmts_ipi.students.files import parse_dtype
 
 from .cpu import CpuStudent
 from .energy import EnergyStudent
-from .files import parse_dtype, read_student
 from .graph import species_of
 from .network import Student
 from .torch_path import TorchStudent
+
+log = logging.getLogger(__name__)
 
 SKIN_A = 0.3
 
@@ -197,7 +198,7 @@ class StudentModel:
                 self.evaluator = CpuStudent(self.student, species, threads)
                 return
             except NotCompiled as error:
-                print(f"{self.name}: note: {error}; torch.compile is used", file=sys.stderr)
+                log.warning("%s: note: %s; torch.compile is used", self.name, error)
         self.evaluator = TorchStudent(self.student, species, compiled, self.name)
 
     def _list_pairs(self, x: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
@@ -210,28 +211,3 @@ class StudentModel:
         self.evaluator.set_pairs(x - images @ cell, cell, pbc, self.skin_A)
         self._listed = _Listed(x, cell, pbc, images)
         self.rebuilds += 1
-
-
-def load_student(
-    folder: Path | str,
-    *,
-    device: str = "cpu",
-    dtype: str | None = None,
-    compile: bool = True,
-) -> StudentModel:
-    """Loads a student's folder as a force model.
-
-    Raises:
-        InputError: the files are absent, truncated, newer, a pickle; or the device or dtype is
-            not available.
-    """
-    student, record = read_student(Path(folder))
-    name = str(record.get("name") or Path(folder).name)
-    return StudentModel(
-        student,
-        name,
-        str(record["weights_sha256"]),
-        device=device,
-        dtype=dtype,
-        compile=compile,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +14,8 @@ from dmts_ipi.core.errors import ModelFault
 
 from .graph import Graph, Layout, Rows, build_rows, to_graph
 from .network import Student
+
+log = logging.getLogger(__name__)
 
 SLACK = 1.06  # padding of a layout that is compiled
 MOST_SPILLS = 10  # lists that did not fit and ran uncompiled before a larger layout is compiled
@@ -108,9 +110,8 @@ class TorchStudent:
                     return run(x, cell, self._graph, self._fitted)
                 except Exception as error:  # no compiler, or one that fails: any exception
                     lines = str(error).strip().splitlines() or [type(error).__name__]
-                    print(
-                        f"{self.name}: warning: runs uncompiled and slower ({lines[0][:160]})",
-                        file=sys.stderr,
+                    log.warning(
+                        "%s: warning: runs uncompiled and slower (%s)", self.name, lines[0][:160]
                     )
                     self._compiled, self._run = False, self.student
                     run = self.student

@@ -10,22 +10,26 @@ import torch
 from torch import Tensor
 
 from dmts_ipi.core.frames import Frame
-from dmts_ipi.students.density.architecture import StudentArchitecture
-from dmts_ipi.students.density.graph import Graph, Layout, Rows, build_rows, species_of, to_graph
+from dmts_ipi.students.contract import FORCES, Batch, FrameSet
+
+from .architecture import StudentArchitecture
+from .graph import Graph, Layout, Rows, build_rows, species_of, to_graph
 
 
 @dataclass
-class Batch:
-    """Frames of one composition joined, atoms sorted by species. eV, Angstrom."""
+class DensityBatch(Batch):
+    """Frames of one composition joined, atoms sorted by species throughout.
 
-    positions: Tensor  # (b n, 3)
-    cell: Tensor  # (3, 3); identity: shifts of a batch are already in Angstrom
-    graph: Graph
-    layout: Layout  # of the joined frames
-    forces: Tensor  # (b n, 3)
+    Attributes:
+        cell: (3, 3), the identity: shifts of a batch are already in Angstrom.
+        layout: sizes of the joined graph.
+    """
+
+    cell: Tensor
+    layout: Layout
 
 
-class GraphSet:
+class GraphSet(FrameSet):
     """Frames with their neighbour rows; ``batch`` pads and joins some of them.
 
     All frames of one composition share one layout, so that a compiled training step sees one
@@ -35,7 +39,7 @@ class GraphSet:
     def __init__(
         self, frames: Sequence[Frame], architecture: StudentArchitecture, elements: Sequence[int]
     ) -> None:
-        self.frames = list(frames)
+        self.frames, self.elements = list(frames), list(elements)
         self.rows: list[Rows] = []
         for frame in self.frames:
             species = species_of(frame.numbers, elements)
@@ -60,9 +64,6 @@ class GraphSet:
                 max(one.far, old.far),
             )
 
-    def __len__(self) -> int:
-        return len(self.frames)
-
     def groups(self) -> list[list[int]]:
         """Frame numbers of each composition."""
         found: dict[tuple[int, ...], list[int]] = {}
@@ -72,7 +73,7 @@ class GraphSet:
 
     def batch(
         self, index: Sequence[int], dtype: torch.dtype = torch.float32, device: str = "cpu"
-    ) -> Batch:
+    ) -> DensityBatch:
         """Joins frames of one composition."""
         rows = [self.rows[k] for k in index]
         layout = self.layouts[rows[0].counts]
@@ -80,18 +81,31 @@ class GraphSet:
         positions = self._joined([self.frames[k].positions for k in index], rows, layout)
         forces = self._joined([self.frames[k].forces for k in index], rows, layout)
         graph = self._shifts_in_angstrom(graph, index, rows, layout, dtype, device)
-        return Batch(
+        targets = self.frame_targets(index, dtype, device)
+        targets[FORCES] = torch.as_tensor(forces, dtype=dtype, device=device)
+        numbers = np.repeat(self.elements, np.asarray(layout.counts) * len(index))
+        return DensityBatch(
             torch.as_tensor(positions, dtype=dtype, device=device),
-            torch.eye(3, dtype=dtype, device=device),
+            torch.as_tensor(numbers, dtype=torch.int64, device=device),
             graph,
+            len(index),
+            targets,
+            torch.eye(3, dtype=dtype, device=device),
             Layout(
                 tuple(c * len(index) for c in layout.counts),
                 layout.columns,
                 layout.near * len(index),
                 layout.far * len(index),
             ),
-            torch.as_tensor(forces, dtype=dtype, device=device),
         )
+
+    def atom_rows(self, index: Sequence[int]) -> list[np.ndarray]:
+        """See ``FrameSet.atom_rows``."""
+        rows = [self.rows[k] for k in index]
+        layout = self.layouts[rows[0].counts]
+        return [
+            self.places(r, layout, len(index), b)[np.argsort(r.order)] for b, r in enumerate(rows)
+        ]
 
     @staticmethod
     def places(rows: Rows, layout: Layout, copies: int, which: int) -> np.ndarray:

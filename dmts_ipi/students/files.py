@@ -1,4 +1,4 @@
-"""The student's files: ``model.safetensors`` and ``model.json`` in one folder; no pickle."""
+"""A student's files: ``model.safetensors`` and ``model.json`` in one folder; no pickle."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dmts_ipi.core.config import parse
 from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.model import ForceModel
 from dmts_ipi.models.model_files import (
     FORMATS,
     RECORD,
@@ -23,17 +23,18 @@ from dmts_ipi.models.model_files import (
     write_atomically,
 )
 
-from .architecture import StudentArchitecture
-from .energy import EnergyStudent, new_student
-from .network import Student
+from .contract import ArchitectureConfig
+from .registry import architecture_of, parse_sizes
 
 REQUIRED = ("architecture", "elements", "cutoff_A", "precision", "teacher", "weights_sha256")
 
 
 def save_student(
     folder: Path,
-    student: Student,
+    student: nn.Module,
     *,
+    config: ArchitectureConfig | None = None,
+    elements: list[int] | None = None,
     teacher: Mapping[str, str],
     training_data_sha256: str,
     errors: Mapping[str, Any],
@@ -45,6 +46,8 @@ def save_student(
     Args:
         folder: made if absent.
         student: the network; ``weights`` replace its own where given (an average of weights).
+        config: its sizes; None: ``student.architecture``.
+        elements: atomic numbers that it knows; None: ``student.elements``.
         teacher: ``name`` and ``identity`` of the teacher.
         training_data_sha256: hash of the labels.
         errors: figures of the training (units in their names).
@@ -53,19 +56,20 @@ def save_student(
     Raises:
         InputError: the folder cannot be written; an earlier model there stays as it was.
     """
+    sizes: ArchitectureConfig = config or student.architecture  # type: ignore[assignment]
     content = pack({**student.state_dict(), **(weights or {})})
     record = {
         "format": STUDENT,
         "version": FORMATS[STUDENT],
-        "architecture": student.architecture.model_dump(mode="json"),
-        "elements": student.elements,
-        "cutoff_A": student.architecture.reach_A,
+        "architecture": sizes.model_dump(mode="json"),
+        "elements": elements or student.elements,
+        "cutoff_A": sizes.reach_A,
         "precision": "float32",
         "teacher": dict(teacher),
         "training_data_sha256": training_data_sha256,
         "errors": dict(errors),
-        **_energies(student),
         **(extra or {}),
+        **architecture_of(sizes).record(student),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
     }
     folder = Path(folder)
@@ -88,7 +92,7 @@ def read_student_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def read_student(folder: Path) -> tuple[Student, dict[str, Any]]:
+def read_student(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Rebuilds a student in float32 on the CPU. Returns it with its record.
 
     Raises:
@@ -108,26 +112,40 @@ def read_student(folder: Path) -> tuple[Student, dict[str, Any]]:
         raise InputError(
             "model", path, f"is damaged, or not the one of its {RECORD}; copy both again"
         )
-    architecture = parse(StudentArchitecture, record["architecture"], f"{RECORD}: architecture")
-    student = new_student(architecture, [int(z) for z in record["elements"]])
+    sizes = parse_sizes(record["architecture"], f"{RECORD}: architecture")
+    architecture = architecture_of(sizes)
+    student = architecture.build(sizes, [int(z) for z in record["elements"]])
     try:
         student.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
         line = str(error).splitlines()[0]
         raise InputError("model", path, f"does not fit its model.json ({line})") from error
-    if isinstance(student, EnergyStudent):
-        given = record.get("atom_energies_eV")
-        if not isinstance(given, list) or len(given) != len(student.elements):
-            raise InputError("model", Path(folder) / RECORD, "field 'atom_energies_eV' is wrong")
-        student.atom_energies_eV = [float(e) for e in given]
+    try:
+        architecture.restore(student, record)
+    except ValueError as error:
+        raise InputError("model", Path(folder) / RECORD, str(error)) from error
     return student.eval().requires_grad_(False), record
 
 
-def _energies(student: Student) -> dict[str, Any]:
-    """What only a conservative student's record has."""
-    if not isinstance(student, EnergyStudent):
-        return {}
-    return {"atom_energies_eV": student.atom_energies_eV}
+def load_student(
+    folder: Path | str,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    compile: bool = True,
+) -> ForceModel:
+    """Loads a student's folder as a force model.
+
+    Raises:
+        InputError: the files are absent, truncated, newer, a pickle; or the device or dtype is
+            not available.
+    """
+    network, record = read_student(Path(folder))
+    name = str(record.get("name") or Path(folder).name)
+    sizes = parse_sizes(record["architecture"], f"{RECORD}: architecture")
+    return architecture_of(sizes).force_model(
+        network, sizes, name, record, device=device, dtype=dtype, compile=compile
+    )
 
 
 def parse_dtype(dtype: str | None) -> torch.dtype:

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmts_ipi.students.density import basis
-from dmts_ipi.students.density.energy import EnergyStudent
-from dmts_ipi.students.density.nets import AtomFeatures, Invariants
-from dmts_ipi.students.density.network import Student
-
-from .data import Batch, GraphSet
+from . import basis
+from .batches import DensityBatch, GraphSet
+from .energy import EnergyStudent
+from .nets import AtomFeatures, Invariants
+from .network import Student
 
 SMALLEST_SPREAD = 1e-6
 # The wall begins below this part of the shortest sampled distance, and is alone at the other.
@@ -27,6 +26,23 @@ WALL_BEGINS, WALL_ALONE = 0.93, 0.70
 FORCE_SPREAD_EV_PER_A = 0.3
 PRIOR_EV_PER_A, PRIOR_LENGTH_A, PRIOR_STEP_A = 1.0, 0.2, 0.02
 RIDGE = 1e-9
+SETUP_FRAMES = 32
+
+
+def prepare(student: Student, frames: GraphSet, seed: int) -> float:
+    """Everything in this module, from the frames of a training. Returns the RMSE of ``fit_base``.
+
+    Args:
+        student: untrained, on the CPU.
+        frames: those that it trains on.
+        seed: of the choice of frames for the fits.
+    """
+    rng = np.random.default_rng([seed, 3])
+    chosen = rng.permutation(len(frames))[:SETUP_FRAMES]
+    batches = [frames.batch([int(k)]) for k in chosen]
+    calibrate(student, batches)
+    set_wall(student, (frames.batch([k]) for k in range(len(frames))))
+    return fit_base(student, batches)
 
 
 def _inverse(spread: Tensor) -> Tensor:
@@ -41,7 +57,7 @@ def _standardise(invariants: Invariants, values: Tensor) -> None:
 
 
 @torch.no_grad()
-def calibrate(student: Student, batches: Sequence[Batch]) -> None:
+def calibrate(student: Student, batches: Sequence[DensityBatch]) -> None:
     """Sets means and scales of densities, messages and invariants from a few batches."""
     seen: list[tuple[tuple[int, ...], Tensor, Tensor, Tensor, Tensor]] = []
     for b in batches:
@@ -88,7 +104,7 @@ def calibrate(student: Student, batches: Sequence[Batch]) -> None:
 
 
 @torch.no_grad()
-def fit_base(student: Student, batches: Sequence[Batch]) -> float:
+def fit_base(student: Student, batches: Sequence[DensityBatch]) -> float:
     """Least-squares pair force of each pair of species, on the near basis. Returns its RMSE, eV/A.
 
     Minimises over c, with f_pq(r) = sum_n c[p, q, n] R'_n(r), the sum of squares
@@ -148,7 +164,7 @@ def fit_base(student: Student, batches: Sequence[Batch]) -> float:
 
 
 @torch.no_grad()
-def set_wall(student: Student, batches: Iterable[Batch]) -> None:
+def set_wall(student: Student, batches: Iterable[DensityBatch]) -> None:
     """Places the repulsive wall below the shortest distance of each species pair."""
     s = len(student.elements)
     shortest = torch.full((s * s,), float("inf"))
