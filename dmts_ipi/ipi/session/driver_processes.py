@@ -17,6 +17,7 @@ from .launch import Child
 from .watch import Progress, Watch
 
 DRIVER_LIMIT_S = 5.0
+REMARKS, READY = (": note: ", ": warning: "), "per evaluation"
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Driver:
     child: Child
     restart_at: float | None = None
     end_known: bool = False  # its end was reported, or we ended it
+    remarks: list[str] = field(default_factory=list)  # of its log, passed on already
+    ready: bool = False  # it has said so
 
 
 @dataclass
@@ -74,6 +77,7 @@ class Drivers:
         """Looks after each of them; see ``tend``."""
         for driver in self.drivers:
             self.tend(driver, ipi)
+            self._pass_remarks_on(driver)
 
     def end_culprits(self, verdict: Verdict, stalled: bool) -> None:
         """Ends, after i-PI, the driver that a verdict names; after repeated stalls, all drivers.
@@ -113,6 +117,19 @@ class Drivers:
             if not child.wait(DRIVER_LIMIT_S):
                 raise NeedsPerson(f"{name} (process {child.pid}) hangs and cannot be ended; end it")
             self.watch.wait_for_start()
+
+    def _pass_remarks_on(self, driver: Driver) -> None:
+        """Says what a driver warns of while its model starts, such as that it runs slowly.
+
+        Its log is read until the model is ready.
+        """
+        if driver.ready or not driver.child.ours:
+            return
+        for line in driver.child.tail(60):
+            driver.ready |= READY in line
+            if any(word in line for word in REMARKS) and line not in driver.remarks:
+                driver.remarks.append(line)
+                self.hooks.say(line)
 
     def _miss(self, driver: Driver) -> None:
         """Starts a driver that is neither seen nor heard, once i-PI has waited for long enough.

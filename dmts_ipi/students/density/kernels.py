@@ -142,14 +142,18 @@ def atom_parameters_of(student: Student) -> torch.Tensor:
     return torch.cat([p.detach().cpu().to(base.dtype).reshape(-1) for p in parts])
 
 
+def flags_of(sizes: dict[str, str]) -> list[str]:
+    """Flags of the compiler; ``prebuilt.json`` has those of the libraries in a wheel."""
+    return [*COMPILE, *(f"-D{k}={v}" for k, v in sizes.items())]
+
+
 def build(sizes: dict[str, str]) -> ctypes.CDLL:
     """The library for some sizes.
 
     Raises:
         NotCompiled: see ``compiled.library``.
     """
-    flags = [*COMPILE, *(f"-D{k}={v}" for k, v in sizes.items())]
-    loaded = library("student", UNITS, flags, [HEADER])
+    loaded = library("student", UNITS, flags_of(sizes), [HEADER])
     for name, (pointers, integers) in FUNCTIONS.items():
         function = getattr(loaded, name)
         function.argtypes = [ctypes.c_void_p] * pointers
