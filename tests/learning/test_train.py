@@ -21,7 +21,7 @@ from dmts_ipi.learning.training.config import TrainConfig
 from dmts_ipi.learning.training.muon import Muon
 from dmts_ipi.learning.training.parallel import Workers, leave_workers
 from dmts_ipi.learning.training.report import Reporter
-from dmts_ipi.learning.training.split import Plan, frames_per_batch, partners, split_frames
+from dmts_ipi.learning.training.split import BatchSampler, frames_per_batch, partners, split_frames
 from dmts_ipi.learning.training.train import STATE, Trainer
 from dmts_ipi.students.files import load_student, read_student
 from student_tools import TINY, toy_frames
@@ -219,7 +219,7 @@ def test_consecutive_frames_are_paired_and_can_be_trained_on(tmp_path):
 
 
 def test_every_frame_is_visited_once_an_epoch_by_all_processes_together():
-    plan = [Plan([[0, 1, 2, 3, 4], [5, 6, 7]], [1, 1], 2, seed=3) for _ in range(2)]
+    plan = [BatchSampler([[0, 1, 2, 3, 4], [5, 6, 7]], [1, 1], 2, seed=3) for _ in range(2)]
     seen = [plan[rank].batch(step, rank)[0] for step in range(4) for rank in range(2)]
     assert sorted(seen) == list(range(8))
 
@@ -228,7 +228,7 @@ def test_small_molecules_come_in_batches(tmp_path):
     """As many frames as make some 192 atoms, at most all there are; large boxes one by one."""
     assert [frames_per_batch(n) for n in (3, 9, 192, 648)] == [64, 21, 1, 1]
     t = trainer(tmp_path, batch_frames=None)
-    assert len(t.plan.batch(0)) == 6  # of 8 frames of 24 atoms, 2 held out
+    assert len(t.sampler.batch(0)) == 6  # of 8 frames of 24 atoms, 2 held out
 
 
 def test_muon_takes_hidden_matrices_and_adamw_the_rest(tmp_path):
@@ -342,7 +342,7 @@ def one_of_two(rank, folder, queue):
     teacher = {"name": "toy"}
     t = Trainer(FRAMES, config(steps=12), folder / "out", teacher, "0" * 64, workers)
     t.run()
-    queue.put((rank, t.plan.batch(0, rank), float(t.parameters["rho.weight"].sum())))
+    queue.put((rank, t.sampler.batch(0, rank), float(t.parameters["rho.weight"].sum())))
     leave_workers(workers)
 
 

@@ -63,7 +63,7 @@ def frames_per_batch(n_atoms: int) -> int:
     return max(1, round(ATOMS_PER_BATCH / n_atoms))
 
 
-class Plan:
+class BatchSampler:
     """The batches of every step, from the seed and the step alone: resuming needs no state.
 
     Args:

@@ -30,7 +30,7 @@ from .loss import student_loss
 from .optim import make_optimizers, optimizer_tensors, rate, restore_optimizers
 from .parallel import Workers
 from .report import Reporter
-from .split import Plan, frames_per_batch, partners, split_frames
+from .split import BatchSampler, frames_per_batch, partners, split_frames
 from .validate import Validation, Validator
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Trainer:
             or min(len(g), frames_per_batch(len(self.train_set.frames[g[0]].numbers)))
             for g in groups
         ]
-        self.plan = Plan(groups, sizes, self.workers.world, config.seed)
+        self.sampler = BatchSampler(groups, sizes, self.workers.world, config.seed)
         self._cache: dict[tuple[int, ...], tuple[Batch, Tensor | None]] = {}
         self.progress = Progress()
         self.prepared = self.architecture.prepare(self.student, self.train_set, config.seed)
@@ -122,7 +122,7 @@ class Trainer:
             self.student, config, self.architecture.hidden_matrices(self.student)
         )
         # Each composition is compiled by itself, a minute each: worth it for a few.
-        few = len(self.plan.groups) <= MOST_COMPILED_COMPOSITIONS
+        few = len(self.sampler.groups) <= MOST_COMPILED_COMPOSITIONS
         self._compiled = config.compile and few and self.architecture.trains_compiled(a)
         self._loss = torch.compile(student_loss, dynamic=False) if self._compiled else student_loss
 
@@ -198,7 +198,7 @@ class Trainer:
     def step(self) -> Tensor:
         """One optimiser step. Returns the loss."""
         c, p = self.config, self.progress
-        batch, pairs = self._batch(self.plan.batch(p.step, self.workers.rank))
+        batch, pairs = self._batch(self.sampler.batch(p.step, self.workers.rank))
         loss = self._value_and_gradients(batch, pairs)
         done, loss = self.workers.average_gradients(
             self.parameters.values(), self.fraction_done(), loss

@@ -13,7 +13,7 @@ from dmts_ipi.core.frames import Frame
 from dmts_ipi.students.contract import FORCES, Batch, FrameSet
 
 from .architecture import StudentArchitecture
-from .graph import Graph, Layout, Rows, build_rows, species_of, to_graph
+from .graph import Graph, NeighbourRows, PaddedShape, build_rows, species_of, to_graph
 
 
 @dataclass
@@ -26,7 +26,7 @@ class DensityBatch(Batch):
     """
 
     cell: Tensor
-    layout: Layout
+    layout: PaddedShape
 
 
 class GraphSet(FrameSet):
@@ -40,7 +40,7 @@ class GraphSet(FrameSet):
         self, frames: Sequence[Frame], architecture: StudentArchitecture, elements: Sequence[int]
     ) -> None:
         self.frames, self.elements = list(frames), list(elements)
-        self.rows: list[Rows] = []
+        self.rows: list[NeighbourRows] = []
         for frame in self.frames:
             species = species_of(frame.numbers, elements)
             self.rows.append(
@@ -53,11 +53,11 @@ class GraphSet(FrameSet):
                     architecture.cutoffs_A,
                 )
             )
-        self.layouts: dict[tuple[int, ...], Layout] = {}
+        self.layouts: dict[tuple[int, ...], PaddedShape] = {}
         for rows in self.rows:
             one = rows.layout()
             old = self.layouts.get(rows.counts, one)
-            self.layouts[rows.counts] = Layout(
+            self.layouts[rows.counts] = PaddedShape(
                 one.counts,
                 tuple(max(p, q) for p, q in zip(one.columns, old.columns, strict=True)),
                 max(one.near, old.near),
@@ -91,7 +91,7 @@ class GraphSet(FrameSet):
             len(index),
             targets,
             torch.eye(3, dtype=dtype, device=device),
-            Layout(
+            PaddedShape(
                 tuple(c * len(index) for c in layout.counts),
                 layout.columns,
                 layout.near * len(index),
@@ -108,14 +108,16 @@ class GraphSet(FrameSet):
         ]
 
     @staticmethod
-    def places(rows: Rows, layout: Layout, copies: int, which: int) -> np.ndarray:
+    def places(rows: NeighbourRows, layout: PaddedShape, copies: int, which: int) -> np.ndarray:
         """Joined positions of the sorted atoms of frame ``which`` among ``copies``."""
         first = np.cumsum((0, *layout.counts[:-1]))
         s = rows.species
         counts = np.asarray(layout.counts)
         return np.arange(len(s)) + first[s] * (copies - 1) + which * counts[s]
 
-    def _joined(self, arrays: Sequence, rows: Sequence[Rows], layout: Layout) -> np.ndarray:
+    def _joined(
+        self, arrays: Sequence, rows: Sequence[NeighbourRows], layout: PaddedShape
+    ) -> np.ndarray:
         out = np.empty((len(rows) * len(rows[0].order), 3))
         for b, (x, r) in enumerate(zip(arrays, rows, strict=True)):
             out[self.places(r, layout, len(rows), b)] = np.asarray(x, float)[r.order]
@@ -125,8 +127,8 @@ class GraphSet(FrameSet):
         self,
         graph: Graph,
         index: Sequence[int],
-        rows: Sequence[Rows],
-        layout: Layout,
+        rows: Sequence[NeighbourRows],
+        layout: PaddedShape,
         dtype: torch.dtype,
         device: str,
     ) -> Graph:

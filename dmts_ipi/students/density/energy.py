@@ -1,7 +1,7 @@
 """The conservative student: the same architecture with an energy readout, forces by autograd.
 
-It is what the paper compares DMTS-NC with (seeds/000, section 3). Densities, message, invariants
-and near pairs are those of ``student``; the readout is
+It is what DMTS-NC is compared with in DOI 10.1021/acs.jctc.6c00653, section 3. Densities, message,
+invariants and near pairs are those of ``student``; the readout is
 
     E = sum_i [e(x_i) + base . A0_i] + sum over near pairs [fade e(pair) + wall]
         + sum over far pairs [radial energy with coefficients of both ends]
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import basis
 from .architecture import StudentArchitecture
-from .graph import Graph, Layout
+from .graph import Graph, PaddedShape
 from .nets import AtomEnergyNet, NearEnergyNet
 from .network import Student, _GatherRows, _PairSum
 
@@ -41,7 +41,7 @@ class EnergyStudent(Student):
         return basis.bessel(r, r2, self.architecture.far_cutoff_A, self.architecture.far_bessel)[1]
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, cell: Tensor, graph: Graph, layout: Layout
+        self, x: Tensor, cell: Tensor, graph: Graph, layout: PaddedShape
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Forces (n, 3) eV/A, virial (3, 3) eV, and energy (), eV, without ``atom_energies_eV``.
 
@@ -67,7 +67,7 @@ class EnergyStudent(Student):
             total, virial = self.add_pairs(total, virial, index, f, d)
         return total, 0.5 * (virial + virial.T), energy.detach()
 
-    def energy(self, vectors: list[Tensor], g: Graph, layout: Layout) -> Tensor:
+    def energy(self, vectors: list[Tensor], g: Graph, layout: PaddedShape) -> Tensor:
         """Energy () in eV from vectors of rows (n, k, 3), near (e, 3) and far pairs (e, 3)."""
         a, s = self.architecture, len(self.elements)
         u, r, r2 = self.polar(vectors[0], g.pad)

@@ -1,9 +1,9 @@
 """The student's view of a structure: atoms sorted by species, neighbours in rows of equal length.
 
 Row i of ``neighbour`` holds the neighbours of atom i, those of species 0 in the first block of
-columns, those of species 1 in the next, and so on; short rows are padded. Rows of equal length
-turn the densities into matrix products and keep shapes fixed, so that a compiled student is not
-compiled again when a neighbour comes or goes.
+columns, those of species 1 in the next, and so on; short rows are padded. Rows of equal
+length turn the densities into matrix products and keep shapes fixed, so that a compiled student is
+not compiled again when a neighbour comes or goes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def species_of(numbers: np.ndarray, elements: Sequence[int]) -> np.ndarray:
     return np.array([table[int(z)] for z in numbers], dtype=np.int64)
 
 
-class Layout(NamedTuple):
+class PaddedShape(NamedTuple):
     """Sizes that are fixed while the student is not compiled again.
 
     ``counts``: atoms of each species; ``columns``: columns of each species' block;
@@ -50,11 +50,11 @@ class Layout(NamedTuple):
     near: int
     far: int
 
-    def joined(self, other: Layout | None) -> Layout:
+    def enlarged_for(self, other: PaddedShape | None) -> PaddedShape:
         """The smallest layout that holds what either holds; this one for other atoms."""
         if other is None or other.counts != self.counts:
             return self
-        return Layout(
+        return PaddedShape(
             self.counts,
             tuple(max(a, b) for a, b in zip(self.columns, other.columns, strict=True)),
             max(self.near, other.near),
@@ -81,13 +81,13 @@ class Graph(NamedTuple):
     far_pad: Tensor  # (e_far,)
 
 
-def round_up(value: int, step: int) -> int:
+def round_up_to(value: int, step: int) -> int:
     """The next multiple of ``step``, at least one step."""
     return max(step, -(-value // step) * step)
 
 
 @dataclass
-class Rows:
+class NeighbourRows:
     """Neighbour rows in numpy, before padding. ``order[k]``: original index of sorted atom k."""
 
     order: np.ndarray
@@ -101,16 +101,16 @@ class Rows:
     far: Pairs
     counts: tuple[int, ...] = field(default=())
 
-    def layout(self, slack: float = 1.0) -> Layout:
+    def layout(self, slack: float = 1.0) -> PaddedShape:
         """The sizes that hold these rows, enlarged by ``slack`` and rounded up."""
-        return Layout(
+        return PaddedShape(
             self.counts,
-            tuple(round_up(int(np.ceil(w * slack)), 2) for w in self.widths),
-            round_up(int(np.ceil(len(self.near.i) * slack)), 64),
-            round_up(int(np.ceil(len(self.far.i) * slack)), 64),
+            tuple(round_up_to(int(np.ceil(w * slack)), 2) for w in self.widths),
+            round_up_to(int(np.ceil(len(self.near.i) * slack)), 64),
+            round_up_to(int(np.ceil(len(self.far.i) * slack)), 64),
         )
 
-    def fits(self, layout: Layout) -> bool:
+    def fit_into(self, layout: PaddedShape) -> bool:
         """Whether the rows fit into a layout."""
         return (
             self.counts == layout.counts
@@ -127,7 +127,7 @@ def build_rows(
     pbc: np.ndarray,
     n_species: int,
     cutoffs_A: tuple[float, float, float],
-) -> Rows:
+) -> NeighbourRows:
     """Neighbour rows of one structure.
 
     Args:
@@ -159,7 +159,7 @@ def build_rows(
     rank = np.empty(len(key), np.int64)
     rank[sort] = np.arange(len(key)) - start[key[sort]]
     widths = filled.reshape(-1, n_species).max(axis=0) if len(z) else np.zeros(n_species, int)
-    return Rows(
+    return NeighbourRows(
         order,
         z,
         atom,
@@ -173,7 +173,9 @@ def build_rows(
     )
 
 
-def to_graph(rows: Sequence[Rows], layout: Layout, dtype: torch.dtype, device: str) -> Graph:
+def to_graph(
+    rows: Sequence[NeighbourRows], layout: PaddedShape, dtype: torch.dtype, device: str
+) -> Graph:
     """Pads rows into tensors; several structures are joined, atoms sorted by species throughout.
 
     ``layout`` holds the sizes for each structure; ``counts`` must agree.

@@ -1,8 +1,8 @@
 """The student: a direct-force network of antisymmetric pair forces. No autograd at inference.
 
-It starts from section 2.1 of seeds/000 (pair forces built from scalar and tensor embeddings of
-both atoms, antisymmetrised, with a short-range repulsion) and takes the shapes that worked
-better for us:
+It starts from section 2.1 of DOI 10.1021/acs.jctc.6c00653 (pair forces built from scalar and tensor
+embeddings of both atoms, antisymmetrised, with a short-range repulsion) and takes the shapes that
+worked better for us:
 
 ====================  =======================================================================
 A_i[s, n, lm]         fixed densities, sum over neighbours of species s of R_n(r) Y_lm(u), l <= 2
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from . import basis
 from .architecture import StudentArchitecture
-from .graph import Graph, Layout
+from .graph import Graph, PaddedShape
 from .nets import AtomFeatures, AtomNet, NearNet
 
 
@@ -135,7 +135,7 @@ class Student(nn.Module):
         return d / r.unsqueeze(-1), r, r2
 
     def forward(
-        self, x: Tensor, cell: Tensor, graph: Graph, layout: Layout
+        self, x: Tensor, cell: Tensor, graph: Graph, layout: PaddedShape
     ) -> tuple[Tensor, Tensor]:
         """Forces (n, 3) eV/A of sorted atoms and the pair virial (3, 3) eV.
 
@@ -145,7 +145,7 @@ class Student(nn.Module):
             graph: neighbours.
             layout: its sizes.
 
-        The virial is seeds/000 section 2.7: -sum over pairs of r_ij (x) F_ij, made symmetric.
+        The virial is -sum over pairs of r_ij (x) F_ij, made symmetric (section 2.7 there).
         """
         a, g = self.architecture, graph
         s = len(self.elements)
@@ -163,12 +163,14 @@ class Student(nn.Module):
         base = nn.functional.pad(self.base.reshape(s, -1), (0, a.messages))[g.species]
         heads = self.by_species(layout.counts, "second", h, density, base, message)
 
-        along = self.contract(heads[0], slope, sent_slope, layout.columns)
-        across = self.contract(heads[0][:, 1:], value, sent, layout.columns)
+        radial_coeff = self.contract(heads[0], slope, sent_slope, layout.columns)
+        tangential_coeff = self.contract(heads[0][:, 1:], value, sent, layout.columns)
         kind = g.species.unsqueeze(1) * s + g.species[g.neighbour]
         low, high = self.inner.reshape(-1, 2)[kind].unbind(-1)
         learned = basis.smooth_step(r, low, high) * (1.0 - g.pad)
-        f = self.gradient_shape(along, across / r.unsqueeze(-1), u, y) * learned.unsqueeze(-1)
+        f = self.gradient_shape(
+            radial_coeff, tangential_coeff / r.unsqueeze(-1), u, y
+        ) * learned.unsqueeze(-1)
         total = _PairSum.apply(f, g.neighbour, g.reverse)
         d = u * r.unsqueeze(-1)
         virial = -self.outer_sum(d.reshape(-1, 3), f.reshape(-1, 3))
@@ -207,16 +209,18 @@ class Student(nn.Module):
         return c + torch.bmm(sent, heads[..., width * len(columns) :].transpose(1, 2))
 
     @staticmethod
-    def gradient_shape(along: Tensor, across: Tensor, u: Tensor, y: Tensor) -> Tensor:
+    def gradient_shape(
+        radial_coeff: Tensor, tangential_coeff: Tensor, u: Tensor, y: Tensor
+    ) -> Tensor:
         """The gradient of sum_lm c_lm(r) Y_lm(u) with respect to r u: (n, k, 3).
 
         Args:
-            along: dc/dr of each lm, (n, k, 9).
-            across: c / r of l = 1 and 2, (n, k, 8).
+            radial_coeff: dc/dr of each lm, (n, k, 9).
+            tangential_coeff: c / r of l = 1 and 2, (n, k, 8).
             u: unit vectors; y: their harmonics.
         """
-        v, t = across[..., :3], across[..., 3:]
-        radial = (along * y).sum(-1) - (v * u).sum(-1) - 2.0 * (t * y[..., 4:]).sum(-1)
+        v, t = tangential_coeff[..., :3], tangential_coeff[..., 3:]
+        radial = (radial_coeff * y).sum(-1) - (v * u).sum(-1) - 2.0 * (t * y[..., 4:]).sum(-1)
         return u * radial.unsqueeze(-1) + v + 2.0 * basis.tensor_times_vector(t, u)
 
     def near_forces(

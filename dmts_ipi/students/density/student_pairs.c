@@ -524,7 +524,7 @@ void sum_forces(const system_t *s, double *out, int64_t a0, int64_t a1)
     }
 }
 
-/* -sum r (x) F over half pairs (seeds/000 section 2.7), (3, 3). */
+/* -sum r (x) F over half pairs (DOI 10.1021/acs.jctc.6c00653, section 2.7), (3, 3). */
 void virial(const system_t *s, double *out)
 {
     double w[9] = {0};

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dmts_ipi.core.errors import ModelFault
 
-from .graph import Graph, Layout, Rows, build_rows, to_graph
+from .graph import Graph, NeighbourRows, PaddedShape, build_rows, to_graph
 from .network import Student
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,11 @@ class TorchStudent:
         self._compiled = compile
         if compile:
             self._run = self._compile()
-        self.layout: Layout | None = None
+        self.layout: PaddedShape | None = None
         self.energy_eV: float | None = None  # of the last evaluation; None: the student has none
         self.spills = 0
         self._spilt = False
-        self._fitted: Layout
+        self._fitted: PaddedShape
         self._graph: Graph
 
     def _compile(self) -> Callable[..., tuple[Tensor, ...]]:
@@ -71,17 +71,17 @@ class TorchStudent:
         self._fitted = self._layout_for(rows)
         self._graph = to_graph([rows], self._fitted, self._dtype, self._device)
 
-    def _layout_for(self, rows: Rows) -> Layout:
+    def _layout_for(self, rows: NeighbourRows) -> PaddedShape:
         """A layout that holds the rows: the compiled one where they fit."""
         self._spilt = False
-        if self.layout is not None and rows.fits(self.layout):
+        if self.layout is not None and rows.fit_into(self.layout):
             return self.layout
         if self.layout is not None and self._compiled:
             self.spills += 1
             if self.spills % MOST_SPILLS:
                 self._spilt = True
                 return rows.layout()
-        self.layout = rows.layout(SLACK).joined(self.layout)
+        self.layout = rows.layout(SLACK).enlarged_for(self.layout)
         return self.layout
 
     def evaluate(self, x: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
