@@ -101,8 +101,8 @@ def teacher_of_labels(files: Files, given: str | None, device: str = "cpu") -> T
             )
         stated = known
     for path, frames in silent:
-        log.warning("note: %s does not say which model made its labels: taken as %s", path, given)
         _compare_at_hand(path, frames, given, device)
+        log.warning("note: %s does not say which model made its labels: taken as %s", path, given)
     return stated
 
 
