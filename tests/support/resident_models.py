@@ -1,4 +1,4 @@
-"""Students for tests of `--resident`: named without braces, which i-PI's parameters cannot hold."""
+"""Students for tests of `--student-in-process`: named without braces, which i-PI's parameters cannot hold."""
 
 from __future__ import annotations
 

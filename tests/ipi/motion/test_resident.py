@@ -24,25 +24,25 @@ from run_tools import (
 pytestmark = pytest.mark.timeout(1200)  # whole runs: a loaded machine takes its time
 SOFT = ("--student", "ase:resident_models.Soft", "--no-model-check", "--time-ps", 0.096)
 
-WAYS = {"sockets": (), "resident": ("--resident",)}
+WAYS = {"sockets": (), "resident": ("--resident",)}  # the spelling of before works, too
 
 
 def test_init_writes_a_student_within_ipi(tmp_path: Path) -> None:
-    folder = make(tmp_path / "run", *SOFT, "--resident", "--student-threads", 1)
+    folder = make(tmp_path / "run", *SOFT, "--student-in-process", "--student-threads", 1)
     text = (folder / "input.xml").read_text()
     assert "<!-- The student within i-PI's process" in text
     assert "The student's socket" not in text
     assert text.count("<ffsocket") == 1
     run = RunFolder(folder)
     spec = run.spec()
-    assert run.config.resident
+    assert run.config.student_in_process
     assert list(spec.sockets) == ["teacher"]
     assert spec.resident == spec.sockets["teacher"].address.replace("teacher", "student")
-    assert "model: ase:resident_models.Soft, structure: structure.extxyz, device: cpu" in text
+    assert "model: ase:resident_models.Soft, structure: structure.extxyz, device: auto" in text
     assert "threads: 1" in text
     assert not (folder / "start_student.sh").exists()
     plain = RunFolder(make(tmp_path / "plain", *SOFT))
-    assert not plain.config.resident
+    assert not plain.config.student_in_process
     assert plain.spec().resident == ""
     assert list(plain.spec().sockets) == ["teacher", "student"]
 
@@ -50,8 +50,11 @@ def test_init_writes_a_student_within_ipi(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--resident", "--no-model-check"), "resident = ase:run_tools.Pair"),
-        (("--resident", "--mode", "sts", "--n-inner", 1), "resident needs mode dmts"),
+        (("--student-in-process", "--no-model-check"), "student_in_process = ase:run_tools.Pair"),
+        (
+            ("--student-in-process", "--mode", "sts", "--n-inner", 1),
+            "student_in_process needs mode dmts",
+        ),
     ],
 )
 def test_what_cannot_be_resident_is_told(
@@ -89,7 +92,7 @@ def test_the_run_is_that_of_two_sockets_and_the_watchdog_sees_the_same(tmp_path:
 
 def test_a_resident_student_that_fails_is_told_of_like_a_driver(tmp_path: Path) -> None:
     student = ("--student", "ase:resident_models.Fails", "--no-model-check", "--time-ps", 0.096)
-    folder = make(tmp_path / "run", *student, "--resident")
+    folder = make(tmp_path / "run", *student, "--student-in-process")
     done = call("run", folder, "--no-watchdog")
     assert done.returncode == 4
     last = done.stderr.strip().splitlines()[-1]
@@ -100,9 +103,9 @@ def test_a_resident_student_that_fails_is_told_of_like_a_driver(tmp_path: Path) 
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     slow = ("--teacher", 'ase:run_tools.Pair {"delay_s": 0.05}')
-    unbroken = make(tmp_path / "unbroken", *SOFT, "--resident")
+    unbroken = make(tmp_path / "unbroken", *SOFT, "--student-in-process")
     assert call("run", unbroken, "--no-watchdog").returncode == 0
-    folder = make(tmp_path / "run", *SOFT, *slow, "--resident")
+    folder = make(tmp_path / "run", *SOFT, *slow, "--student-in-process")
     process = start(folder)
     until(lambda: lines(folder) > 5)
     process.send_signal(signal.SIGTERM)
@@ -116,7 +119,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
 
 def test_a_resident_student_that_goes_wrong_once_is_rewound(tmp_path: Path) -> None:
     """Its process ends with i-PI and starts anew; the watchdog hears the new one."""
-    student = ("--student", "ase:resident_models.Kicks", "--no-model-check", "--resident")
+    student = ("--student", "ase:resident_models.Kicks", "--no-model-check", "--student-in-process")
     folder = make(tmp_path / "run", *student, "--teacher", 'ase:run_tools.Pair {"delay_s": 0.03}')
     file = folder / "run.yaml"
     text = file.read_text().partition("watchdog:\n")[0]
