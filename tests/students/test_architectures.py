@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -35,10 +36,10 @@ def springs_energy(x: np.ndarray) -> float:
 
 def labelled(count: int) -> list[Frame]:
     """Toy water with energies above those of atoms."""
-    frames = toy_frames(count)
-    for f in frames:
-        f.energy_eV = springs_energy(f.positions) - 100.0 * (f.numbers == 8).sum()
-    return frames
+    return [
+        replace(f, energy_eV=springs_energy(f.positions) - 100.0 * (f.numbers == 8).sum())
+        for f in toy_frames(count)
+    ]
 
 
 @pytest.fixture
