@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         print(
-            f"{out}: {labeller.total_frames} frames labelled by {teacher.name} on {device} "
-            f"({kinds}; {progress.written} now, {progress.dropped} dropped, "
+            f"{out}: {labeller.total_frames} {kinds} frames labelled by {teacher.name} on {device} "
+            f"({progress.written} now, {progress.dropped} dropped, "
             f"{len(progress.stopped)} runs stopped early)"
         )
     return 0
