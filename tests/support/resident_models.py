@@ -1,4 +1,4 @@
-"""Students for tests of `--student-in-process`: named without braces, which i-PI's parameters cannot hold."""
+"""Students within i-PI's process: named without braces, which its parameters cannot hold."""
 
 from __future__ import annotations
 
