@@ -15,23 +15,47 @@ from collections.abc import Sequence
 from . import __version__
 from .core.console import log_to_stderr, reserve_stdout
 from .core.errors import DmtsError
-from .core.options import OptionParser
+from .core.options import HelpFormatter, OptionParser
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "label": ("dmts_ipi.commands.label", "sample configurations with a teacher and label them"),
     "distill": ("dmts_ipi.commands.distill", "train a student on labels"),
-    "evaluate": ("dmts_ipi.commands.evaluate", "errors and predicted heating of a model"),
+    "evaluate": (
+        "dmts_ipi.commands.evaluate",
+        "measure the errors and the predicted heating of a model",
+    ),
     "models": ("dmts_ipi.commands.models", "list the models that ship with dmts-ipi"),
-    "check-driver": ("dmts_ipi.commands.check_driver", "conformance check of a model or a driver"),
+    "check-driver": (
+        "dmts_ipi.commands.check_driver",
+        "check that a model or a driver conforms to the protocol",
+    ),
     "init": ("dmts_ipi.commands.init", "make a run folder"),
-    "run": ("dmts_ipi.commands.run", "start i-PI and both drivers, with live progress; resumes"),
-    "watchdog": ("dmts_ipi.commands.watchdog", "watch i-PI and drivers that others started"),
-    "status": ("dmts_ipi.commands.status", "how a run does: speed, forces, rewinds, events"),
-    "profile": ("dmts_ipi.commands.profile", "where the time of an outer step goes"),
-    "i-pi": ("dmts_ipi.commands.ipi", "i-PI with our integrators and thermostats"),
-    "tune": ("dmts_ipi.commands.tune", "find the largest outer step that keeps its temperature"),
-    "diagnose": ("dmts_ipi.commands.diagnose", "how conservative the forces of models are"),
-    "benchmark": ("dmts_ipi.commands.benchmark", "STS, DMTS, DMTS-NC, HHF side by side, in tables"),
+    "run": (
+        "dmts_ipi.commands.run",
+        "start or resume a run: i-PI and its drivers under a watchdog",
+    ),
+    "watchdog": (
+        "dmts_ipi.commands.watchdog",
+        "watch i-PI and drivers that were started separately",
+    ),
+    "status": (
+        "dmts_ipi.commands.status",
+        "show the state of a run: speed, forces, rewinds, events",
+    ),
+    "profile": ("dmts_ipi.commands.profile", "measure where the time of an outer step is spent"),
+    "i-pi": ("dmts_ipi.commands.ipi", "run i-PI with our integrators and thermostats"),
+    "tune": (
+        "dmts_ipi.commands.tune",
+        "find the fastest outer step and friction within a heating tolerance",
+    ),
+    "diagnose": (
+        "dmts_ipi.commands.diagnose",
+        "measure how conservative the forces of models are",
+    ),
+    "benchmark": (
+        "dmts_ipi.commands.benchmark",
+        "compare STS, DMTS, DMTS-NC and HHF in tables",
+    ),
     "analyze": ("dmts_ipi.commands.analyze", "compare runs in one HTML report"),
 }
 
@@ -49,7 +73,7 @@ def build_parser(wanted: str | None) -> OptionParser:
             name,
             help=line,
             description=line[0].upper() + line[1:] + ".",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         if name == wanted:
             loaded = importlib.import_module(module)

@@ -29,25 +29,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("report.html"),
         metavar="FILE",
-        help="the page; its figures get the same name with .json, and as CSV in a folder with _csv",
+        help="the page; its data are written to the same name with .json, and as CSV to a folder "
+        "with the suffix _csv",
     )
     parser.add_argument(
         "--skip-ps",
         type=float,
         default=None,
         metavar="PS",
-        help="equilibration left out of every average, ps (None: the first 20 %% of each run, or "
-        "its equilibration_ps if longer)",
+        help="equilibration left out of every average, ps (default: the first 20 %% of each run, "
+        "or its equilibration_ps if that is longer)",
     )
     parser.add_argument(
         "--configurational",
         type=int,
         default=0,
         metavar="FRAMES",
-        help="frames of each run on which to measure the configurational temperature with its "
-        "teacher (20, say; 7 evaluations and 6 for each further element, for each frame)",
+        help="number of frames of each run, such as 20, for which the configurational temperature "
+        "is measured with the teacher; costs 7 evaluations per frame, and 6 for each further "
+        "element",
     )
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 class _Progress:

@@ -26,24 +26,29 @@ COPY = "benchmark.yaml"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.epilog = (
-        "Runs take turns: every integrator of every system a round, then the next round. A "
-        "benchmark that was stopped goes on; what is done is not done again. Exit status 0: all "
-        "runs are done (unstable ones too: that is a result), 4: some failed for no reason of "
-        "physics."
+        "Runs take turns: every integrator of every system runs one round, then the next round "
+        "follows. The same command continues a benchmark that was stopped; finished parts are not "
+        "repeated. Exit status 0: all runs are done, including unstable ones; 4: some failed for "
+        "a technical reason."
     )
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE", help="YAML, see docs/benchmark.md")
-    add("--out", type=Path, metavar="FOLDER", help="runs and tables; None: the file's name")
+    add("file", type=Path, metavar="FILE", help="YAML file, see docs/benchmark.md")
+    add(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of runs and tables (default: the name of the file)",
+    )
     add(
         "--only",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="systems, or beginnings of runs' names",
+        help="only these systems, or runs whose names begin so",
     )
     add("--dry-run", action="store_true", help="print the plan with an estimate of its time")
-    add("--tables", action="store_true", help="only the tables of what there is by now")
-    add("--report-every-s", type=float, default=10.0, help="between lines of progress, s")
+    add("--tables", action="store_true", help="only print the tables of the results so far")
+    add("--report-every-s", type=float, default=10.0, help="time between lines of progress, s")
     add("--json", action="store_true", help="print the records as JSON")
 
 

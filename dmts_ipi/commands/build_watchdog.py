@@ -28,24 +28,34 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that watch a run: how often to report, and when to stop."""
     limits = Limits()
     parser.add_argument(
-        "--report-every-s", type=float, default=10.0, help="between lines without a terminal, s"
+        "--report-every-s",
+        type=float,
+        default=10.0,
+        help="time between lines of progress if the output is not a terminal, s",
     )
     parser.add_argument(
-        "--startup-limit-s", type=float, default=limits.startup_s, help="wait for the first step, s"
+        "--startup-limit-s",
+        type=float,
+        default=limits.startup_s,
+        help="longest wait for the first step, s",
     )
     parser.add_argument(
         "--stall-limit-s",
         type=float,
         default=limits.stall_s,
-        help="longest wait for news, s; None: 60, and 30 times the longest wait so far",
+        help="longest time without a new line of properties, s (default: 60, or 30 times the "
+        "longest time so far if that is longer)",
     )
     parser.add_argument(
-        "--min-free-MB", type=float, default=limits.free_MB, help="stops below this room, MB"
+        "--min-free-MB",
+        type=float,
+        default=limits.free_MB,
+        help="the run stops if the disk has less free space than this, MB",
     )
 
 
 def limits_of(args: argparse.Namespace, settings: WatchdogSettings) -> Limits:
-    """What these options say; a limit of stalls that is not given is the one of ``run.yaml``.
+    """The limits of these options; without ``--stall-limit-s`` that of ``run.yaml`` is used.
 
     Raises:
         InputError: a limit is not positive.

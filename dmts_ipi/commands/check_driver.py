@@ -28,18 +28,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--structure", required=True, metavar="FILE", help="structure to check with")
     add("--model", metavar="SPEC", help="check this model in this process")
-    add("--device", default="auto", help="of --model (auto: the GPU where there is one)")
-    add("--dtype", choices=["float32", "float64"], help="of --model (its own)")
+    add("--device", default="auto", help="device of --model (auto: the GPU if there is one)")
+    add("--dtype", choices=["float32", "float64"], help="precision of --model (the model's own)")
     add(
         "--compile",
         action="store_true",
-        help="of --model: compile it as in a run (every number of atoms anew, so minutes)",
+        help="compile --model as in a run (takes minutes: once for each number of atoms)",
     )
     add("--unix", metavar="NAME", help="check the driver that connects to this unix socket")
-    add("--sockets-prefix", default="/tmp/ipi_", help="of the unix socket (/tmp/ipi_)")
+    add("--sockets-prefix", default="/tmp/ipi_", help="prefix of the unix socket (/tmp/ipi_)")
     add("--address", metavar="HOST", help="check the driver that connects here (127.0.0.1)")
     add("--port", type=int, metavar="N", help="TCP port of --address")
-    add("--command", dest="driver_command", metavar="CMD", help="starts the driver to check")
+    add("--command", dest="driver_command", metavar="CMD", help="command that starts the driver")
     add(
         "--tolerance-eV-per-A",
         dest="tolerance_eV_per_A",
@@ -52,16 +52,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--conservative",
         choices=["auto", "yes", "no"],
         default="auto",
-        help="compare forces and virial with the energy (auto: what the model says of itself)",
+        help="compare forces and virial with derivatives of the energy (auto: if the model "
+        "declares itself conservative)",
     )
-    add("--skip", action="append", default=[], metavar="CHECK", help="leave a check out; repeat")
-    add("--seed", type=int, default=0, help="of the random displacements (0)")
+    add("--skip", action="append", default=[], metavar="CHECK", help="leave out a check; may be "
+        "repeated")  # fmt: skip
+    add("--seed", type=int, default=0, help="seed of the random displacements (0)")
     add(
         "--timeout-s",
         type=float,
         default=120.0,
         metavar="S",
-        help="limit of the wait for a driver's connection and for each of its answers, s (120)",
+        help="longest wait for a driver's connection and for each of its answers, s (120)",
     )
     add("--json", action="store_true", help="print the table as JSON")
 

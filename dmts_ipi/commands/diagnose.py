@@ -20,23 +20,62 @@ from . import diagnose_text
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
-    add("--model", required=True, nargs="+", help="models; the first is what others stand beside")
-    add("--structure", type=Path, required=True, help="a thermal structure; its last frame")
-    add("--labels", type=Path, nargs="+", help="labelled bursts of the teacher: predicted heating")
-    add("--atoms", type=int, default=24, help="of the Jacobian's block; 12 evaluations each")
-    add("--loops", type=int, default=6, help="closed loops; 32 evaluations each")
+    add("--model", required=True, nargs="+", help="models to compare; the first is the reference")
+    add(
+        "--structure",
+        type=Path,
+        required=True,
+        help="file with a structure from a simulation; its last frame is used",
+    )
+    add(
+        "--labels",
+        type=Path,
+        nargs="+",
+        help="labelled bursts of the teacher, for the predicted heating",
+    )
+    add(
+        "--atoms",
+        type=int,
+        default=24,
+        help="number of atoms in the block of the Jacobian; 12 evaluations each",
+    )
+    add("--loops", type=int, default=6, help="number of closed loops; 32 evaluations each")
     add("--nve-ps", type=float, default=1.0, help="length of the NVE run, ps; 0: none")
-    add("--thermostat-ps", type=float, default=0.0, help="of each Langevin run, ps; 0: none")
+    add(
+        "--thermostat-ps",
+        type=float,
+        default=0.0,
+        help="length of each Langevin run, ps; 0: none",
+    )
     add("--step-fs", type=float, default=1.0, help="time step of these runs, fs")
     add("--temperature-K", type=float, default=300.0, help="temperature of these runs, K")
     add("--hmr", type=float, default=3.0, help="mass moved to each hydrogen in these runs, amu")
-    add("--optimise-steps", type=int, default=300, help="of the geometry optimisation; 0: none")
-    add("--roughness", action="store_true", help="400 evaluations more: is the first model smooth?")
-    add("--outer-fs", type=float, default=6.0, help="outer step of the verdict on heating, fs")
-    add("--seed", type=int, default=1, help="of loops, velocities and noise")
+    add(
+        "--optimise-steps",
+        type=int,
+        default=300,
+        help="steps of the geometry optimisation; 0: none",
+    )
+    add(
+        "--roughness",
+        action="store_true",
+        help="also measure whether the first model is smooth (400 evaluations more)",
+    )
+    add(
+        "--outer-fs",
+        type=float,
+        default=6.0,
+        help="outer step for which the last line judges the heating, fs",
+    )
+    add("--seed", type=int, default=1, help="seed of loops, velocities and noise")
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
-    add("--dtype", choices=["float32", "float64"], default="float64", help="of students, too")
-    add("--json", action="store_true", help="print figures as JSON")
+    add(
+        "--dtype",
+        choices=["float32", "float64"],
+        default="float64",
+        help="precision of all models, including students",
+    )
+    add("--json", action="store_true", help="print the results as JSON")
 
 
 def run(args: argparse.Namespace) -> int:

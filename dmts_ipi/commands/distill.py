@@ -18,29 +18,44 @@ def configure(parser: argparse.ArgumentParser) -> None:
     # argparse's defaults would hide which options the user gave: None means not given.
     hide = argparse.SUPPRESS
     add("--labels", nargs="+", required=True, type=Path, metavar="FILE", help="labelled frames")
-    add("--out", required=True, type=Path, metavar="FOLDER", help="the student; resumed if begun")
-    add("--teacher", help="model that made the labels, where they do not say so themselves")
+    add("--out", required=True, type=Path, metavar="FOLDER", help="folder of the student; an "
+        "interrupted training in it is resumed")  # fmt: skip
+    add("--teacher", help="model that made the labels, for labels that do not record it")
     add_label_options(parser)
-    add("--config", type=Path, default=None, metavar="YAML", help="options of the training")
-    add("--forces", choices=["direct", "conservative"], default=hide, help="direct: the student of "
-        "DMTS-NC (default); conservative: an energy, forces by autograd, slower")  # fmt: skip
-    add("--architecture", default=hide, metavar="KIND", help="of the student: density (default), "
-        "or one that another package brings")  # fmt: skip
+    add("--config", type=Path, default=None, metavar="YAML", help="file with training options")
+    add("--forces", choices=["direct", "conservative"], default=hide, help="direct: forces as in "
+        "DMTS-NC (default); conservative: an energy and its gradient by autograd, "
+        "slower")  # fmt: skip
+    add("--architecture", default=hide, metavar="KIND", help="architecture of the student: density "
+        "(default), or one that another package adds")  # fmt: skip
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, default=hide, help="length in minutes")
-    length.add_argument("--steps", type=int, default=hide, help="length in steps (repeatable)")
-    add("--seed", type=int, default=hide, help="of weights, split and order (default 0)")
+    length.add_argument(
+        "--minutes", type=float, default=hide, help="length of the training, minutes"
+    )
+    length.add_argument(
+        "--steps",
+        type=int,
+        default=hide,
+        help="length of the training in steps (reproducible, unlike --minutes)",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=hide,
+        help="seed of initial weights, split and order of the frames (default 0)",
+    )
     add(
         "--device",
         default=hide,
-        help="auto (default: the GPU where torch sees one), cpu, cuda or cuda:1",
+        help="auto (default: the GPU if torch sees one), cpu, cuda or cuda:1",
     )
     add("--threads", type=int, default=None, help="CPU threads (default: torch's choice)")
-    add("--validation-fraction", type=float, default=hide, help="held out, 0 to 1 (default 0.1)")
-    add("--heating-at-fs", type=float, default=hide, help="outer step, fs, at which checkpoints "
-        "compete by predicted heating (default 6)")  # fmt: skip
+    add("--validation-fraction", type=float, default=hide, metavar="X", help="fraction of the "
+        "frames that is held out, 0 to 1 (default 0.1)")  # fmt: skip
+    add("--heating-at-fs", type=float, default=hide, metavar="FS", help="the checkpoint with the "
+        "smallest predicted heating at this outer step is kept, fs (default 6)")  # fmt: skip
     add("--no-compile", action="store_true", help="train without torch.compile")
-    add("--json", action="store_true", help="print the final figures as JSON")
+    add("--json", action="store_true", help="print the final results as JSON")
 
 
 OPTIONS = ("minutes", "steps", "seed", "device", "validation_fraction", "heating_at_fs")

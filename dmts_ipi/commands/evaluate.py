@@ -32,12 +32,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="STRUCTURE",
         help="also measure how smooth the model is along the X-H bonds of this structure",
     )
-    parser.add_argument("--plot", type=Path, help="PNG: parity, predicted heating, smoothness")
-    parser.add_argument("--json", action="store_true", help="print figures as JSON")
     parser.add_argument(
-        "--device", default="auto", help="auto (the GPU where there is one), cpu, cuda or cuda:N"
+        "--plot", type=Path, help="write a PNG: force parity, predicted heating, smoothness"
     )
-    parser.add_argument("--dtype", choices=["float32", "float64"], help="else the model's own")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument(
+        "--device", default="auto", help="auto (the GPU if there is one), cpu, cuda or cuda:N"
+    )
+    parser.add_argument(
+        "--dtype", choices=["float32", "float64"], help="precision (default: the model's own)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

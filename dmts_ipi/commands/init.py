@@ -76,20 +76,40 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--device",
         default="auto",
-        help="of all models: auto (an NVIDIA GPU where torch sees one, else the CPU), cpu, cuda, "
-        "cuda:1 ...",
+        help="device of all models: auto (an NVIDIA GPU if torch sees one, else the CPU), cpu, "
+        "cuda, cuda:1 ...",
     )
-    add("--threads", default=None, metavar="N", help="CPU threads of each model; None: all cores")
+    add(
+        "--threads",
+        default=None,
+        metavar="N",
+        help="CPU threads of each model (default: all cores)",
+    )
     for name in (TEACHER, STUDENT):
-        add(f"--{name}-device", default=None, metavar="DEVICE", help="instead of --device")
-        own = "its own" if name == TEACHER else "float32"
-        add(f"--{name}-dtype", default=None, metavar="T", help=f"float32 or float64; None: {own}")
-        add(f"--{name}-threads", default=None, metavar="N", help="instead of --threads")
+        add(
+            f"--{name}-device",
+            default=None,
+            metavar="DEVICE",
+            help=f"device of the {name} (default: --device)",
+        )
+        own = "the model's own" if name == TEACHER else "float32"
+        add(
+            f"--{name}-dtype",
+            default=None,
+            metavar="T",
+            help=f"precision of the {name}: float32 or float64 (default: {own})",
+        )
+        add(
+            f"--{name}-threads",
+            default=None,
+            metavar="N",
+            help=f"CPU threads of the {name} (default: --threads)",
+        )
         add(
             f"--{name}-command",
             default="",
             metavar="CMD",
-            help=f"a program that speaks i-PI's protocol, in the place of the {name}'s driver, "
+            help=f"a program that speaks i-PI's protocol, used instead of the {name}'s driver, "
             "such as 'lmp -in teacher.lmp -var address {address}'; see docs/clusters.md",
         )
     add(
@@ -102,8 +122,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--network",
         default=None,
         metavar="ADDRESS",
-        help="drivers on other nodes: TCP, and keys for telemetry. auto, or an interface (ib0), "
-        "name or address of i-PI's node; None: unix sockets",
+        help="for drivers on other nodes: use TCP, with keys for the telemetry. auto, or an "
+        "interface (ib0), host name or address of i-PI's node (default: unix sockets)",
     )
     fields(parser.add_argument_group("output"), *OUTPUT)
     fields(parser, "student_in_process")
@@ -113,7 +133,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--allow-teacher-mismatch",
         dest="allow_teacher_mismatch",
         action="store_true",
-        help="take a student that was distilled from another teacher",
+        help="accept a student that was distilled from another teacher",
     )
     add(
         "--no-model-check",

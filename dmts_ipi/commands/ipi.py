@@ -19,9 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Adds splitting='baoab-respa', <local_tau> and <bonds> to i-PI (docs/thermostats.md), and "
         "propagators and thermostats of other packages (docs/extending/). "
         "Forces are exchanged without i-PI's poll thread, which is faster, and a driver that dies "
-        "in the middle of a force is replaced at the same step: docs/performance.md. "
-        "An input that uses none of our tags runs as under plain i-pi, to the last digit. "
-        "Checkpoints are started in the same way. "
+        "during an evaluation is replaced at the same step (docs/performance.md). "
+        "An input that uses none of our tags gives the same results as plain i-pi, to the last "
+        "digit. A checkpoint is continued by giving it as the input. "
         "Exit status: 0 the run is over, or was asked to stop; 2 wrong input; 4 a fault; 5 a model "
         "within i-PI failed on a structure; 6 the disk is full; 7 a thread of i-PI died; 1 any "
         "other Python exception."
@@ -32,31 +32,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--verbosity",
         default=None,
         choices=["quiet", "low", "medium", "high", "debug"],
-        help="instead of the input's",
+        help="verbosity (default: as in the input)",
     )
     parser.add_argument(
-        "-S", "--sockets-prefix", default=None, metavar="PREFIX", help="instead of the input's"
+        "-S",
+        "--sockets-prefix",
+        default=None,
+        metavar="PREFIX",
+        help="prefix of unix sockets (default: as in the input)",
     )
     parser.add_argument(
         "--single-steps-until",
         type=int,
         default=0,
         metavar="STEP",
-        help="up to this step each force acts in the innermost MTS level alone, with the sum of "
-        "its weights; then the weights of the input hold",
+        help="up to this step each force acts in the innermost MTS level only, with the sum of "
+        "its weights; after it with the weights of the input",
     )
     parser.add_argument(
         "--no-patches",
         default="",
         metavar="NAMES",
-        help="leave out changes of i-PI that only make it faster, by name with commas or 'all': "
+        help="leave out patches of i-PI that only make it faster: 'all', or a comma-separated "
+        "list of "
         f"{', '.join(OPTIONAL)} (docs/performance.md). The environment variable "
         "DMTS_IPI_NO_PATCHES does the same for `dmts-ipi run`",
     )
     parser.add_argument(
         "--poll-thread",
         action="store_true",
-        help="exchange forces as i-PI does, by a thread: --no-patches direct-exchange",
+        help="exchange forces through i-PI's poll thread; same as --no-patches direct-exchange",
     )
 
 

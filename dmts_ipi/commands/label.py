@@ -22,11 +22,17 @@ NAMES = {"structures": "--structure"}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options come from ``LabelConfig``; those not given are taken from ``--config``."""
     parser.formatter_class = argparse.HelpFormatter
-    parser.add_argument("--out", required=True, type=Path, help="labels, extended XYZ")
-    parser.add_argument("--config", type=Path, help="YAML with the same fields; options override")
-    parser.add_argument("--shard", help="do part k of N (k/N, from 1), for job arrays; the part is"
-                        " added to the name of --out")  # fmt: skip
-    parser.add_argument("--shards", type=int, metavar="N", help="do all N parts, as tasks")
+    parser.add_argument("--out", required=True, type=Path, help="file of labels, extended XYZ")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="YAML with the same fields; options of the command line take precedence",
+    )
+    parser.add_argument("--shard", help="make only part k of N (k/N, from 1), for job arrays; k/N "
+                        "is added to the name of --out")  # fmt: skip
+    parser.add_argument(
+        "--shards", type=int, metavar="N", help="make all N parts, as parallel tasks"
+    )
     add_options(parser, "parts")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     for name, info in LabelConfig.model_fields.items():

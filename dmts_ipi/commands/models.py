@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
-        "Wherever a command takes a model:\n\n"
+        "Accepted wherever a command takes a model:\n\n"
         f"{table_of_specs()}\n\n"
         "A path that ends in .fnx or .model needs no prefix. Keywords are JSON after the spec."
     )

@@ -30,21 +30,21 @@ SKIP = 5  # first steps, in which caches are filled
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.epilog = (
-        "Runs some outer steps of a copy of the folder, from its start structure and with all its "
-        "settings; the run itself is not touched. Times are wall time of i-PI's main thread: what "
-        "the drivers do while i-PI waits for them counts as theirs. docs/performance.md explains "
-        "the rows. Nothing is recorded in any other run."
+        "Runs some outer steps in a copy of the folder, from its start structure and with all its "
+        "settings; the run itself is not changed. Times are wall times of i-PI's main thread; "
+        "while i-PI waits for a driver, the time is counted as the driver's. docs/performance.md "
+        "explains the rows. Nothing is recorded in any other run."
     )
     parser.add_argument("folder", help="run folder made by `dmts-ipi init`")
-    parser.add_argument("--steps", type=int, default=40, help="outer steps that are counted")
-    parser.add_argument("--no-watchdog", action="store_true", help="without telemetry")
+    parser.add_argument("--steps", type=int, default=40, help="outer steps to measure")
+    parser.add_argument("--no-watchdog", action="store_true", help="measure without telemetry")
     parser.add_argument(
         "--trace",
         default=None,
         metavar="FILE",
         help="write a Chrome trace (JSON) for chrome://tracing or https://ui.perfetto.dev",
     )
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON, in ms")
+    parser.add_argument("--json", action="store_true", help="print the times as JSON, in ms")
 
 
 def run(args: argparse.Namespace) -> int:

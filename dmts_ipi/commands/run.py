@@ -29,36 +29,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Exit status: 0 finished; 2 wrong input, nothing was started; 3 stopped by a limit of "
         "the watchdog or the file EXIT; 4 a fault that needs a person; 130 Ctrl-C and 143 SIGTERM, "
-        "after a clean stop. A run that ended early goes on where it was. Section watchdog of "
-        "run.yaml sets what counts as wrong."
+        "after a clean stop. A run that ended early continues from its last good state. The "
+        "limits of the watchdog are set in section watchdog of run.yaml."
     )
     parser.add_argument(
         "folder",
         nargs="+",
-        help="run folder made by `dmts-ipi init`; several (replicas) are run as tasks",
+        help="run folder made by `dmts-ipi init`; several folders (replicas) are run as tasks",
     )
     parser.add_argument(
-        "--time-ps", type=float, default=None, help="new length of the run, ps; extends it"
+        "--time-ps", type=float, default=None, help="new total length of the run, ps, to extend it"
     )
     parser.add_argument(
         "--no-watchdog",
         action="store_true",
-        help="the first thing that goes wrong ends the run: no rewinds, no restarts",
+        help="no rewinds and no restarts: the run ends when anything goes wrong",
     )
     add_limits(parser)
-    nodes = parser.add_argument_group("several nodes, this session (docs/clusters.md)")
+    nodes = parser.add_argument_group("several nodes, for this session only (docs/clusters.md)")
     nodes.add_argument(
         "--network",
         metavar="ADDRESS",
         default=None,
-        help="TCP in the place of unix sockets: auto, or an interface (ib0), host name or address "
-        "of this node; None: as run.yaml says",
+        help="use TCP instead of unix sockets: auto, or an interface (ib0), host name or address "
+        "of this node (default: the setting in run.yaml)",
     )
     nodes.add_argument(
         "--launch",
         metavar="NAME=WORDS",
         action="append",
-        help="words before the command of the driver of a model, such as teacher='srun --nodes=1 "
+        help="command that launches the driver of a model, such as teacher='srun --nodes=1 "
         "--ntasks=1 --relative=1'; may be given for every model",
     )
     for name in (TEACHER, STUDENT):
@@ -66,14 +66,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
             f"--launch-{name}",
             metavar="WORDS",
             default=None,
-            help=f"the same as --launch {name}=WORDS; None: as run.yaml says",
+            help=f"the same as --launch {name}=WORDS (default: the setting in run.yaml)",
         )
     parser.add_argument(
         "--no-patches",
         metavar="NAMES",
         default=None,
-        help="accelerations of i-PI that are off in this session: names of `dmts-ipi i-pi --help`, "
-        "or all; None: as run.yaml says",
+        help="accelerations of i-PI that are off in this session: names as in `dmts-ipi i-pi "
+        "--help`, or all (default: the setting in run.yaml)",
     )
     many.add_options(parser, "runs")
     parser.add_argument("--json", action="store_true", help="print summary.json at the end")

@@ -28,10 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit status: 0 the run is alive or finished; 3 it is neither; 2 wrong input."
     parser.add_argument("folder", help="run folder made by `dmts-ipi init`")
     parser.add_argument(
-        "--follow", action="store_true", help="show it again every --every-s until the run ends"
+        "--follow",
+        action="store_true",
+        help="repeat the output every --every-s until the run ends",
     )
-    parser.add_argument("--every-s", type=float, default=2.0, help="time between two states, s")
-    parser.add_argument("--json", action="store_true", help="as JSON, one object for each state")
+    parser.add_argument("--every-s", type=float, default=2.0, help="time between two outputs, s")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON, one object for each output"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -28,27 +28,59 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add = parser.add_argument
     parser.epilog = (
-        "Predicted heating comes first, then trials of --trial-ps that bracket the limit of each "
-        "thermostat and inner step, then the fastest goes on to --confirm-ps. Trials are run "
-        "folders in FOLDER/tune and are not repeated."
+        "First the heating is predicted; then trials of --trial-ps bracket the largest outer step "
+        "of each thermostat and inner step; then the fastest setting is continued to --confirm-ps. "
+        "Trials are run folders in FOLDER/tune and are not repeated."
     )
     add("folder", help="run folder made by `dmts-ipi init`, mode dmts")
-    add("--tolerance-K", type=float, default=3.0, help="heating that may remain, K")
-    add("--bonds-tolerance-K", type=float, default=10.0, help="that of bonds alone, K")
-    add("--n-inner", type=int, nargs="+", help="candidates; None: outer steps of 2 to 16 fs")
-    add("--inner-fs", type=float, nargs="+", help="inner steps, fs; None: the folder's")
+    add(
+        "--tolerance-K",
+        type=float,
+        default=3.0,
+        help="largest allowed rise of the temperature by heating, K",
+    )
+    add("--bonds-tolerance-K", type=float, default=10.0, help="the same for bonds alone, K")
+    add(
+        "--n-inner",
+        type=int,
+        nargs="+",
+        help="values to try (default: those with outer steps of 2 to 16 fs)",
+    )
+    add(
+        "--inner-fs",
+        type=float,
+        nargs="+",
+        help="inner steps to try, fs (default: that of the folder)",
+    )
     add(
         "--thermostats",
         nargs="+",
         choices=[OWN, HHF, BONDS],
-        help="the folder's own, 10/ps on hydrogen, 50/ps along bonds; None: own and, where "
-        "the folder takes it, hhf",
+        help="thermostats to try: own (that of the folder), hhf (10/ps on hydrogen), bonds (50/ps "
+        "along bonds) (default: own and, if the folder's thermostat allows it, hhf)",
     )
     add("--trial-ps", type=float, default=4.0, help="length of a trial, ps")
-    add("--confirm-ps", type=float, default=8.0, help="length of the chosen one, ps")
-    add("--labels", type=Path, help="bursts labelled by this teacher; None: a few are made")
-    add("--no-prediction", action="store_true", help="begin at the folder's own n_inner")
-    add("--dry-run", action="store_true", help="choose, but do not write into run.yaml, input.xml")
+    add(
+        "--confirm-ps",
+        type=float,
+        default=8.0,
+        help="length to which the chosen trial is extended, ps",
+    )
+    add(
+        "--labels",
+        type=Path,
+        help="bursts labelled by this teacher (default: a few are made)",
+    )
+    add(
+        "--no-prediction",
+        action="store_true",
+        help="do not predict the heating; begin at the folder's own n_inner",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="do not write the chosen settings into run.yaml and input.xml",
+    )
     add("--json", action="store_true", help="print the result as JSON")
 
 

@@ -20,30 +20,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.description = (
         "Watches a run whose i-PI and drivers were started by hand or by srun. Start it on the "
-        "machine of i-PI, before or after them. Processes are found by the sockets of input.xml. "
-        "What has ended is started again by its command, in the run folder; without one the "
-        "watchdog prints what a person must do. Ctrl-C and SIGTERM end the watchdog only. "
-        f"NAME is {IPI}, or a model of run.yaml, such as {TEACHER}."
+        "machine that runs i-PI, before or after them. Processes are found by the sockets of "
+        "input.xml. A process that has ended is restarted by its command, in the run folder; "
+        "without a command the watchdog prints what a person must do. Ctrl-C and SIGTERM end only "
+        f"the watchdog. NAME is {IPI}, or a model of run.yaml, such as {TEACHER}."
     )
     parser.epilog = (
         "Exit status: 0 the run is finished; 2 wrong input; 3 stopped by a limit of the watchdog "
         "or the file EXIT; 4 a person must do what the last line says; 130 Ctrl-C and 143 SIGTERM: "
-        "the run goes on unwatched, and the next watchdog takes it over. "
+        "the run continues without a watchdog, and the next watchdog takes it over. "
         f"Options of earlier versions, --{TEACHER}-pid, --restart-{TEACHER} and so on, still work."
     )
     parser.add_argument("folder", help="run folder made by `dmts-ipi init`")
     parser.add_argument(
         "--restart",
         action="store_true",
-        help="start_ipi.sh, start_teacher.sh and so on, in the folder, start again what has no "
-        "other command",
+        help="restart processes that have no other command by start_ipi.sh, start_teacher.sh and "
+        "so on, in the folder",
     )
     parser.add_argument(
         "--restart-ipi",
         metavar="CMD",
         default=None,
-        help="command that starts i-PI again and lives as long as it, such as 'srun ... "
-        "./start_ipi.sh'; {input}, or its end, takes the name of the input (also "
+        help="command that restarts i-PI and runs as long as i-PI does, such as 'srun ... "
+        "./start_ipi.sh'; the name of the input replaces {input} or is appended (also "
         "watchdog.restart_ipi in run.yaml)",
     )
     _named(
@@ -60,15 +60,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--pid",
         "NAME=N",
         int,
-        "process id of i-PI or of a driver on this machine; may be given for each (default: it is "
-        "looked for)",
+        "process id of i-PI or of a driver on this machine; may be given for each (default: found "
+        "automatically)",
         {"--ipi-pid": IPI, f"--{TEACHER}-pid": TEACHER, f"--{STUDENT}-pid": STUDENT},
     )
     parser.add_argument(
         "--wait-s",
         type=float,
         default=AttachedProcesses().wait_s,
-        help="how long i-PI, or a driver that is neither seen nor heard, may be absent, s",
+        help="how long i-PI, or a driver without a process or telemetry, may be absent, s",
     )
     add_limits(parser)
     parser.add_argument("--json", action="store_true", help="print summary.json at the end")

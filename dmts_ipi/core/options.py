@@ -14,6 +14,16 @@ from .errors import InputError
 EXPECTED: dict[Any, str] = {int: "must be a whole number", float: "must be a number"}
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, except where there is none or the help text gives it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        if action.default in (None, False, "", []) or "(default" in text:
+            return text
+        return super()._get_help_string(action)
+
+
 class OptionParser(argparse.ArgumentParser):
     """``ArgumentParser`` that raises ``InputError`` instead of printing its usage and exiting.
 

@@ -1,4 +1,4 @@
-"""Section ``watchdog`` of ``run.yaml``: what counts as wrong, and how far back a run then goes.
+"""Section ``watchdog`` of ``run.yaml``: limits of the verdicts, and how far back a rewind goes.
 
 The descriptions of the fields are the manual: ``settings_table`` renders them, and a test compares
 ``docs/watchdog.md`` with it.
@@ -15,7 +15,7 @@ from .config import StrictModel
 from .levels import STUDENT, TEACHER
 
 Positive = Annotated[float, Field(gt=0)]
-# fields of earlier versions: what they were for, and the mapping by name that holds them now
+# fields of earlier versions: the mapping that replaced each of them, and the name of its entry
 EARLIER = {f"{name}_telemetry": ("telemetry_of", name) for name in (TEACHER, STUDENT)} | {
     f"restart_{name}": ("restart_driver", name) for name in (TEACHER, STUDENT)
 }
@@ -35,7 +35,8 @@ class WatchdogSettings(StrictModel):
     )
     telemetry_of: dict[str, str] = Field(
         default_factory=dict,
-        description="the same of single models, by name, such as {teacher: 'tcp://127.0.0.1:5500'}",
+        description="telemetry of single models, by name, such as "
+        "{teacher: 'tcp://127.0.0.1:5500'}",
     )
     difference_max_eV_per_A: Positive | None = Field(
         default=None,
@@ -68,14 +69,13 @@ class WatchdogSettings(StrictModel):
         default=1e-12,
         gt=0,
         lt=0.5,
-        description="probability of each tail of the temperature's exact distribution that counts "
-        "as wrong",
+        description="probability of each tail of the temperature's exact distribution that is "
+        "outside the allowed band",
     )
     temperature_tolerance: float = Field(
         default=0.2,
         ge=0,
-        description="relative tolerance added to the temperature's band, for heating and the "
-        "integrator's bias",
+        description="relative tolerance added to this band, for heating and the integrator's bias",
     )
     potential_jump_sigma: Positive = Field(
         default=12.0,
@@ -83,7 +83,9 @@ class WatchdogSettings(StrictModel):
         "canonical standard deviations sqrt(dof/2) kT",
     )
     conserved_jump_sigma: Positive = Field(
-        default=2.0, description="the same of the conserved energy"
+        default=2.0,
+        description="change of the conserved energy allowed between two lines of properties, in "
+        "the same unit",
     )
     drift_eV_per_atom: Positive = Field(
         default=0.05, description="NVE: drift of the conserved energy allowed"
@@ -103,7 +105,7 @@ class WatchdogSettings(StrictModel):
         description="rewinds allowed in the whole run; 0: the first verdict on physics ends it",
     )
     rewinds_here_max: int = Field(
-        default=4, ge=1, description="rewinds allowed one after another at one place"
+        default=4, ge=1, description="consecutive rewinds allowed at one place"
     )
     rewinds_window_max: int = Field(
         default=10, ge=1, description="rewinds allowed within rewinds_window_ps"
@@ -112,12 +114,14 @@ class WatchdogSettings(StrictModel):
         default=100.0, description="simulated time over which rewinds_window_max counts"
     )
     restarts_max: int = Field(
-        default=30, ge=0, description="restarts of processes allowed per hour; 0: none is restarted"
+        default=30,
+        ge=0,
+        description="restarts of processes allowed per hour; 0: no process is restarted",
     )
     stall_limit_s: Positive | None = Field(
         default=None,
         description="wall time without a new line of properties that counts as a stall; null: "
-        "60 s, and 30 times the longest time between two lines so far",
+        "60 s, or 30 times the longest time between two lines so far if that is longer",
     )
     memory_growth_MB: Positive = Field(
         default=4000.0, description="growth of a process allowed since its first minute"
@@ -129,12 +133,13 @@ class WatchdogSettings(StrictModel):
     )
     restart_ipi: str | None = Field(
         default=None,
-        description="`dmts-ipi watchdog`: command that starts i-PI again; null: a person does",
+        description="`dmts-ipi watchdog`: command that restarts i-PI; null: a person must restart "
+        "it",
     )
     restart_driver: dict[str, str] = Field(
         default_factory=dict,
-        description="`dmts-ipi watchdog`: commands that start drivers again, by name of the "
-        "model; absent: a person does",
+        description="`dmts-ipi watchdog`: commands that restart drivers, by name of the model; "
+        "if absent, a person must restart them",
     )
 
     @model_validator(mode="before")

@@ -87,26 +87,26 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         f"there, else i-PI's own {SOCKET_PREFIX})",
     )
     where.add_argument(
-        "--address", metavar="HOST", default=None, help="of a mode='inet' socket (127.0.0.1)"
+        "--address", metavar="HOST", default=None, help="host of a mode='inet' socket (127.0.0.1)"
     )
-    where.add_argument("--port", type=int, metavar="N", help="of a mode='inet' socket")
+    where.add_argument("--port", type=int, metavar="N", help="port of a mode='inet' socket")
     where.add_argument(
         "--network",
         metavar="FOLDER",
-        help="private folder RUN/network of a run on another node: i-PI's address is read there, "
-        "and telemetry (with keys) is announced there",
+        help="private folder RUN/network of a run on another node: i-PI's address is read from "
+        "it, and the address of the telemetry (with keys) is announced in it",
     )
     model = parser.add_argument_group("the model")
     model.add_argument(
         "--device",
         default="auto",
-        help="auto (an NVIDIA GPU where torch sees one), cpu, cuda, cuda:1 ... (%(default)s)",
+        help="auto (an NVIDIA GPU if torch sees one), cpu, cuda, cuda:1 ... (%(default)s)",
     )
     model.add_argument(
         "--dtype",
         default=default_dtype,
         choices=["float32", "float64"],
-        help=f"precision (default: {default_dtype or 'the one of the model'})",
+        help=f"precision (default: {default_dtype or 'that of the model'})",
     )
     model.add_argument("--threads", type=int, metavar="N", help="CPU threads of the model")
     model.add_argument("--no-compile", action="store_true", help="do not compile the model")
@@ -122,28 +122,28 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         type=float,
         default=CONNECT_LIMIT_S,
         metavar="S",
-        help="limit of the wait for i-PI at the start, s (%(default)g)",
+        help="longest wait for i-PI at the start, s (%(default)g)",
     )
     waits.add_argument(
         "--reconnect-timeout-s",
         type=float,
         default=600.0,
         metavar="S",
-        help="limit of the wait for i-PI to come back, s; 0: none (%(default)g)",
+        help="longest wait for i-PI to come back, s; 0: do not wait (%(default)g)",
     )
     add(
         "--telemetry",
         default="auto",
         metavar="WHERE",
-        help="figures of every evaluation over ZeroMQ: auto (unix sockets in /tmp/dmts-UID), off, "
-        "ipc:///PATH or tcp://HOST:PORT, which takes PORT + 1 as well (%(default)s)",
+        help="where evaluations are published over ZeroMQ: auto (unix sockets in /tmp/dmts-UID), "
+        "off, ipc:///PATH or tcp://HOST:PORT, which uses PORT + 1 as well (%(default)s)",
     )
     add(
         "--telemetry-keys",
         metavar="FILE",
-        help="CURVE keys (keys.json of RUN/network); needed where HOST is not this machine alone",
+        help="CURVE keys (keys.json of RUN/network); needed if other machines can reach HOST",
     )
-    add("--verbose", action="store_true", help="say where the time went")
+    add("--verbose", action="store_true", help="print where the time was spent")
     return parser
 
 

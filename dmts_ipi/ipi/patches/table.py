@@ -104,8 +104,8 @@ INTEGRATORS = Patch(
         "ipi.inputs.motion.motion:InputMotionBase.fields['dynamics']",
         "ipi.inputs.motion.motion:Dynamics",
     ),
-    why="The tags of our integrators and thermostats: `splitting='baoab-respa'`, `<local_tau>`, "
-    "`<bonds>`, and propagators and thermostats of other packages.",
+    why="Adds the tags of our integrators and thermostats (`splitting='baoab-respa'`, "
+    "`<local_tau>`, `<bonds>`), and propagators and thermostats of other packages.",
     gain="nothing: it is not about speed",
     fallback="an input without these tags runs under stock i-PI",
     required="if used",
@@ -269,7 +269,7 @@ INTEGRATORS = Patch(
 
 ARRAY_LOOP = Patch(
     name="array-loop",
-    why="BAOAB-RESPA of one classical system at constant volume runs on plain arrays and asks "
+    why="BAOAB-RESPA of one classical system at constant volume runs on plain arrays and calls the "
     "forcefields itself; i-PI's beads and forces are updated once per outer step.",
     gain="1 to 4 ms per outer step (i-PI's depend objects cost more than the arithmetic)",
     fallback="the same steps through i-PI's objects",
@@ -302,9 +302,9 @@ LOCKSTEP = Patch(
     name="lockstep",
     module="lockstep_systems",
     replaces=("ipi.engine.simulation:Simulation.run_step",),
-    why="Several systems in one i-PI ask for their forces before the first one waits, so that "
+    why="Several systems in one i-PI all request their forces before the first one waits, so that "
     "batches are full.",
-    gain="replicas only: batches go out half empty",
+    gain="with replicas only, because batches are sent half empty",
     fallback="i-PI steps systems in threads, or one after the other",
     expects=(
         *_names(
@@ -329,8 +329,8 @@ EXCHANGE = Patch(
         "ipi.engine.forcefields:FFSocket.start",
         "ipi.engine.forcefields:FFSocket.stop",
     ),
-    why="The thread that needs a force exchanges it with the driver. A driver that dies in the "
-    "middle of a force is replaced at the same step.",
+    why="The thread that needs a force communicates with the driver itself. A driver that dies "
+    "during an evaluation is replaced at the same step.",
     gain="1 to 2 ms per outer step, and a reset connection ends i-PI",
     fallback="i-PI's poll thread (the same as `--poll-thread`)",
     expects=(
@@ -458,7 +458,7 @@ OUTPUT_SYNC = Patch(
     module="output_sync",
     replaces=("ipi.engine.outputs:os", "ipi.engine.outputs:CheckpointOutput.write"),
     why="Output files are synced to disk with each checkpoint, not with each line.",
-    gain="0.1 ms per line on a fast disk, many on a slow one",
+    gain="0.1 ms per line on a fast disk, many ms on a slow one",
     fallback="each line is synced when it is written",
     expects=_names(
         "engine.outputs",
@@ -474,7 +474,7 @@ FAST_XYZ = Patch(
     name="fast-xyz",
     module="fast_xyz_writer",
     replaces=("ipi.utils.io:print_file_raw",),
-    why="A frame in xyz is formatted at once, not line by line.",
+    why="A frame in xyz is formatted as a whole, not line by line.",
     gain="frames take 8 times as long (1 ms more for 1,000 atoms)",
     fallback="i-PI writes frames line by line",
     expects=(
@@ -496,10 +496,10 @@ FAST_CHECKPOINTS = Patch(
         "ipi.utils.inputvalue:InputArray.write",
         "ipi.engine.simulation:Simulation.run",
     ),
-    why="The state that a SIGTERM leaves is kept twice a second, not every step; arrays of a "
-    "checkpoint are formatted once, not eight times.",
+    why="The state that is written after a SIGTERM is stored twice a second, not every step; "
+    "arrays of a checkpoint are formatted once, not eight times.",
     gain="0.5 ms per `safe_stride` steps, 20 ms per checkpoint of 1,000 atoms",
-    fallback="the state is kept every `safe_stride` steps; i-PI formats number by number",
+    fallback="the state is stored every `safe_stride` steps; i-PI formats number by number",
     expects=(
         *_names(
             "engine.simulation", "Simulation.run(self, write_outputs)", "Simulation.safe_stride"
@@ -523,9 +523,9 @@ SOFTEXIT_LATENCY = Patch(
     name="softexit-latency",
     module="softexit_latency",
     replaces=("ipi.utils.softexit:SOFTEXITLATENCY",),
-    why="i-PI looks 10 times a second, not once, whether it is to end.",
+    why="i-PI checks 10 times a second, not once, whether it must stop.",
     gain="up to 1 s more at the end of a run and at every rewind",
-    fallback="i-PI looks once a second",
+    fallback="i-PI checks once a second",
     expects=_names("utils.softexit", "SOFTEXITLATENCY"),
 )
 
@@ -533,8 +533,8 @@ SINGLE_STEPS = Patch(
     name="single-steps",
     module="single_steps",
     replaces=("ipi.engine.simulation:Simulation.run_step",),
-    why="After a rewind: single time steps of the teacher for a while, then multiple ones, by one "
-    "i-PI.",
+    why="After a rewind, one i-PI process runs single time steps with the teacher for a while, "
+    "then multiple time steps again.",
     gain="nothing: it is not about speed",
     fallback="none",
     required="if used",
@@ -567,8 +567,8 @@ PROFILER = Patch(
         "ipi.engine.motion.dynamics:NVTIntegrator.tstep",
         "ipi.engine.motion.dynamics:NPTIntegrator.tstep",
     ),
-    why="`dmts-ipi profile` records where the time of an outer step goes. Around all others, so "
-    "that it measures them.",
+    why="`dmts-ipi profile` records where the time of an outer step is spent. It is installed "
+    "last, so that it also measures the other patches.",
     gain="nothing: it is not about speed",
     fallback="nothing is recorded",
     on_request="dmts-ipi profile",

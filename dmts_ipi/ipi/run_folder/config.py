@@ -43,20 +43,22 @@ class RunConfig(StrictModel):
     )
     levels: dict[str, Steps] = Field(
         default_factory=dict,
-        description="model and steps of each level in the one outside it, from the outermost, "
-        "such as teacher=1,student=3,small=2; empty: teacher=1,student=N_INNER",
+        description="model of each level and its number of steps per step of the next outer "
+        "level, from the outermost level, such as teacher=1,student=3,small=2 (default: "
+        "teacher=1,student=N_INNER)",
     )
     level_scheme: str = Field(
         default="difference",
-        description="difference: each model corrects the one inside it, the first is sampled; "
-        "sum: models that add up",
+        description="difference: each model corrects that of the next inner level, and the first "
+        "one's ensemble is sampled; sum: forces of the models add up",
     )
     time_ps: float = Field(default=20.0, gt=0, description="length of the run, ps")
     temperature_K: float = Field(default=300.0, gt=0, description="temperature, K")
     splitting: str = Field(
         default="baoab",
         description="baoab-respa: thermostat in every inner step (runs under `dmts-ipi i-pi`); "
-        "baoab or stock: i-PI's own, once per outer step; obabo: i-PI's own, at both ends of it",
+        "baoab or stock: i-PI's own, thermostat in the middle of each outer step; obabo: i-PI's "
+        "own, thermostat at both ends of each outer step",
     )
     thermostat: str = Field(
         default="langevin", description="langevin, ffl (fast-forward Langevin) or svr"
@@ -64,7 +66,7 @@ class RunConfig(StrictModel):
     friction_per_ps: float = Field(default=1.0, gt=0, description="friction of all atoms, 1/ps")
     friction_by_element_per_ps: dict[str, Positive] = Field(
         default_factory=dict,
-        description="friction of elements in 1/ps, such as H=10 or H=10,O=2 (langevin or ffl)",
+        description="friction of single elements, 1/ps, such as H=10 or H=10,O=2 (langevin or ffl)",
     )
     bond_friction_per_ps: float = Field(
         default=0.0,
@@ -73,27 +75,35 @@ class RunConfig(StrictModel):
         "0: none",
     )
     pressure_bar: float = Field(default=1.0, description="pressure of NPT, bar")
-    barostat_tau_fs: float = Field(default=2000.0, gt=0, description="volume relaxation of NPT, fs")
+    barostat_tau_fs: float = Field(
+        default=2000.0, gt=0, description="relaxation time of the volume in NPT, fs"
+    )
     hmr_amu: float = Field(
         default=3.0, ge=0, description="mass moved to each hydrogen, amu; 0: none"
     )
-    seed: int = Field(default=1, ge=0, lt=2**31, description="of start velocities and thermostat")
+    seed: int = Field(
+        default=1, ge=0, lt=2**31, description="seed of start velocities and thermostat"
+    )
     equilibration_ps: float = Field(
-        default=0.0, ge=0, description="left out of the summary's means, ps"
+        default=0.0, ge=0, description="equilibration left out of the summary's means, ps"
     )
     properties_every_fs: float = Field(
-        default=10.0, gt=0, description="between lines of properties, fs"
+        default=10.0, gt=0, description="time between lines of properties, fs"
     )
-    frames_every_fs: float = Field(default=50.0, gt=0, description="between stored frames, fs")
-    checkpoints_every_fs: float = Field(default=1000.0, gt=0, description="between checkpoints, fs")
-    keep_checkpoints: int = Field(default=4, ge=2, description="newest ones that `run` keeps")
+    frames_every_fs: float = Field(default=50.0, gt=0, description="time between stored frames, fs")
+    checkpoints_every_fs: float = Field(
+        default=1000.0, gt=0, description="time between checkpoints, fs"
+    )
+    keep_checkpoints: int = Field(
+        default=4, ge=2, description="number of newest checkpoints that `run` keeps"
+    )
     trajectory_format: Literal["xyz", "bin"] = Field(
         default="xyz", description="xyz, or bin (i-PI's binary, 9 times faster to write)"
     )
     student_in_process: bool = Field(
         default=False,
-        description="the fastest model runs within i-PI's process, without a driver: no exchange "
-        "in inner steps (docs/performance.md)",
+        description="the fastest model runs within i-PI's process, without a driver and without "
+        "messages in inner steps (docs/performance.md)",
     )
     models: dict[str, ModelSettings]
     no_patches: str = ""
@@ -104,7 +114,7 @@ class RunConfig(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _one_vocabulary(cls, given: Any) -> Any:
-        """Models by name; levels from ``mode`` and ``n_inner``, or these from the levels."""
+        """Collects models by name; sets levels from ``mode`` and ``n_inner``, or vice versa."""
         if not isinstance(given, dict):
             return given
         fields = dict(given)

@@ -21,23 +21,27 @@ OF_INPUT = (
 
 
 class ModelSettings(StrictModel):
-    """One model of a run: which, and how it is evaluated."""
+    """One model of a run, and how it is evaluated."""
 
-    model: str = Field(description="what `dmts-ipi models --help` calls a spec")
-    identity: str = Field(default="", description="tells two models apart; filled in by init")
+    model: str = Field(description="name, folder or file of the model (`dmts-ipi models --help`)")
+    identity: str = Field(
+        default="", description="hash that distinguishes models; written by init"
+    )
     device: str = Field(
-        default="auto", description="auto (an NVIDIA GPU where torch sees one), cpu, cuda or cuda:N"
+        default="auto", description="auto (an NVIDIA GPU if torch sees one), cpu, cuda or cuda:N"
     )
     dtype: Literal["float32", "float64"] | None = Field(
         default=None, description="null: the model's own"
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null: all cores")
     launch: str = Field(
-        default="", description="words before the driver's command, such as srun --nodes=1 ..."
+        default="",
+        description="command that launches the driver, such as srun --nodes=1 ...",
     )
     command: str = Field(
         default="",
-        description="another program in the driver's place; {mode}, {address}, {port} are filled",
+        description="another program that is used as the driver; {mode}, {address} and {port} "
+        "are replaced by those of the socket",
     )
 
 
@@ -46,25 +50,28 @@ class NetworkSettings(StrictModel):
 
     address: str | None = Field(
         default=None,
-        description="null: unix sockets of one node. Else TCP: auto, an interface (ib0), a name "
-        "or an address of i-PI's node",
+        description="null: unix sockets on one node. Otherwise TCP: auto, an interface (ib0), a "
+        "host name or an address of i-PI's node",
     )
 
 
 class RunSettings(StrictModel):
-    """``run.yaml``. A file of version 1 is read as well: what input.xml says counts there, too."""
+    """``run.yaml``. A file of version 1 is read as well; its physics is ignored in favour of
+    input.xml."""
 
     version: Literal[2] = 2
     models: dict[str, ModelSettings] = Field(
-        description="by the name of their <force> in input.xml, from the most accurate"
+        description="models by the name of their <force> in input.xml, the most accurate first"
     )
     hmr_amu: float = Field(
         default=3.0, ge=0, description="mass that was moved to each hydrogen; 0: none"
     )
     equilibration_ps: float = Field(
-        default=0.0, ge=0, description="left out of the summary's means"
+        default=0.0, ge=0, description="equilibration that is left out of the summary's means"
     )
-    keep_checkpoints: int = Field(default=4, ge=2, description="newest ones that `run` keeps")
+    keep_checkpoints: int = Field(
+        default=4, ge=2, description="number of newest checkpoints that `run` keeps"
+    )
     no_patches: str = Field(
         default="", description="accelerations of i-PI that are switched off: names, or all"
     )
@@ -80,7 +87,7 @@ class RunSettings(StrictModel):
         if given.get("version", VERSION) != 1:
             for name in OF_INPUT:
                 if name in given:
-                    raise ValueError(f"{name} is physics, which input.xml says: edit it there")
+                    raise ValueError(f"{name} is set in input.xml: edit it there")
             return given
         fields = {k: v for k, v in given.items() if k not in OF_INPUT}
         models = {name: fields.pop(name, None) for name in (TEACHER, STUDENT)}

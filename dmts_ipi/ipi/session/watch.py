@@ -25,7 +25,7 @@ class Limits:
     """Limits after which a run counts as failed."""
 
     startup_s: float = 900.0
-    stall_s: float | None = None  # None: 60 s, and 30 times the longest time between lines
+    stall_s: float | None = None  # None: the larger of 60 s and 30 times the longest time between lines
     free_MB: float = 50.0
 
 
@@ -129,19 +129,19 @@ class Watch:
 
     @property
     def waiting_limit_s(self) -> float:
-        """How long the next line may take, s: more where something has just been started."""
+        """How long the next line may take, s: longer after a process was started."""
         started = self._origin is not None and not self._waits_for_start
         return self.stall_limit_s if started else self.limits.startup_s
 
     @property
     def stall_limit_s(self) -> float:
-        """As set, or from the time that a line takes here."""
+        """The limit that was set, or one from the longest time between two lines so far."""
         if self.limits.stall_s is not None:
             return self.limits.stall_s
         return max(STALL_S, STALL_LINES * self._longest_s)
 
     def fresh(self) -> list[tuple[int, dict[str, float]]]:
-        """Step and figures of the lines since the last call, all of them finite."""
+        """Steps and columns of the lines since the last call; all values are finite."""
         fresh, self._fresh = self._fresh, []
         return fresh
 
