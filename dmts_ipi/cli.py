@@ -6,7 +6,6 @@ status. Modules are imported only when their command is used, so that ``--help``
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys

@@ -103,7 +103,7 @@ def physics_of(folder: RunFolder, spec: InputSpec, n_atoms: int) -> Physics:
         ensemble=spec.ensemble,
         temperature_K=spec.temperature_K or spec.start_temperature_K or 300.0,
         n_atoms=n_atoms,
-        dof=3 * n_atoms,
+        dof=max(3 * n_atoms - spec.removed_degrees_of_freedom, 1),
         outer_fs=spec.outer_fs,
         equilibration_ps=config.equilibration_ps,
         checkpoint_stride=checkpoints.stride,

@@ -24,9 +24,7 @@ class ModelSettings(StrictModel):
     """One model of a run, and how it is evaluated."""
 
     model: str = Field(description="name, folder or file of the model (`dmts-ipi models --help`)")
-    identity: str = Field(
-        default="", description="hash that distinguishes models; written by init"
-    )
+    identity: str = Field(default="", description="hash that distinguishes models; written by init")
     device: str = Field(
         default="auto", description="auto (an NVIDIA GPU if torch sees one), cpu, cuda or cuda:N"
     )

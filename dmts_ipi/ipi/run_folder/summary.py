@@ -90,7 +90,7 @@ def write_summary(
     floor = 0.0
     friction = spec.one_langevin_friction_per_ps
     if friction is not None and kept_ps > 0:
-        dof = 3 * len(numbers)
+        dof = max(3 * len(numbers) - spec.removed_degrees_of_freedom, 1)
         floor = langevin_floor_K(spec.temperature_K or 0.0, dof, friction, kept_ps)
     temperature = not_below(_estimate(columns.get("temperature_K", np.zeros(0))[kept]), floor)
     potential = _estimate(columns.get("potential_eV", np.zeros(0))[kept])
@@ -164,6 +164,8 @@ def _by_element(folder: RunFolder) -> dict[str, list[float]]:
     for frame in iter_trajectory(folder.path / output.filename):
         if frame.step < first:
             continue
-        for element, value in kinetic_temperatures_K(frame.values, masses, numbers).items():
+        moving = np.setdiff1d(np.arange(len(numbers)), spec.fixed_atoms)
+        values = (frame.values[moving], masses[moving], numbers[moving])
+        for element, value in kinetic_temperatures_K(*values).items():
             series.setdefault(element, []).append(value)
     return series

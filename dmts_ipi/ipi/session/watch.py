@@ -25,7 +25,9 @@ class Limits:
     """Limits after which a run counts as failed."""
 
     startup_s: float = 900.0
-    stall_s: float | None = None  # None: the larger of 60 s and 30 times the longest time between lines
+    stall_s: float | None = (
+        None  # None: the larger of 60 s and 30 times the longest time between lines
+    )
     free_MB: float = 50.0
 
 

@@ -20,16 +20,16 @@ class LabelConfig(StrictModel):
     sampler: str | None = Field(
         None, description="cheaper model that drives the sampling; the teacher only labels"
     )
-    temperatures_K: list[float] = Field([300.0, 350.0], description="temperatures of the sampling, one run at each, K")
+    temperatures_K: list[float] = Field(
+        [300.0, 350.0], description="temperatures of the sampling, one run at each, K"
+    )
     cell_scales: list[float] = Field(
         [],
         description="linear factors by which the cell is scaled, in addition to 1; molecules are "
         "not deformed",
     )
     time_ps: float = Field(1.0, ge=0, description="length of each run, ps; 0: only bursts")
-    equilibrate_ps: float = Field(
-        0.2, ge=0, description="equilibration before the first frame, ps"
-    )
+    equilibrate_ps: float = Field(0.2, ge=0, description="equilibration before the first frame, ps")
     every_fs: float = Field(20.0, gt=0, description="time between frames, fs")
     step_fs: float = Field(1.0, gt=0, le=5, description="time step of the sampler, fs")
     hmr_amu: float = Field(3.0, ge=0, description="mass added to each hydrogen, amu")
@@ -82,9 +82,7 @@ class LabelConfig(StrictModel):
         "target by more than this fraction",
     )
     seed: int = Field(1, ge=0, description="seed; results repeat exactly on the same machine")
-    device: str = Field(
-        "auto", description="auto (the GPU if torch sees one), cpu, cuda or cuda:N"
-    )
+    device: str = Field("auto", description="auto (the GPU if torch sees one), cpu, cuda or cuda:N")
     dtype: str | None = Field(None, description="float32 or float64; default: the model's own")
 
     @model_validator(mode="after")
