@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,10 @@ AUTO_HELP = {
     "equilibration_ps": "; auto: a fifth of the run, at most 5",
     "frames_every_fs": f"; auto: {FRAMES_EVERY_FS:g}, or as lines if these are rarer",
     "trajectory_format": f"; auto: bin above {LARGE} atoms",
+}
+LISTS = {
+    "friction_by_element_per_ps": "H=10 or H=10,O=2",
+    "levels": "teacher=1,student=3,small=2",
 }
 PER_MODEL = ("device", "dtype", "threads", "command")
 
@@ -246,13 +252,15 @@ def fields_of(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
 
     given = vars(args)
     fields: dict[str, Any] = {k: given[k] for k in RunConfig.model_fields if k in given}
-    for name in ("friction_by_element_per_ps", "levels"):
-        fields[name] = mapping_of(name, given[name])
+    for name, example in LISTS.items():
+        fields[name] = mapping_of(name, given[name], example)
+    _check_levels(args, fields["levels"])
     if args.mode == "sts":
         fields["n_inner"] = 1
     single = args.mode == "sts" and not fields["levels"]
     if fields["splitting"] == "auto":  # stock baoab with even n_inner samples stiff bonds too hot
-        fields["splitting"] = "baoab" if single else "baoab-respa"
+        one_level = single or len(fields["levels"]) == 1
+        fields["splitting"] = "baoab" if one_level else "baoab-respa"
     if fields["trajectory_format"] == "auto":
         fields["trajectory_format"] = "bin" if n_atoms > LARGE else "xyz"
     if fields["equilibration_ps"] == "auto":
@@ -265,6 +273,37 @@ def fields_of(args: argparse.Namespace, n_atoms: int) -> dict[str, Any]:
     fields["network"] = {"address": args.network}
     fields["models"] = _models(args, single)
     return fields
+
+
+def _check_levels(args: argparse.Namespace, levels: dict[str, str]) -> None:
+    """Refuses models that the levels leave without any effect, and names an ``n_inner`` that is.
+
+    Raises:
+        InputError: a model is in no level, or named twice.
+    """
+    names = list(levels or (TEACHER, STUDENT))
+    further = [text.partition("=")[0].strip() for text in args.model or ()]
+    for text, name in zip(args.model or (), further, strict=True):
+        if "=" in text and name and name not in names:
+            remedy = f"is in no level; name it by --levels, such as {LISTS['levels']}"
+            raise InputError("model", name, remedy)
+        if further.count(name) > 1:
+            raise InputError("model", name, "is given twice; give each its own name")
+    if (
+        levels
+        and args.n_inner != str(_default("n_inner"))
+        and all(map(str.isdigit, levels.values()))
+    ):
+        product = math.prod(int(steps) for steps in levels.values())
+        if args.n_inner != str(product):
+            note = f"note: n_inner {args.n_inner} is not used: by --levels it is {product}"
+            print(note, file=sys.stderr)
+
+
+def _default(name: str) -> Any:
+    from dmts_ipi.ipi.run_folder.config import RunConfig
+
+    return RunConfig.model_fields[name].default
 
 
 def _models(args: argparse.Namespace, single: bool) -> dict[str, dict[str, Any]]:
@@ -379,7 +418,7 @@ def check_models(config: Any, atoms: Any) -> None:
 
 
 def _report(target: Path, config: Any, n_atoms: int, system: str) -> str:
-    inner = f"{config.inner_fs:g} fs"
+    inner, quoted = f"{config.inner_fs:g} fs", shlex.quote(str(target))
     steps = f"1 step of {inner}" if config.mode == "sts" else f"{config.n_inner} x {inner} a step"
     if len(config.levels) > 2:
         steps += " (" + ", ".join(f"{k} {n}" for k, n in config.levels.items()) + ")"
@@ -387,5 +426,5 @@ def _report(target: Path, config: Any, n_atoms: int, system: str) -> str:
         steps += " by BAOAB-RESPA"
     return (
         f"{target}: {config.ensemble} {config.mode}, {n_atoms} atoms ({system}), {steps}, "
-        f"{config.total_steps} steps = {config.time_ps:g} ps. Start it: dmts-ipi run {target}"
+        f"{config.total_steps} steps = {config.time_ps:g} ps. Start it: dmts-ipi run {quoted}"
     )

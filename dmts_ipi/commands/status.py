@@ -14,7 +14,7 @@ from typing import Any
 from dmts_ipi.core.files import LIVE, plain, read_record
 from dmts_ipi.core.levels import STUDENT, TEACHER
 from dmts_ipi.ipi.run_folder.config import beyond_options
-from dmts_ipi.ipi.run_folder.folder import RunFolder
+from dmts_ipi.ipi.run_folder.folder import BEGUN, RunFolder
 from dmts_ipi.ipi.session.lock import LOCK
 from dmts_ipi.watchdog.journal import read_events
 
@@ -65,18 +65,34 @@ def read_state(folder: RunFolder) -> dict[str, Any]:
         figures.setdefault(name, {})
     figures.setdefault("comparisons", _of_earlier_version(figures))
     spec = folder.ran_spec()
+    events = read_events(folder.path)
+    ended = _how_it_ended(folder, summary, events)
+    if not running and (step := int(summary.get("outer_steps") or 0)) > figures.get("step", step):
+        # the last look at a short run may be older than its end
+        figures.update(step=step, time_ps=step * spec.outer_fs / 1000)
     return {
         "folder": str(folder.path),
         "alive": running,
-        "exit": "" if running else summary.get("exit", "not started"),
+        "exit": "" if running else ended,
         **figures,
         "outer_fs": spec.outer_fs,
         "sampled": spec.sampled,
         "not_analysed": beyond_options(spec),
         "edited_since_the_start": folder.unfollowed_edits(),
-        "sts_ps": sts_ps(read_events(folder.path), spec.outer_fs),
-        "events": read_events(folder.path)[-LATEST:],
+        "sts_ps": sts_ps(events, spec.outer_fs),
+        "events": events[-LATEST:],
     }
+
+
+KILLED = "ended without a word (killed, or the machine went down); `dmts-ipi run` takes it up"
+
+
+def _how_it_ended(folder: RunFolder, summary: dict[str, Any], events: list[dict[str, Any]]) -> str:
+    """Of the last session; one that was killed has left neither a summary nor an ``end``."""
+    last = next((e["kind"] for e in reversed(events) if e.get("kind") in ("start", "end")), "")
+    if last == "start" or (not summary and (folder.path / BEGUN).is_file()):
+        return KILLED
+    return str(summary.get("exit", "not started"))
 
 
 def _of_earlier_version(figures: dict[str, Any]) -> list[dict[str, Any]]:

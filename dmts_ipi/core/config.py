@@ -60,6 +60,26 @@ def _unknown(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
     )
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a field that is written twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping.
+
+        Raises:
+            yaml.MarkedYAMLError: a key is there twice.
+        """
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                problem = f"{key.value} is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_fields(path: Path, name: str = "file") -> dict[str, Any]:
     """The mapping in a YAML file, not validated yet; an empty file is an empty mapping.
 
@@ -68,7 +88,7 @@ def read_fields(path: Path, name: str = "file") -> dict[str, Any]:
             is what the message calls it.
     """
     try:
-        fields = yaml.safe_load(path.read_text())
+        fields = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         remedy = "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read"
         raise InputError(name, path, remedy) from error

@@ -128,8 +128,13 @@ def add_fields(
         )
 
 
-def mapping_of(name: str, text: str | None) -> dict[str, str]:
+def mapping_of(name: str, text: str | None, example: str) -> dict[str, str]:
     """``H=10,O=2`` as a mapping in the same order; numbers stay text.
+
+    Args:
+        name: of the option.
+        text: what was given; None: nothing.
+        example: of the remedy, such as ``H=10,O=2``.
 
     Raises:
         InputError: it is none.
@@ -140,6 +145,6 @@ def mapping_of(name: str, text: str | None) -> dict[str, str]:
     for part in text.replace(";", ",").split(","):
         key, equals, value = part.strip().partition("=")
         if not (key.strip() and equals and value.strip()) or key.strip() in found:
-            raise InputError(name, text, "must be such as H=10 or H=10,O=2")
+            raise InputError(name, text, f"must be such as {example}")
         found[key.strip()] = value.strip()
     return found

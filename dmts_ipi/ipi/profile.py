@@ -89,8 +89,8 @@ class Profile:
     def table(self) -> str:
         """For people."""
         lines = [f"{'ms':>9s}  {'%':>5s}  per outer step, mean of {self.steps}"]
-        for part, text in PARTS.items():
-            value = self.parts_ms[part]
+        for part, value in self.parts_ms.items():
+            text = PARTS.get(part) or f"{part}: the model"
             lines.append(f"{value:9.3f}  {100 * value / self.wall_ms:5.1f}  {text}")
         lines.append(f"{self.wall_ms:9.3f}  100.0  wall time")
         return "\n".join(lines)
@@ -125,13 +125,14 @@ def attribute(processes: Sequence[Process], skip: int) -> Profile:
     window = begins[0], begins[-1]
     inside = [p for p in processes if p.pid == ipi.pid]
     own = _exclusive([(part, a, b) for p in inside for part, a, b in _labelled(p)], window)
-    parts: dict[str, float] = {name: _length(own.get(name, [])) for name in PARTS}
+    names = _models(processes)
+    parts: dict[str, float] = {name: _length(own.get(name, [])) for name in _parts(names)}
     others = [p for p in processes if p.pid != ipi.pid]
     found = [(p.name, _exclusive(_labelled(p), window)) for p in others]
     of_models = [
         (part, intervals.get(part, []))
-        for name in (TEACHER, STUDENT)
-        for part in ("teacher", "list", "network", "transfer")
+        for name in names
+        for part in _parts_of(name)
         for process, intervals in found
         if process == name
     ]
@@ -145,6 +146,31 @@ def attribute(processes: Sequence[Process], skip: int) -> Profile:
     wall, steps = window[1] - window[0], len(begins) - 1
     parts[REST] = wall - sum(parts.values())
     return Profile(steps, 1e3 * wall / steps, {k: 1e3 * v / steps for k, v in parts.items()})
+
+
+def _models(processes: Sequence[Process]) -> list[str]:
+    """Names of models that recorded something: teacher and student, then the others."""
+    found = list(dict.fromkeys(p.name for p in processes if p.name != IPI))
+    return [TEACHER, STUDENT, *(name for name in found if name not in (TEACHER, STUDENT))]
+
+
+def _parts_of(name: str) -> tuple[str, ...]:
+    """Parts that the time of a model goes to; a model of another name is one part, of its name."""
+    if name in (TEACHER, STUDENT):
+        return ("teacher", "list", "network", "transfer")
+    return (_other(name),)
+
+
+def _other(name: str) -> str:
+    return f"model {name}"
+
+
+def _parts(names: Sequence[str]) -> list[str]:
+    """All parts in the order of the table: further models stand after the student."""
+    known = list(PARTS)
+    at = known.index("transfer") + 1
+    others = [_other(name) for name in names if name not in (TEACHER, STUDENT)]
+    return [*known[:at], *others, *known[at:]]
 
 
 def trace(processes: Sequence[Process]) -> dict[str, Any]:
@@ -164,9 +190,10 @@ def _labelled(process: Process) -> Iterable[Span]:
     """Spans with the part that they are in the place of their name."""
     if process.name == IPI:
         return ((_OF_IPI[n], a, b) for n, a, b in process.spans)
-    model = "teacher" if process.name == TEACHER else "transfer"
+    parts = _parts_of(process.name)
+    model = "transfer" if process.name == STUDENT else parts[0]
     of = {**_OF_DRIVER, hooks.MODEL: model}
-    if process.name == TEACHER:  # a list of its own would be part of it
+    if process.name != STUDENT:  # a list of its own would be part of it
         of.update({hooks.LIST: model, hooks.NETWORK: model})
     return ((of[n], a, b) for n, a, b in process.spans)
 

@@ -231,3 +231,20 @@ def test_wrong_input_is_told(tmp_path: Path) -> None:
         assert words in done.stderr
     done = call("profile", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_models_of_other_names_have_rows_of_their_own() -> None:
+    steps = [outer_step(0.1 * k) for k in range(4)]
+    ipi, accurate, fast = (
+        Process(name, k, [s for step in steps for s in step[k]])
+        for k, name in enumerate(("i-pi", "teacher", "small"))
+    )
+    found = attribute([ipi, accurate, fast], skip=1)
+    names = list(found.parts_ms)
+    assert names[names.index("transfer") + 1] == "model small"
+    assert found.parts_ms["model small"] == pytest.approx(10.0)  # list, network and transfer
+    assert found.parts_ms["network"] == 0.0
+    assert sum(found.parts_ms.values()) == pytest.approx(100)
+    assert "model small: the model" in found.table()
+    alone = attribute([ipi, Process("long", 1, accurate.spans)], skip=1).parts_ms
+    assert alone["model long"] == pytest.approx(58.0)

@@ -164,3 +164,71 @@ def test_paths_of_models_do_not_depend_on_the_folder(
     assert done.returncode == 0, done.stderr
     assert RunFolder("run").config.student.model == str(tmp_path / "student")
     assert read("run/structure.extxyz").get_chemical_formula() == "Ar32"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model", "small=water-student"), "model = small: is in no level; name it by --levels"),
+        (("--levels", "teacher=1,student"), "must be such as teacher=1,student=3,small=2"),
+        (("--levels", "teacher=1,pupil=2"), "levels name pupil, which is no model; there are"),
+        (
+            (
+                "--levels",
+                "teacher=1,a=2",
+                "--model",
+                "a=water-student",
+                "--model",
+                "a=water-teacher",
+            ),
+            "model = a: is given twice",
+        ),
+        (
+            ("--levels", "teacher=1,student=2", "--level-scheme", "sum"),
+            "level_scheme sum has no model called teacher",
+        ),
+    ],
+)
+def test_levels_and_models_that_do_not_go_together(
+    options: tuple[object, ...], message: str, tmp_path: Path
+) -> None:
+    done = call("init", tmp_path / "run", "--no-model-check", *options)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_level_is_split_as_single_time_steps(tmp_path: Path) -> None:
+    for name, options in (("a", ("--mode", "sts")), ("b", ("--levels", "teacher=1"))):
+        done = call("init", tmp_path / name, "--no-model-check", *options)
+        assert done.returncode == 0, done.stderr
+    assert RunFolder(tmp_path / "a").spec().splitting == "baoab"
+    assert RunFolder(tmp_path / "b").spec().splitting == "baoab"
+
+
+def test_the_comment_says_what_the_levels_sample(tmp_path: Path) -> None:
+    models = ("--model", "long=water-teacher", "--model", "short=water-student")
+    levels = ("--levels", "long=1,short=3", "--level-scheme", "sum", "--allow-teacher-mismatch")
+    done = call("init", tmp_path / "run", "--no-model-check", *models, *levels)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "run" / "input.xml").read_text()
+    assert "the sum of its weights: 1 long + 1 short" in text
+    assert "teacher minus student" not in text
+
+
+def test_a_structure_without_atoms_or_with_masses_of_zero_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "none.xyz"
+    file.write_text('0\nLattice="9 0 0 0 9 0 0 0 9"\n')
+    with pytest.raises(InputError, match="holds no atom"):
+        read_structure(file)
+    atoms = argon()
+    atoms.set_masses([0.0] * len(atoms))
+    with pytest.raises(InputError, match=r"masses = atom 0: 0\.0: must be positive"):
+        prepare_structure(atoms, 3.0, False)
+
+
+def test_n_inner_beside_levels_is_named(tmp_path: Path) -> None:
+    levels = ("--levels", "teacher=1,student=2", "--n-inner", 3)
+    done = call("init", tmp_path / "run", "--no-model-check", *levels)
+    assert done.returncode == 0, done.stderr
+    assert "note: n_inner 3 is not used: by --levels it is 2" in done.stderr

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from dmts_ipi.core import files, recorder
+from dmts_ipi.core.config import read_fields
+from dmts_ipi.core.errors import InputError
 from dmts_ipi.core.files import read_lines, read_record, replace_file, write_json
 
 
@@ -93,3 +95,12 @@ def test_two_threads_write_one_profile_after_each_other(
     assert alone == [True, True]
     (file,) = tmp_path.iterdir()
     assert [name for name, *_ in json.loads(file.read_text())["spans"]] == ["model"]
+
+
+def test_a_field_that_is_written_twice_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("a: {x: 1}\nb: 2\na: 3\n")
+    with pytest.raises(InputError, match=r"a is given twice \(line 3\)"):
+        read_fields(file)
+    file.write_text("common: &c {x: 1}\na: {<<: *c, x: 2}\nb: {<<: *c}\n")
+    assert read_fields(file)["a"] == {"x": 2}

@@ -351,3 +351,90 @@ def test_three_levels_are_written_and_read(tmp_path: Path) -> None:
     assert config_of(spec, run.settings) == RunConfig.model_validate(run.config.model_dump())
     record = json.dumps(run.config.model_dump(mode="json"))
     assert "small" in record
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('filename="checkpoint"', 'filename="chk"'), ('prefix="md"', 'prefix="out"')]
+)
+def test_a_run_that_was_killed_does_not_begin_anew_under_other_names(
+    old: str, new: str, unbroken: Path, tmp_path: Path
+) -> None:
+    """Without RESTART the checkpoints are found by the names that they had when the run began."""
+    folder = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    (folder / "RESTART").unlink(missing_ok=True)
+    (folder / "resume.xml").unlink(missing_ok=True)
+    file = folder / "input.xml"
+    text = file.read_text().replace("'", '"')
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    lines = (folder / "md.properties").read_bytes()
+    done = call("run", folder, "--time-ps", 0.8)
+    assert done.returncode == 2, done.stderr
+    assert "put it back, or make a new folder" in done.stderr
+    assert (folder / "md.properties").read_bytes() == lines
+    assert len(RunFolder(folder).properties()["step"]) > 2  # what ran is still read
+
+
+def test_a_damaged_summary_is_no_traceback(unbroken: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    (folder / "summary.json").write_text("{")
+    assert call("status", folder).returncode in (0, 3)
+    done = call("run", folder, "--time-ps", 0.04)  # less than was done
+    assert done.returncode == 0, done.stderr
+    assert "more than the" in done.stderr
+    assert summary(folder)["exit"] == "finished"
+
+
+def test_a_session_that_was_killed_is_not_taken_for_finished(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    events = folder / "events.jsonl"
+    text = events.read_text().splitlines(True)
+    start = next(x for x in text if '"start"' in x)
+    events.write_text("".join(text) + start)  # a second session, which left no end
+    done = call("status", folder)
+    assert done.returncode == 3
+    assert "ended without a word" in done.stdout
+
+
+def test_another_model_in_a_begun_run_is_refused_or_named(unbroken: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    file = folder / "run.yaml"
+    text = file.read_text()
+    pair = 'model: \'ase:run_tools.Pair {"strength": '
+    edit = (f"{pair}1.0", f"{pair}3.0")
+    file.write_text(text.replace(*edit, 1))
+    assert file.read_text() != text
+    done = call("run", folder, "--time-ps", 0.8)
+    assert done.returncode == 2, done.stderr
+    assert "run.yaml: models.teacher.model" in done.stderr
+    assert "another potential would be sampled" in done.stderr
+    edit = (f"{pair}0.9", f"{pair}0.8")
+    file.write_text(text.replace(*edit, 1))
+    assert file.read_text() != text
+    done = call("run", folder, "--time-ps", 0.04)  # nothing left to do
+    assert done.returncode == 0, done.stderr
+    assert "models.student.model is not the one that the run was made with" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "old", "new"),
+    [
+        ("sts", r"(<timestep [^>]*>)1<", r"\g<1>25<"),
+        ("dmts", r"<nmts>\[1, 4\]", "<nmts>[1, 200]"),
+        ("dmts", r"<nmts>\[1, 4\]", "<nmts>[2, 4]"),
+    ],
+)
+def test_inputs_beyond_the_limits_of_init_are_read(
+    mode: str, old: str, new: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    make(folder, *(("--mode", "sts", "--n-inner", 1) if mode == "sts" else ()))
+    file = folder / "input.xml"
+    text, count = re.subn(old, new, file.read_text(), count=1)
+    assert count == 1
+    file.write_text(text)
+    config = RunFolder(folder).config
+    assert config.n_inner == RunFolder(folder).spec().n_inner
+    assert config.inner_fs == pytest.approx(RunFolder(folder).spec().inner_fs)

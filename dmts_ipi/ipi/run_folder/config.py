@@ -24,8 +24,10 @@ from dmts_ipi.ipi.thermostats import THERMOSTATS, BondFriction, Thermostat, make
 from .settings import ModelSettings, NetworkSettings, RunSettings
 
 Positive = Annotated[float, Field(gt=0)]
-Steps = Annotated[int, Field(ge=1, le=100)]
+Steps = Annotated[int, Field(ge=1)]
 DERIVED = ("mode", "n_inner", "levels")
+LARGEST_INNER_FS, LARGEST_N_INNER, LARGEST_STEPS = 20.0, 1000, 100
+READ = {"read": True}  # context: what a run was made with is taken as it is, limits of init aside
 
 
 class RunConfig(StrictModel):
@@ -36,11 +38,9 @@ class RunConfig(StrictModel):
         default="dmts", description="dmts: teacher and student; sts: teacher at every step"
     )
     inner_fs: float = Field(
-        default=1.0, gt=0, le=20, description="innermost time step (the step of sts), fs"
+        default=1.0, gt=0, description="innermost time step (the step of sts), fs"
     )
-    n_inner: int = Field(
-        default=5, ge=1, le=1000, description="innermost steps per outer step; 1 in sts"
-    )
+    n_inner: int = Field(default=5, ge=1, description="innermost steps per outer step; 1 in sts")
     levels: dict[str, Steps] = Field(
         default_factory=dict,
         description="model of each level and its number of steps per step of the next outer "
@@ -136,7 +136,8 @@ class RunConfig(StrictModel):
                 fields["mode"] = "sts" if len(levels) == 1 else "dmts"
             for name in levels:
                 if name not in models:
-                    raise ValueError(f"mode dmts needs a {name}: levels name it, models do not")
+                    known = ", ".join(models)
+                    raise ValueError(f"levels name {name}, which is no model; there are {known}")
             fields["models"] = {name: models[name] for name in levels}
         return fields
 
@@ -151,8 +152,27 @@ class RunConfig(StrictModel):
             raise ValueError(f"must be one of {', '.join(known)}")
         return value
 
+    @field_validator("inner_fs", "n_inner", "levels")
+    @classmethod
+    def _limits(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        limits = {"inner_fs": LARGEST_INNER_FS, "n_inner": LARGEST_N_INNER, "levels": LARGEST_STEPS}
+        largest = max(value.values(), default=0) if isinstance(value, dict) else value
+        if info.context is not READ and largest > limits[name]:
+            raise ValueError(f"input should be less than or equal to {limits[name]:g}")
+        return value
+
     @model_validator(mode="after")
-    def _modes(self) -> RunConfig:
+    def _modes(self, info: ValidationInfo) -> RunConfig:
+        if info.context is READ:
+            object.__setattr__(self, "n_inner", math.prod(self.levels.values()))
+            return self
+        if self.level_scheme == "sum" and TEACHER in self.levels and len(self.levels) > 1:
+            raise ValueError(
+                f"level_scheme sum has no model called {TEACHER}, which is sampled alone; name "
+                "the models otherwise, such as --model long=MODEL --model short=MODEL --levels "
+                "long=1,short=3"
+            )
         first = next(iter(self.levels.values()))
         if first != 1:
             raise ValueError("the outermost level takes 1 step: the outer time step")
@@ -314,7 +334,7 @@ def config_of(spec: InputSpec, settings: RunSettings) -> RunConfig:
             fields[name] = _short(output.stride * spec.outer_fs)
     if frames is not None and frames.form in ("xyz", "bin"):
         fields["trajectory_format"] = frames.form
-    return RunConfig.model_validate(fields)
+    return RunConfig.model_validate(fields, context=READ)
 
 
 def _levels_of(spec: InputSpec) -> tuple[dict[str, int], str]:

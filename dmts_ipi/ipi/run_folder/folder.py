@@ -131,12 +131,13 @@ class RunFolder:
         )
 
     def file(self, kind: str, what: str = "") -> Path:
-        """Path of an output of ``input.xml``, such as ``file("trajectory", "positions")``.
+        """Path of an output, such as ``file("trajectory", "positions")``, of the input with which
+        the run began.
 
         Raises:
             InputError: the input asks for no such output.
         """
-        output = self.spec().output(kind, what)
+        output = self.ran_spec().output(kind, what)
         if output is None:
             raise InputError(str(self.path / INPUT), f"{kind} {what}".strip(), "is not written")
         return self.path / output.filename
@@ -158,7 +159,7 @@ class RunFolder:
         Raises:
             InputError: the run has not started, or a file is damaged.
         """
-        spec = self.spec()
+        spec = self.ran_spec()
         if (at := spec.output("trajectory", "positions")) is None:
             raise InputError(str(self.path / INPUT), "positions", "are not written")
         frames = outputs.iter_trajectory(self.path / at.filename)
@@ -179,13 +180,18 @@ class RunFolder:
         Raises:
             InputError: the file is damaged.
         """
-        at = self.spec().teacher_forces
+        at = self.ran_spec().teacher_forces
         if at is None or not (self.path / at.filename).is_file():
             return
         for frame in outputs.iter_trajectory(self.path / at.filename):
             yield frame.step, frame.values
 
     def summary(self) -> dict[str, Any] | None:
-        """``summary.json``, or None before the first run has ended."""
+        """``summary.json``; None before the first run has ended, or where the file is damaged: it
+        is written anew from the outputs when the next session ends."""
         file = self.path / SUMMARY
-        return json.loads(file.read_text()) if file.is_file() else None
+        try:
+            found = json.loads(file.read_text()) if file.is_file() else None
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return None
+        return found if isinstance(found, dict) else None

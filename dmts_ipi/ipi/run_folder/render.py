@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from dmts_ipi.core.errors import InputError
-from dmts_ipi.core.levels import STUDENT, TEACHER, force_names, weights_of
+from dmts_ipi.core.levels import (
+    STUDENT,
+    TEACHER,
+    Level,
+    force_names,
+    sampled,
+    totals,
+    weights_of,
+)
 from dmts_ipi.ipi.input_xml import DYNAMICS, FORCES, InputXML
 from dmts_ipi.ipi.thermostats import BondFriction
 from dmts_ipi.ipi.thermostats import decimal as number
@@ -102,10 +111,22 @@ def put_levels(t: InputXML, config: RunConfig, addresses: Mapping[str, str]) -> 
         socket = SOCKET.format(name=name, address=addresses.get(name, ""), virial=virial)
         t.insert_after("ffsocket", socket)
         t.insert_after(FORCES, f"<force forcefield='{name}'><mts_weights>[]</mts_weights></force>")
+    _say_levels(t, levels)
     if len(levels) > 1:
         for name in names:
             weights = ", ".join(number(w) for w in weights_of(levels, name))
             t.set(f"{FORCES}[@forcefield='{name}']/mts_weights", f"[{weights}]")
+
+
+def _say_levels(t: InputXML, levels: Sequence[Level]) -> None:
+    """The comment before the forces, which the template has for teacher and student."""
+    system = t.root.find("system")
+    for comment in [] if system is None else system:
+        if comment.tag is ET.Comment and (comment.text or "").strip().startswith("Weights per"):
+            comment.text = (
+                " Weights per level, from the outermost to the innermost. What is sampled is each\n"
+                f"         force times the sum of its weights: {sampled(totals(levels))}. "
+            )
 
 
 def render(

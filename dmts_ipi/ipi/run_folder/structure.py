@@ -22,6 +22,8 @@ def read_structure(file: Path) -> Any:
         InputError: the file is absent, unreadable, empty, or holds NaN.
     """
     atoms: Any = read_atoms(file, "-1")[0]
+    if not len(atoms):
+        raise InputError("structure", file, "holds no atom")
     bad = np.argwhere(~np.isfinite(atoms.positions))
     if len(bad):
         atom = int(bad[0, 0])
@@ -100,14 +102,19 @@ def _masses(source: Any, prepared: Any, added_amu: float) -> np.ndarray:
     if (numbers == 1).any():
         pairs, _ = bonds(numbers, prepared.positions, prepared.cell.array, prepared.pbc)
     masses = np.asarray(source.get_masses(), float)
+    _check_masses(masses)
     before = float(source.info.get(HMR_KEY, 0.0))
     if before:
         masses = repartition_hydrogen_mass(masses, numbers, pairs, -before)
     masses = repartition_hydrogen_mass(masses, numbers, pairs, added_amu)
+    _check_masses(masses)
+    return masses
+
+
+def _check_masses(masses: np.ndarray) -> None:
     if not (np.isfinite(masses).all() and (masses > 0).all()):
         atom = int(np.flatnonzero(~(masses > 0))[0])
         raise InputError("masses", f"atom {atom}: {masses[atom]}", "must be positive, in amu")
-    return masses
 
 
 def write_structure(file: Path, atoms: Any) -> None:

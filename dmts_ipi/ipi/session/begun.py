@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from ase.data import chemical_symbols
 
-from dmts_ipi.core.errors import InputError
+from dmts_ipi.core.errors import DmtsError, InputError
+from dmts_ipi.core.levels import TOLERANCE, totals
 from dmts_ipi.ipi.input_xml import (
     Difference,
     InputSpec,
@@ -149,6 +150,39 @@ def check_edits(folder: RunFolder, spec: InputSpec, checkpoint: Path, hooks: Hoo
             )
             continue
         raise _refusal(edit.path, edit.now or "(removed)", edit.before or "without it")
+
+
+def check_models(folder: RunFolder, spec: InputSpec, hooks: Hooks) -> None:
+    """Refuses another model in the place of one that a begun run samples; names any other edit.
+
+    ``run.yaml`` has the identity that each model had when the folder was made.
+
+    Raises:
+        InputError: what is sampled would change.
+    """
+    from dmts_ipi.models.load import read_record
+    from dmts_ipi.models.registry import same_identity
+
+    sampled = {name for name, w in totals(spec.levels).items() if abs(w) > TOLERANCE}
+    for name, model in folder.settings.models.items():
+        if not (model.identity and model.model):
+            continue
+        try:
+            now = str(read_record(model.model).get("identity", ""))
+        except DmtsError:
+            continue  # its driver says what is wrong with it
+        plain = now.partition("{")[0]  # earlier versions left keywords out
+        if not now or model.identity == plain or same_identity(model.identity, now):
+            continue
+        what = f"run.yaml: models.{name}.model"
+        if name in sampled:
+            raise InputError(
+                what,
+                model.model,
+                f"the run was made with another model ({model.identity[:60]}): another "
+                "potential would be sampled; put it back, or make a new folder by `dmts-ipi init`",
+            )
+        hooks.say(f"{what} is not the one that the run was made with: goes on with {model.model}")
 
 
 def _is_one_of(edit: Difference, patterns: Iterable[str]) -> bool:

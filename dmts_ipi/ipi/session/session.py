@@ -25,7 +25,7 @@ from dmts_ipi.ipi.run_folder.settings import RunSettings
 from dmts_ipi.ipi.run_folder.summary import SESSIONS, read_sessions, write_summary
 
 from . import resume
-from .begun import check_edits, check_input
+from .begun import check_edits, check_input, check_models
 from .launch import Child, Signals
 from .lock import FolderLock
 from .socket_file import free_socket, placed, prefix_of
@@ -73,9 +73,12 @@ def run_session(
         check_input(folder, spec)
         for name, at in spec.sockets.items():  # what is wrong with it is said now
             driver_command(settings, spec, name, at, python=sys.executable)
-        state = resume.state_for(folder.path, spec)
+        # checkpoints have the name that they had when the run began: an edit of it must not make
+        # the run begin anew, over what it has written
+        state = resume.state_for(folder.path, folder.ran_spec())
         if state is not None:
             check_edits(folder, spec, state.path, hooks)
+            check_models(folder, spec, hooks)
         if longer is not None:  # nothing was wrong: now the file is written
             replace_file(folder.path / INPUT, longer.text())
         folder.settings = settings
@@ -96,10 +99,9 @@ def run_session(
 
 def finished(folder: RunFolder, spec: InputSpec, hooks: Hooks, step: int) -> Outcome:
     """Of a run that has nothing left to do."""
-    hooks.say(
-        f"{folder.path}: finished, {spec.total_steps} outer steps "
-        f"({spec.time_ps:g} ps); --time-ps extends it"
-    )
+    done = f"finished, {step} outer steps ({step * spec.outer_fs / 1000:g} ps)"
+    shorter = "" if step == spec.total_steps else f", more than the {spec.total_steps} asked for"
+    hooks.say(f"{folder.path}: {done}{shorter}; --time-ps extends it")
     summary = folder.summary()
     if summary is None or summary.get("exit") != "finished":
         summary = write_summary(folder, "finished", step)

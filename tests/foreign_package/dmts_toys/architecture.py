@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pydantic import Field
+from torch import Tensor, nn
+
 from dmts_ipi.students.contract import (
     DIRECT,
     ENERGY,
     Architecture,
     ArchitectureConfig,
 )
-from pydantic import Field
-from torch import Tensor, nn
 
 
 class ToyConfig(ArchitectureConfig):
