@@ -42,3 +42,4 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
 fi
 try "${pip[@]}" install -e "${root}[${extras}]"
 echo "$want" >"$mark"
+echo "install: done; source $venv/bin/activate, then dmts-ipi --help"

@@ -124,7 +124,8 @@ class RunInput:
         if self.mode == "sts":
             return f"STS {self.inner_fs:g} fs"
         steps = self.level_steps_fs or [self.inner_fs, self.outer_fs]
-        return f"DMTS-NC {'–'.join(f'{fs:g}' for fs in steps)} fs"
+        kind = "DMTS-NC" if self.sampled_model else "MTS of a sum"
+        return f"{kind} {'–'.join(f'{fs:g}' for fs in steps)} fs"
 
     @property
     def ns_per_day(self) -> float:

@@ -54,9 +54,20 @@ def check_virials(config: Any, atoms: Any, models: Mapping[str, ForceModel]) -> 
             f"{fast}: virial",
             f"{excess:+.0f} bar against the {accurate}",
             f"at steps of {correction_fs:g} fs the sampled pressure would be off by {shift:+.0f} "
-            f"bar, {LIMIT_BAR:g} are allowed; take corrections every {_down(outer)} fs or less, "
-            f"--barostat-tau-fs {math.ceil(tau / 100) * 100} or more, or nvt",
+            f"bar, {LIMIT_BAR:g} are allowed; train the virial (docs/student.md), take "
+            f"{_smaller_step(config, correction_fs, outer)}--barostat-tau-fs "
+            f"{math.ceil(tau / 100) * 100} or more, or nvt (docs/outer_step.md)",
         )
+
+
+def _smaller_step(config: Any, now_fs: float, allowed_fs: float) -> str:
+    """The option that makes the time between two corrections short enough; empty: there is none."""
+    n = int(allowed_fs / config.inner_fs + 1e-9)
+    if n >= 1 and len(config.levels) == 2:
+        return f"--n-inner {n} or less ({n * config.inner_fs:g} fs), "
+    if allowed_fs >= config.inner_fs:
+        return f"corrections every {_down(allowed_fs)} fs or less in the place of {now_fs:g}, "
+    return ""
 
 
 def _down(fs: float) -> str:

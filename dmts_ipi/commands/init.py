@@ -59,10 +59,23 @@ PER_MODEL = ("device", "dtype", "threads", "command")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options come from ``RunConfig``. Numbers stay text: the configuration checks them all."""
+    from dmts_ipi.core.levels import SCHEMES
+    from dmts_ipi.ipi.input_xml import known_splittings
     from dmts_ipi.ipi.run_folder.config import RunConfig
+    from dmts_ipi.ipi.thermostats import THERMOSTATS
+
+    rows = {
+        "thermostat": THERMOSTATS.names(),
+        "splitting": known_splittings(),
+        "level_scheme": SCHEMES.names(),
+    }
+    more_help = {
+        name: f"{AUTO_HELP.get(name, '')}" + (f"; installed: {', '.join(known)}" if known else "")
+        for name, known in {**dict.fromkeys(AUTO_HELP, ()), **rows}.items()
+    }
 
     def fields(group: Any, *names: str) -> None:
-        add_fields(group, RunConfig, only=names, defaults=AUTO, also=EARLIER, more_help=AUTO_HELP)
+        add_fields(group, RunConfig, only=names, defaults=AUTO, also=EARLIER, more_help=more_help)
 
     add = parser.add_argument
     add("folder", help="the run folder to make; must not exist, or be empty")
@@ -135,8 +148,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fields(parser, "student_in_process")
     add = parser.add_argument
     add(
-        "--accept-foreign-student",
         "--allow-teacher-mismatch",
+        "--accept-foreign-student",
         dest="allow_teacher_mismatch",
         action="store_true",
         help="accept a student that was distilled from another teacher",

@@ -123,6 +123,9 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace, config: Any) -> None:
     if config.mode != "dmts":
         raise InputError("mode", config.mode, "only dmts has an outer step to tune")
+    if config.level_scheme != "difference":
+        remedy = "tune predicts heating for a student that stands in for the teacher"
+        raise InputError("level_scheme", config.level_scheme, remedy)
     if len(config.levels) > 2:
         raise InputError("levels", ", ".join(config.levels), "tune varies runs of two levels")
     if config.ensemble == "nve":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -83,7 +83,8 @@ class OptionParser(argparse.ArgumentParser):
 def name_of(action: argparse.Action) -> str:
     """An option as its field is called everywhere else: ``--time-ps`` is ``time_ps``."""
     if action.option_strings:
-        return action.option_strings[-1].lstrip("-").replace("-", "_")
+        long = [name for name in action.option_strings if name.startswith("--")]
+        return (long or action.option_strings)[0].lstrip("-").replace("-", "_")
     return str(action.metavar or action.dest).lower()
 
 
@@ -111,7 +112,7 @@ def add_fields(
     """
     for name in only if only is not None else model.model_fields:
         info = model.model_fields[name]
-        flags = [*(also or {}).get(name, ()), "--" + name.replace("_", "-")]
+        flags = ["--" + name.replace("_", "-"), *(also or {}).get(name, ())]
         text = (info.description or "") + (more_help or {}).get(name, "")
         default = (defaults or {}).get(name, info.get_default(call_default_factory=True))
         text = text.replace("%", "%%")
@@ -123,9 +124,21 @@ def add_fields(
             *flags,
             dest=name,
             default=None if mapping else str(default),
-            metavar="LIST" if mapping else name.split("_")[-1],
+            metavar="LIST" if mapping else _metavar(name, info.annotation),
             help=text,
         )
+
+
+def _metavar(name: str, annotation: Any) -> str:
+    """What stands for the value in a usage: the choices, the unit, or what kind it is."""
+    if get_origin(annotation) is Literal:
+        return "{" + ",".join(str(x) for x in get_args(annotation)) + "}"
+    if name.endswith("_per_ps"):
+        return "PER_PS"
+    unit = name.rpartition("_")[2]
+    if annotation is float and unit in ("fs", "ps", "K", "bar", "amu"):
+        return unit.upper()
+    return "N" if annotation in (int, float) else "NAME"
 
 
 def mapping_of(name: str, text: str | None, example: str) -> dict[str, str]:

@@ -111,14 +111,25 @@ class SpikeJudge(OwnJudge):
         return self.run.verdict(VerdictKind.SPIKE, text, step, step)
 
 
+COLD_START_FS = 2000.0
+
+
 class TemperatureJudge(OwnJudge):
-    """The kinetic temperature is outside its band, once the run is equilibrated."""
+    """The kinetic temperature is outside its band, once the run is equilibrated.
+
+    A start at a minimum of the potential energy, such as a perfect crystal, is cold at first: half
+    of the kinetic energy of the drawn velocities goes into the potential energy, and the
+    thermostat brings it back within its time constant. For ``COLD_START_FS`` a low temperature
+    is therefore no verdict.
+    """
 
     def line(self, step: int, columns: Mapping[str, float]) -> Verdict | None:
         """See ``Judge``."""
         kelvin = columns.get("temperature_K", math.nan)
         low, high = self.limits.temperature_K
         if step < self.limits.equilibration_steps or not (kelvin < low or kelvin > high):
+            return None
+        if kelvin < low and step < self.physics.steps(COLD_START_FS):
             return None
         text = (
             f"temperature {kelvin:.1f} K at step {step} is outside {low:.1f} to {high:.1f} K "

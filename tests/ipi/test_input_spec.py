@@ -223,7 +223,7 @@ def test_physics_in_run_yaml_is_refused(made: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(made, tmp_path / "run"))
     with open(folder / "run.yaml", "a") as stream:
         stream.write("temperature_K: 310\n")
-    with pytest.raises(InputError, match=r"temperature_K is physics, which input\.xml says"):
+    with pytest.raises(InputError, match=r"temperature_K is set in input\.xml: edit it there"):
         RunFolder(folder)
 
 

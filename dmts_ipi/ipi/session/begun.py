@@ -141,7 +141,7 @@ def check_edits(folder: RunFolder, spec: InputSpec, checkpoint: Path, hooks: Hoo
         return
     edits = differences(before, parse_xml(folder.path / INPUT))
     for edit in edits:
-        if _is_one_of(edit, FOLLOWED):
+        if _is_one_of(edit, FOLLOWED) and edit.now:  # a tag that is removed has i-PI's default
             continue
         if _is_one_of(edit, HARMLESS):
             hooks.say(
