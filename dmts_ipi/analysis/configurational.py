@@ -91,7 +91,9 @@ def configurational(
     """
     if not model.conservative:
         raise InputError(
-            "teacher", model.name, "has direct forces: they have no Hessian, nor this temperature"
+            "teacher",
+            model.name,
+            "predicts forces directly, so it has no Hessian and no configurational temperature",
         )
     members = {chemical_symbols[z]: np.flatnonzero(numbers == z) for z in np.unique(numbers)}
     squares = np.zeros((len(frames), len(members)))

@@ -50,7 +50,11 @@ def run_record(m: Measured, reference: Measured | None, arrays: bool) -> dict[st
     for o in observables():
         part = o.record(m, arrays)
         if twice := sorted(part.keys() & record.keys()):
-            raise InputError("observable", o.name, f"writes the key {twice[0]!r}, which is taken")
+            raise InputError(
+                "observable",
+                o.name,
+                f"writes the key {twice[0]!r}, which another observable writes already",
+            )
         record |= part
     return record
 

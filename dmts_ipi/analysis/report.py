@@ -62,7 +62,11 @@ def check_writable(path: Path) -> None:
     if not os.access(target, os.W_OK):
         raise InputError("--out", path, "cannot be written; choose another place")
     if path.suffix == ".json":
-        raise InputError("--out", path, "is the page; its JSON gets the same name; use .html")
+        raise InputError(
+            "--out",
+            path,
+            "would be overwritten by the JSON of the same name; use a name with .html",
+        )
 
 
 def write_report(

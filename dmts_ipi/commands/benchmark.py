@@ -71,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
     for cell in plan.cells:
         check_unchanged(cell, plan.configs[cell.name])
     if not cells:
-        raise InputError("systems", plan.skipped[0].system, f"none can run: {plan.skipped[0].why}")
+        raise InputError(
+            "systems", plan.skipped[0].system, f"no system can be run: {plan.skipped[0].why}"
+        )
     for skipped in plan.skipped:
         _say(f"skipped: {skipped.system}, {skipped.what}: {skipped.why}")
     if args.dry_run:

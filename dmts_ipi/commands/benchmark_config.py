@@ -76,9 +76,11 @@ class Integrator(StrictModel):
         for outer in self.outer_fs:
             n = round(outer / self.inner_fs)
             if not 1 <= n <= 100 or not math.isclose(n * self.inner_fs, outer, rel_tol=1e-6):
-                raise ValueError(f"outer_fs {outer:g} is no multiple of inner_fs {self.inner_fs:g}")
+                raise ValueError(
+                    f"outer_fs {outer:g} is not a multiple of inner_fs {self.inner_fs:g}"
+                )
         if self.name is not None and len(self.outer_fs) > 1:
-            raise ValueError("a name goes with one outer_fs")
+            raise ValueError("name can only be given with a single outer_fs")
         return self
 
 
@@ -112,14 +114,14 @@ class BenchmarkConfig(StrictModel):
         names = [s.name for s in self.systems]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"system {name} is there twice")
+                raise ValueError(f"system {name} is listed twice")
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
-            raise ValueError("seeds must be different, and one at least")
+            raise ValueError("give at least one seed, and no seed twice")
         kinds = {i.kind for i in self.integrators}
         if "dmts" in kinds and self.students.conservative is None:
             raise ValueError("integrator dmts needs students.conservative; see docs/benchmark.md")
         if kinds - {"sts", "dmts"} and self.students.nc is None:
-            raise ValueError("integrators but sts and dmts need students.nc")
+            raise ValueError("integrators other than sts and dmts need students.nc")
         return self
 
     def time_of(self, integrator: Integrator) -> float:

@@ -52,7 +52,9 @@ class Plan:
         for word in only:
             if not any(c.name.startswith(word) or c.system == word for c in self.cells):
                 names = ", ".join(dict.fromkeys(c.name for c in self.cells[:4]))
-                raise InputError("only", word, f"is no run of this benchmark, such as {names}")
+                raise InputError(
+                    "only", word, f"is not a run of this benchmark; runs are, for example, {names}"
+                )
         return [
             c
             for c in self.cells
@@ -99,7 +101,9 @@ def make_plan(config: BenchmarkConfig, base: Path, out: Path) -> Plan:
                 continue
             for cell, made in _cells(config, specs, system, atoms, integrator, out):
                 if cell.name in plan.configs:
-                    raise InputError("integrators", cell.name, "is there twice; give one a name")
+                    raise InputError(
+                        "integrators", cell.name, "is listed twice; give one of them a name"
+                    )
                 plan.cells.append(cell)
                 plan.configs[cell.name] = made
     return plan

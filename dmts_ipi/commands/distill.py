@@ -90,7 +90,9 @@ def build_config(args: argparse.Namespace) -> Any:
     if "forces" in given:
         own = student_architectures.get(kind_of(sizes)).new.model_dump()
         if "energy" not in own:
-            raise InputError("forces", given["forces"], f"{kind_of(sizes)} students have no choice")
+            raise InputError(
+                "forces", given["forces"], f"a {kind_of(sizes)} student has no such option"
+            )
         if sizes is None or isinstance(sizes, dict):  # if not, its error comes from parse
             energy = given["forces"] == "conservative"
             fields["architecture"] = {**(sizes or own), "energy": energy}

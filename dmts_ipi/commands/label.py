@@ -113,7 +113,7 @@ def _run_shards(args: argparse.Namespace, config: LabelConfig) -> int:
         InputError: options that contradict each other.
     """
     if args.shards is None or args.shards < 1 or args.shard is not None:
-        raise InputError("shards", args.shards or "", "give --shards N, and not --shard")
+        raise InputError("shards", args.shards or "", "give --shards N instead of --shard")
     where, n, out = config_of(args), args.shards, args.out
     out.parent.mkdir(parents=True, exist_ok=True)
     options = out.with_name(out.name + ".yaml")

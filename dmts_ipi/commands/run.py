@@ -147,7 +147,7 @@ def _adapted(args: argparse.Namespace, settings: RunSettings) -> RunSettings:
     for name, words in launches(args).items():
         if name not in models:
             known = ", ".join(models)
-            raise InputError("launch", name, f"is no model of this run, which has {known}")
+            raise InputError("launch", name, f"is not a model of this run, which has {known}")
         models[name] = models[name].model_copy(update={"launch": words})
     return settings.model_copy(update={**changed, "models": models})
 

@@ -122,20 +122,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace, config: Any) -> None:
     if config.mode != "dmts":
-        raise InputError("mode", config.mode, "only dmts has an outer step to tune")
+        raise InputError("mode", config.mode, "only runs of mode dmts have an outer step to tune")
     if config.level_scheme != "difference":
         remedy = "tune predicts heating for a student that stands in for the teacher"
         raise InputError("level_scheme", config.level_scheme, remedy)
     if len(config.levels) > 2:
-        raise InputError("levels", ", ".join(config.levels), "tune varies runs of two levels")
+        raise InputError(
+            "levels", ", ".join(config.levels), "tune supports only runs with two levels"
+        )
     if config.ensemble == "nve":
-        raise InputError("ensemble", "nve", "has no thermostat to hold a heating; tune in nvt")
+        raise InputError("ensemble", "nve", "has no thermostat to remove heat; tune in nvt")
     for name in ("tolerance_K", "bonds_tolerance_K", "trial_ps", "confirm_ps"):
         if not getattr(args, name) > 0:
             raise InputError(name, getattr(args, name), "must be positive")
     for inner in args.inner_fs or ():
         if not 0 < inner <= 20:
-            raise InputError("inner_fs", inner, "must be positive, and 20 at most")
+            raise InputError("inner_fs", inner, "must be positive and at most 20")
 
 
 def _candidates(args: argparse.Namespace, inner_fs: float) -> list[int]:
@@ -194,7 +196,7 @@ def _cannot(thermostat: str, config: Any, numbers: np.ndarray, pairs: np.ndarray
     if config.splitting != "baoab-respa" or config.thermostat == "svr":
         return "needs splitting baoab-respa and thermostat langevin or ffl; see docs/thermostats.md"
     if thermostat == HHF and 1 not in numbers:
-        return "there is no hydrogen"
+        return "the system has no hydrogen"
     if thermostat == HHF and config.friction_by_element_per_ps.get("H", 0) >= HHF_PER_PS:
         return "is the folder's own"
     if thermostat == BONDS and not len(pairs):

@@ -79,7 +79,7 @@ def predict(
         frames = read_labels(args.labels)
         groups = [g for g in bursts(frames) if np.array_equal(g[0].numbers, numbers)]
         if not groups:
-            raise InputError("labels", args.labels, "holds no bursts of the folder's system")
+            raise InputError("labels", args.labels, "contains no bursts of the folder's system")
     else:
         groups = _bursts(folder)
     s = config.student
@@ -194,7 +194,9 @@ def _measured(run: Any, n: int, limit: float, fault: str) -> tuning.Trial:
     columns = run.properties()
     if np.ptp(columns["potential_eV"]) == 0:
         raise InputError(
-            "teacher", run.config.teacher.model, "gives no energy, by which tune measures heating"
+            "teacher",
+            run.config.teacher.model,
+            "gives no energy, which tune needs to measure heating",
         )
     numbers = run.structure().numbers
     time, config = columns["time_ps"], run.config

@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     folder = RunFolder(args.folder)
     settings = folder.settings.watchdog
     if not settings.enabled:
-        raise InputError("run.yaml: watchdog.enabled", False, "set it true, or leave it out")
+        raise InputError("run.yaml: watchdog.enabled", False, "set it to true, or leave it out")
     if not args.wait_s >= 0:
         raise InputError("wait_s", args.wait_s, "must be zero or more seconds")
     commands = _commands(args.restart_ipi, args.restart_driver, args.restart, folder)

@@ -300,7 +300,9 @@ def check_model(
     """
     unknown = sorted(set(skip) - set(CHECKS))
     if unknown:
-        raise InputError("skip", unknown[0], f"is no check; there are: {', '.join(CHECKS)}")
+        raise InputError(
+            "skip", unknown[0], f"is not the name of a check; known: {', '.join(CHECKS)}"
+        )
     elements = None if subject.fixed_numbers else subject.model.elements
     check_structure(subject.numbers, subject.positions, subject.cell, subject.pbc, elements)
     table = []

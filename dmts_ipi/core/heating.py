@@ -80,7 +80,9 @@ def predicted_heating(
     dF, velocities = np.asarray(dF, float), np.asarray(velocities, float)
     n_bursts, n_frames, n_atoms, _ = dF.shape
     if n_frames < FEWEST_FRAMES:
-        raise InputError("bursts", f"{n_frames} frames", f"needs at least {FEWEST_FRAMES} a burst")
+        raise InputError(
+            "bursts", f"{n_frames} frames", f"a burst needs at least {FEWEST_FRAMES} frames"
+        )
     # Hann: w is steep in frequency, and leakage from below the harmonics would drown them.
     window = np.hanning(n_frames + 2)[1:-1]
     time_fs = np.arange(n_frames) * frame_fs
@@ -139,14 +141,14 @@ def heating_of_bursts(
         InputError: no burst, uneven spacing, or bursts of different systems.
     """
     if not groups:
-        raise InputError("labels", "", "hold no bursts of consecutive frames with velocities")
+        raise InputError("labels", "", "contain no bursts of consecutive frames with velocities")
     t = min(len(g) for g in groups)
     numbers = groups[0][0].numbers
     steps = np.concatenate([np.diff([f.time_fs for f in g]) for g in groups])
     if np.ptp(steps) > 1e-6 or steps[0] <= 0:
         raise InputError("bursts", f"steps {steps.min()} to {steps.max()} fs", "must be even")
     if any(not np.array_equal(f.numbers, numbers) for g in groups for f in g):
-        raise InputError("bursts", "", "are of different systems; evaluate each by itself")
+        raise InputError("bursts", "", "are of different systems; evaluate each system separately")
     teacher = np.array([[f.forces for f in g[:t]] for g in groups], float)
     v = np.array([[f.velocities_A_per_fs for f in g[:t]] for g in groups], float)
     x = np.array([[f.positions for f in g[:t]] for g in groups], float)

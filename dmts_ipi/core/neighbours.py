@@ -46,7 +46,9 @@ def neighbour_pairs(
     box = np.ascontiguousarray(cell, dtype=np.float64).reshape(3, 3)
     if periodic.all() and not abs(np.linalg.det(box)) > 1e-6:
         raise InputError(
-            "cell", box.tolist(), "a periodic cell needs a volume; check the structure"
+            "cell",
+            box.tolist(),
+            "the volume of a periodic cell must not be zero; check the structure",
         )
     if not periodic.any():
         box = np.eye(3)

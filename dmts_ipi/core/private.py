@@ -60,9 +60,9 @@ def make_private_folder(path: Path, name: str = "network") -> Path:
     except OSError as error:
         raise InputError(name, path, f"{error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise InputError(name, path, "is not a folder of yours; remove it")
+        raise InputError(name, path, "is not a folder that you own; remove it")
     if found.st_mode & OTHERS:
-        raise InputError(name, path, f"is open to others; chmod 700 {path}")
+        raise InputError(name, path, f"can be entered by other users; chmod 700 {path}")
     return path
 
 
@@ -99,9 +99,11 @@ def read_private(path: Path, name: str) -> dict[str, Any]:
         raise InputError(name, path, f"cannot be read ({error.strerror})") from error
     mode = stat.S_IMODE(found.st_mode)
     if mode & OTHERS:
-        raise InputError(name, path, f"is open to others (mode {mode:o}); chmod 600 {path}")
+        raise InputError(
+            name, path, f"can be read by other users (mode {mode:o}); chmod 600 {path}"
+        )
     if found.st_uid != os.getuid():
-        raise InputError(name, path, "is another user's; remove it")
+        raise InputError(name, path, "belongs to another user; remove it")
     try:
         fields = json.loads(raw) if len(raw) <= MAX_BYTES else None
     except ValueError:

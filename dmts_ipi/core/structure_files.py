@@ -111,7 +111,9 @@ def _ipi_frames(path: Path) -> Iterator[Atoms]:
             n, comment = int(head), stream.readline()
             cell = _CELL.search(comment)
             if cell is None:
-                raise InputError("structure", path, "a frame lacks i-PI's cell; write it again")
+                raise InputError(
+                    "structure", path, "a frame has no cell in i-PI's format; write the file again"
+                )
             quantity, cell_unit = _QUANTITY.search(comment), _CELL_UNIT.search(comment)
             if quantity is None:
                 other = _OTHER_QUANTITY.search(comment)

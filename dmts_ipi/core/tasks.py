@@ -60,9 +60,9 @@ class TasksConfig(StrictModel):
             fields = type(self).model_fields
             for name in self.model_fields_set - {"provider", "parallel"}:
                 if getattr(self, name) != fields[name].default:
-                    raise ValueError(f"{name} goes with provider slurm")
+                    raise ValueError(f"{name} is only allowed with provider slurm")
         if self.gpus_per_node and self.parallel > self.gpus_per_node:
-            raise ValueError("parallel exceeds gpus_per_node: tasks would share a GPU")
+            raise ValueError("parallel must not exceed gpus_per_node: tasks would share a GPU")
         return self
 
 

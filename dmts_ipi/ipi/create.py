@@ -38,7 +38,9 @@ def check_target(path: Path) -> None:
         InputError: a run is there already, other files are, or it cannot be written.
     """
     if (path / CONFIG).exists():
-        raise InputError("folder", path, "holds a run already; it is never overwritten: remove it")
+        raise InputError(
+            "folder", path, "contains a run already, which is never overwritten: remove it"
+        )
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError("folder", path, "exists and is not empty; choose another")
     above = path.absolute()

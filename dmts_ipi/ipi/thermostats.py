@@ -262,7 +262,9 @@ def make_thermostat(
     kind = THERMOSTATS.get(mode)
     by_element = {k: 1000.0 / v for k, v in (friction_by_element_per_ps or {}).items()}
     if (by_element or bonds) and not kind.takes_local_tags:
-        raise InputError("thermostat", mode, "has one friction for all; use langevin or ffl")
+        raise InputError(
+            "thermostat", mode, "has the same friction for all atoms; use langevin or ffl"
+        )
     return kind(1000.0 / friction_per_ps, by_element, {}, tuple(bonds), mode)
 
 

@@ -49,9 +49,11 @@ def check_device(device: str) -> None:
         raise InputError("device", device, "must be auto, cpu, cuda or cuda:N")
     if not cuda_is_available():
         raise InputError(
-            "device", device, "torch sees no NVIDIA GPU here; use --device auto or --device cpu"
+            "device",
+            device,
+            "torch sees no NVIDIA GPU on this machine; use --device auto or --device cpu",
         )
     import torch
 
     if index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
-        raise InputError("device", device, f"there are {torch.cuda.device_count()} GPUs")
+        raise InputError("device", device, f"this machine has {torch.cuda.device_count()} GPUs")

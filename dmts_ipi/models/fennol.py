@@ -55,7 +55,9 @@ class FennolTeacher:
             raise ModelFault(f"{self.name}: position of atom {atom} is {x[atom].tolist()}")
         periodic = np.broadcast_to(np.asarray(pbc, bool), (3,))
         if periodic.any() and not periodic.all():
-            raise InputError("pbc", periodic.tolist(), "FeNNol takes all three directions or none")
+            raise InputError(
+                "pbc", periodic.tolist(), "FeNNol supports only all three directions or none"
+            )
         unknown = {int(z) for z in numbers} - (self.elements or {int(z) for z in numbers})
         if unknown:
             has = ", ".join(symbols[z] for z in sorted(self.elements or ()))
@@ -129,7 +131,7 @@ def load_fennol(
     if not path.is_file():
         raise InputError("model", path, "does not exist")
     if path.suffix != ".fnx":
-        raise InputError("model", path, "is no .fnx file; FeNNol's pickles are not read")
+        raise InputError("model", path, "is not a .fnx file; FeNNol's pickles are not read")
     if device == "cpu":
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
@@ -143,5 +145,5 @@ def load_fennol(
         model = FENNIX.load(str(path), graph_config={"mult_size": GROWTH})
     except Exception as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError("model", path, f"is no FeNNol model that loads ({line})") from error
+        raise InputError("model", path, f"cannot be loaded as a FeNNol model ({line})") from error
     return FennolTeacher(model, path.stem, file_sha256(path), dtype or "float32")

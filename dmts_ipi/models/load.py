@@ -82,7 +82,7 @@ def parse_spec(spec: str) -> Spec:
     if path.is_file():
         kind = kind_of_file(path)
         if kind is None:
-            raise InputError("model", spec, "a file of unknown kind; " + how_to_name())
+            raise InputError("model", spec, "is a file of unknown kind; " + how_to_name())
         return Spec(kind.name, str(path))
     if (path / RECORD).is_file():
         return Spec(FOLDER, str(path))

@@ -257,7 +257,7 @@ def load_mace_torch(
             model = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # unpickling raises whatever it likes
         line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError("model", path, f"is no MACE model that loads ({line})") from error
+        raise InputError("model", path, f"cannot be loaded as a MACE model ({line})") from error
     if not isinstance(model, modules.MACE):
         raise InputError(
             "model",

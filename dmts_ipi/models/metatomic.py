@@ -45,7 +45,9 @@ def load_metatomic(
         calculator = MetatomicCalculator(model, device=device, **keywords)
     except Exception as error:  # torch and metatomic raise whatever they like
         line = next((x for x in str(error).splitlines() if x.strip()), type(error).__name__)
-        raise InputError("model", path, f"is no metatomic model that loads ({line})") from error
+        raise InputError(
+            "model", path, f"cannot be loaded as a metatomic model ({line})"
+        ) from error
     capabilities = model.capabilities()
     if dtype is not None and dtype != capabilities.dtype:
         raise InputError("dtype", dtype, f"this model was exported for {capabilities.dtype}")

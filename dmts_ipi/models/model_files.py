@@ -44,7 +44,7 @@ def read_folder(
     said = record.get("format") if isinstance(record, dict) else None
     wanted = [kind] if kind else list(versions)
     if said not in wanted:
-        raise InputError("model", path, f"format {said!r} is none of {', '.join(wanted)}")
+        raise InputError("model", path, f"format {said!r} is not one of {', '.join(wanted)}")
     version = record.get("version")
     if not isinstance(version, int) or version > versions[said]:
         raise InputError(
@@ -68,7 +68,9 @@ def check_safetensors(path: Path) -> None:
     except OSError as error:
         raise InputError("model", path, "is missing; copy the whole folder again") from error
     if head[:2] == b"PK" or head[:1] == b"\x80":
-        raise InputError("model", path, "is a pickle, which is never loaded; give safetensors")
+        raise InputError(
+            "model", path, "is a pickle, which is never loaded; give a safetensors file"
+        )
     try:
         tensors = json.loads(raw)
         end = max(

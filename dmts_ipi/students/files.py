@@ -110,7 +110,7 @@ def read_student(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise InputError("model", path, "is missing or unreadable; copy it again") from error
     if hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
         raise InputError(
-            "model", path, f"is damaged, or not the one of its {RECORD}; copy both again"
+            "model", path, f"is damaged or does not belong to its {RECORD}; copy both again"
         )
     sizes = parse_sizes(record["architecture"], f"{RECORD}: architecture")
     architecture = architecture_of(sizes)

@@ -62,7 +62,7 @@ class NetworkModel:
             raise InputError(
                 "element",
                 chemical_symbols[missing[0]],
-                f"the student knows {known}; train one with it",
+                f"the student knows {known}; train one on data with this element",
             )
         periodic = np.broadcast_to(np.asarray(pbc, bool), (3,))
         graph = pair_graph([(x, cell, periodic)], self.cutoff_A or 0.0, self.dtype, self.device)

@@ -55,6 +55,8 @@ def parse_sizes(sizes: Mapping[str, Any], where: str) -> ArchitectureConfig:
         architecture = student_architectures.get(kind_of(sizes))
     except InputError as error:
         raise InputError(
-            f"{where}: kind", kind_of(sizes), f"{error.remedy}; install the package that brings it"
+            f"{where}: kind",
+            kind_of(sizes),
+            f"{error.remedy}; install the package that provides it",
         ) from error
     return parse(architecture.config, dict(sizes), where)

@@ -122,8 +122,8 @@ def addresses(setting: str, name: str, keys: Path | None = None) -> Addresses | 
         raise InputError(
             "telemetry",
             setting,
-            "others can reach this address: give --telemetry-keys FILE (made by `dmts-ipi init "
-            "--network`), or use 127.0.0.1",
+            "other machines can reach this address: give --telemetry-keys FILE (made by "
+            "`dmts-ipi init --network`), or use 127.0.0.1",
         )
     found = Addresses(f"tcp://{host}:{port}", f"tcp://{host}:{port and port + 1}")
     return found if keys is None else replace(found, keys=read_keys(keys))

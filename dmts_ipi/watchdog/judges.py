@@ -240,7 +240,7 @@ class Judges:
         given, known = options or {}, verdict_rows() if rows is None else rows
         for name in given:
             if name not in known:
-                remedy = f"is no verdict; there are {', '.join(known)}"
+                remedy = f"is not the name of a verdict; known: {', '.join(known)}"
                 raise InputError("run.yaml: watchdog.verdict_options", name, remedy)
         self._judges = {
             name: row.judge(run, given.get(name, {}))

@@ -52,7 +52,9 @@ def make_keys(path: Path) -> Keys:
         InputError: the file cannot be written, or this ZeroMQ has no CURVE.
     """
     if not zmq.has("curve"):
-        raise InputError("keys", path, "this ZeroMQ has no CURVE; install pyzmq from PyPI")
+        raise InputError(
+            "keys", path, "this ZeroMQ was built without CURVE; install pyzmq from PyPI"
+        )
     drivers, watchdog = zmq.curve_keypair(), zmq.curve_keypair()
     fields: dict[str, int | str] = {"version": VERSION}
     for name, (public, secret) in (("drivers", drivers), ("watchdog", watchdog)):

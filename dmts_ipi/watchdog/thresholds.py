@@ -42,14 +42,14 @@ def thresholds(
         raise InputError(
             "run.yaml: watchdog.guard_fs",
             settings.guard_fs,
-            f"reaches behind the checkpoints that are kept ({kept * physics.outer_fs:g} fs): "
-            "make it shorter, or raise keep_checkpoints",
+            "is longer than the time covered by the checkpoints that are kept "
+            f"({kept * physics.outer_fs:g} fs): make it shorter, or increase keep_checkpoints",
         )
     for field in ("difference_max_of_eV_per_A", "difference_rms_of_eV_per_A"):
         for name in getattr(settings, field):
             if settings.enabled and name not in (fast for _, fast in pairs):
                 known = ", ".join(fast for _, fast in pairs) or "none in this run"
-                remedy = f"is compared with no more accurate model; known: {known}"
+                remedy = f"is not compared with a more accurate model; known: {known}"
                 raise InputError(f"run.yaml: watchdog.{field}", name, remedy)
     references = {a for a, _ in pairs} - {f for _, f in pairs}
     known_rmse = {**dict.fromkeys(references, 0.0), **rmse}

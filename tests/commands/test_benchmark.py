@@ -64,7 +64,7 @@ def config(**changes: object) -> BenchmarkConfig:
         ({"students": {}}, "students.nc"),
         ({"seeds": [1, 1]}, "seeds must be different"),
         ({"rounds": 0}, "rounds = 0"),
-        ({"systems": FILE["systems"] * 2}, "system w is there twice"),
+        ({"systems": FILE["systems"] * 2}, "system w is listed twice"),
         ({"system": []}, "did you mean systems?"),
         ({"teacher": {"model": "x", "threads": 0}}, "teacher.threads = 0"),
     ],
@@ -114,9 +114,9 @@ def test_plan_names_cells_and_skips_what_the_teacher_lacks(tmp_path: Path) -> No
     )
     assert plan.cells[0].group == "water"
     assert [c.name for c in plan.cells_of(["w-fast"])] == ["w-fast-s3", "w-fast-s4"]
-    with pytest.raises(InputError, match="is no run of this benchmark"):
+    with pytest.raises(InputError, match="is not a run of this benchmark"):
         plan.cells_of(["b"])
-    with pytest.raises(InputError, match="is there twice"):
+    with pytest.raises(InputError, match="is listed twice"):
         make_plan(config(integrators=kinds + kinds[:1]), tmp_path, tmp_path)
 
 

@@ -170,7 +170,7 @@ def test_all_shards_are_the_whole(tmp_path: Path) -> None:
 def test_wrong_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "tasks.yaml"
     for text, line in (
-        ("jobs: 4", "jobs goes with provider slurm"),
+        ("jobs: 4", "jobs is only allowed with provider slurm"),
         ("provider: pbs", "input should be 'local' or 'slurm'"),
         ("partitoin: gpu", "unknown field; did you mean partition?"),
         ("provider: slurm\nwalltime: 1 day", "walltime"),
@@ -190,7 +190,7 @@ def test_wrong_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (("--parallel", 2), ("--shards", 0), ("--shards", 2, "--shard", "1/2")):
         done = call(*base, *words)
         assert done.returncode == 2
-        assert "give --shards N, and not --shard" in done.stderr
+        assert "give --shards N instead of --shard" in done.stderr
     monkeypatch.setitem(sys.modules, "parsl", None)
     done = call(*base, "--shards", 2)
     assert done.returncode == 2

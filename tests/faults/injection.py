@@ -219,7 +219,7 @@ def second_run(run: Run) -> None:
         env={**environment(), "PYTHONPATH": PYTHONPATH},
     )
     os.kill(pid, signal.SIGCONT)
-    if done.returncode != 2 or "a run is alive here" not in done.stderr:
+    if done.returncode != 2 or "a run is in progress in it" not in done.stderr:
         raise Failed(f"the second run was not refused: {done.stderr}")
 
 

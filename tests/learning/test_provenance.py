@@ -60,7 +60,9 @@ def test_a_mixture_of_teachers_is_refused(labels: list[Frame]) -> None:
 
 
 def test_labels_that_do_not_say_who_made_them(labels: list[Frame], caplog) -> None:
-    with pytest.raises(InputError, match="do not say which model made them; name it by --teacher"):
+    with pytest.raises(
+        InputError, match="do not record which model made them; give it with --teacher"
+    ):
         teacher_of_labels([(Path("a"), labels)], None)
     assert teacher_of_labels([(Path("a"), labels)], TOY).name == TOY
     assert "a does not say which model made its labels" in "\n".join(caplog.messages)

@@ -177,7 +177,7 @@ def test_mace_pickle_named_by_the_user(
     with pytest.raises(InputError, match="head"):
         load_model(f'mace:{tmp_path / "tiny.model"} {{"head": "nonsense"}}')
     (tmp_path / "bad.model").write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="no MACE model that loads"):
+    with pytest.raises(InputError, match="cannot be loaded as a MACE model"):
         load_model(f"mace:{tmp_path / 'bad.model'}")
 
 

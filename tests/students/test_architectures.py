@@ -99,14 +99,14 @@ def test_wrong_sizes_are_named(tmp_path, capsys):
     assert distill(tmp_path, steps=1, architecture=sizes) == 2
     assert "architecture.hiden = 3: unknown field; did you mean hidden?" in capsys.readouterr().err
     assert distill(tmp_path, "--forces", "direct", steps=1, architecture={"kind": "two_heads"}) == 2
-    assert "two_heads students have no choice" in capsys.readouterr().err
+    assert "a two_heads student has no such option" in capsys.readouterr().err
 
 
 def test_an_architecture_whose_package_is_missing_is_named(tmp_path, capsys):
     assert distill(tmp_path, "--architecture", "two_heads", steps=1) == 2
     message = "student architecture = two_heads: is not known; there are density"
     assert message in capsys.readouterr().err
-    with pytest.raises(InputError, match="install the package that brings it"):
+    with pytest.raises(InputError, match="install the package that provides it"):
         parse_sizes({"kind": "two_heads"}, "model.json: architecture")
 
 
@@ -154,9 +154,9 @@ def test_a_density_student_trains_on_virials_and_energies_too(tmp_path):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"energy": 1.0}, "give a weight above 0 to forces"),
+        ({"energy": 1.0}, "give forces a weight above 0"),
         ({"forces": 1.0, "virial": 1.0}, "have no virials"),
-        ({"forces": 1.0, "energy": 1.0}, "is no output of a density student"),
+        ({"forces": 1.0, "energy": 1.0}, "is not an output of this density student"),
         ({"force": 1.0}, "loss_weights.force"),
     ],
 )

@@ -152,13 +152,13 @@ def without(package: str) -> Callable[[Words], Done]:
 
 
 OPTIONS = [
-    Case("a number that is none", words("run", "run", "--time-ps", "x")),
-    Case("a number that is none, of `init`", init("--time-ps", "long")),
+    Case("not a number", words("run", "run", "--time-ps", "x")),
+    Case("not a number, for `init`", init("--time-ps", "long")),
     Case("NaN for a number", init("--temperature-K", "nan")),
-    Case("a whole number that is none", words("distill", "--steps", "1e3")),
+    Case("not a whole number", words("distill", "--steps", "1e3")),
     Case("not a whole number of inner steps", init("--n-inner", 2.5)),
     Case("a number out of range", init("--inner-fs", -1)),
-    Case("a number out of range, of `label`", label("--time-ps", -1)),
+    Case("a number out of range, for `label`", label("--time-ps", -1)),
     Case("an impossible temperature", label("--temperatures-K", 0)),
     Case("not one of the choices", words("evaluate", "--model", "x", "--dtype", "float16")),
     Case("an unknown ensemble", init("--ensemble", "nst")),
@@ -168,10 +168,10 @@ OPTIONS = [
     Case("an option without its value", words("run", "run", "--time-ps")),
     Case("options that are missing", words("distill", "--out", "student")),
     Case("options that exclude each other", words("distill", "--minutes", 1, "--steps", 5)),
-    Case("no length of the training", labelled("distill")),
+    Case("no length of the training given", labelled("distill")),
     Case("nothing to evaluate on", words("evaluate", "--model", "water-student")),
     Case("nothing to label", words("label", "--teacher", TOY, "--out", "labels.extxyz")),
-    Case("an unknown part of a job array", label("--shard", "3/2")),
+    Case("a part of a job array that does not exist", label("--shard", "3/2")),
     Case("nothing to check", words("check-driver", "--structure", "s.xyz")),
     Case("an unknown command", words("lable")),
     Case("a driver's option", words("--threads", "many"), run=plain_driver),
@@ -182,7 +182,7 @@ STRUCTURES = [
     Case("the file does not exist", words("init", "run", "--structure", "s.xyz")),
     Case("the file is empty", with_file("s.xyz", "", words("init", "run", "--structure", "s.xyz"))),
     Case(
-        "the file is no structure",
+        "the file is not a structure",
         with_file("s.xyz", "hello\nworld\n", words("init", "run", "--structure", "s.xyz")),
     ),
     Case(
@@ -197,14 +197,14 @@ STRUCTURES = [
         "a LAMMPS data file",
         with_file("s.data", "LAMMPS\n\n3 atoms\n", words("init", "run", "--structure", "s.data")),
     ),
-    Case("a folder that is no run", words("init", "run", "--structure", ".")),
+    Case("a folder that is not a run folder", words("init", "run", "--structure", ".")),
     Case("NaN in the positions", init(change=nan)),
     Case("NaN in the positions, `label`", label(change=nan)),
     Case("atoms closer than 0.3 A", init(change=close)),
     Case("atoms closer than 0.3 A, `label`", label(change=close)),
     Case("no cell, for NPT", init("--ensemble", "npt", change=no_cell)),
     Case("a cell without volume", init(change=flat)),
-    Case("HMR of a hydrogen that is bonded to nothing", init(change=one_hydrogen)),
+    Case("HMR for a hydrogen that is not bonded to any atom", init(change=one_hydrogen)),
     Case("an element that the student does not know", init("--student", "water-student")),
     Case("an element that the teacher does not know", init("--teacher", "water-teacher")),
 ]
@@ -213,16 +213,19 @@ STRUCTURES = [
 MODELS = [
     Case("no such model", init("--teacher", "no-such-model")),
     Case("no such calculator", init("--teacher", "ase:no.such")),
-    Case("keywords that are no JSON", init("--teacher", 'ase:ase.calculators.emt.EMT {"a"}')),
+    Case("keywords that are not JSON", init("--teacher", 'ase:ase.calculators.emt.EMT {"a"}')),
     Case(
         "the teacher's package is missing",
         with_file("m.fnx", "", labelled("evaluate", "--model", "fennol:m.fnx")),
         run=without("fennol"),
     ),
     Case("the weights are truncated", model("water-student", lambda p: shorter(weights(p)))),
-    Case("the same of a MACE teacher", model("water-teacher", lambda p: shorter(weights(p)))),
     Case(
-        "a pickle where safetensors belong",
+        "the weights of a MACE teacher are truncated",
+        model("water-teacher", lambda p: shorter(weights(p))),
+    ),
+    Case(
+        "a pickle instead of safetensors",
         model("water-student", lambda p: torch.save({"a": torch.ones(2)}, weights(p))),
     ),
     Case("the weights are missing", model("water-student", lambda p: weights(p).unlink())),
@@ -230,7 +233,7 @@ MODELS = [
         "a model of a newer version",
         model("water-student", replaced("model.json", '"version": 1', '"version": 99')),
     ),
-    Case("the record is cut off", model("water-student", lambda p: shorter(p / "model.json"))),
+    Case("model.json is truncated", model("water-student", lambda p: shorter(p / "model.json"))),
     Case(
         "the student of another teacher",
         words("init", "run", "--teacher", TOY, "--student", "water-student", "--no-model-check"),
@@ -247,14 +250,16 @@ LABELS = [
     Case("an outer step that is not positive", labelled("evaluate", "--outer-fs", 0)),
     Case("no thread", labelled("distill", "--steps", 5, "--threads", 0)),
     Case("an unknown device, `distill`", labelled("distill", "--steps", 5, "--device", "abacus")),
-    Case("a student that cannot be written", labelled("distill", "--steps", 5, "--out", TAKEN)),
+    Case(
+        "a student folder that cannot be written", labelled("distill", "--steps", 5, "--out", TAKEN)
+    ),
     Case("labels without forces", labelled("distill", "--steps", 5, change=no_forces)),
     Case("the same, `evaluate`", labelled("evaluate", change=no_forces)),
     Case("labels of another program, whose forces have another name", of_another_program),
-    Case("labels that do not say who made them", by_models("")),
-    Case("the same, and the teacher that is named did not make them", by_models("", teacher=TOY)),
+    Case("labels that do not record which model made them", by_models("")),
+    Case("the same, and --teacher names a model that did not make them", by_models("", teacher=TOY)),
     Case("labels of two models", by_models("one", "two")),
-    Case("labels of another model than is named", by_models("one", teacher=TOY)),
+    Case("labels of another model than that of --teacher", by_models("one", teacher=TOY)),
     Case("labels with NaN", labelled("distill", "--steps", 5, change=nan_forces)),
     Case("labels with atoms that are too close", labelled("evaluate", change=squeezed)),
     Case(
@@ -291,7 +296,7 @@ LABELS = [
         with_file("o.yaml", "steps: [5\n", labelled("distill", "--config", "o.yaml")),
     ),
     Case("a YAML that does not exist", label("--config", "o.yaml")),
-    Case("an output that `label` did not make", with_file("labels.extxyz", "mine", label())),
+    Case("an output file that `label` did not make", with_file("labels.extxyz", "mine", label())),
     Case("an output that cannot be written", with_file("file", "", label("--out", "file/l.xyz"))),
     Case("a plot that cannot be written", labelled("evaluate", "--plot", "nowhere/a.png")),
 ]

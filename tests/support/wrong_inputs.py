@@ -81,15 +81,15 @@ def row(case: Case, message: str) -> str:
 
 
 HEAD = """\
-# Wrong input, and what is said
+# Error messages for wrong input
 
-Every wrong input is one line on stderr: the field, its value, the remedy. The exit status is 2,
-nothing is written, nothing is left running. What goes wrong during a run or inside a model is a
-fault: one line after the ends of the logs, and status 4; what was written until then is good, and
-the same command goes on from there. `...` stands for what differs between machines, or for the
-words of another library.
+Wrong input is reported in one line on stderr: the field, its value, the remedy. The exit status is 2,
+nothing is written, and no process is left running. An error during a run or inside a model is a
+fault: the last lines of the logs are printed, then one line with the reason, and the exit status is 4. Everything
+that was written before is valid, and the same command continues from there. In the table, `...` stands for text that
+differs between machines or comes from another library.
 
-`python tests/support/wrong_inputs.py` makes this page from what the commands print, and
+`python tests/support/wrong_inputs.py` makes this page from the output of the commands, and
 `tests/commands/test_wrong_input.py` compares the two.
 
 Cells smaller than the cutoff are supported: all periodic images within it are counted.

@@ -149,26 +149,29 @@ def full_disk(given: Words) -> Done:
 
 
 FOLDERS = [
-    Case("not writable", with_file("file", "", words("init", "file/run"))),
+    Case("a folder that is not writable", with_file("file", "", words("init", "file/run"))),
     Case("holds a run already", folder(intact, ["init", "run"])),
     Case("holds other files", with_file("run/notes.txt", "mine", init())),
-    Case("is no run folder", words("run", "run")),
+    Case("is not a run folder", words("run", "run")),
     Case("no run to analyse", words("analyze", "run")),
     Case("a run that has written nothing, `analyze`", folder(intact, ["analyze", "run"])),
     Case("an unknown field in run.yaml", folder(replaced("run.yaml", "hmr_amu:", "hmr_am:"))),
     Case("a unit is missing in input.xml", folder(replaced("input.xml", FS, ">4"))),
     Case("an unknown unit", folder(replaced("input.xml", FS, " units='fortnight'>4"))),
-    Case("`nmts` is no multiple", folder(replaced("input.xml", "[1, 4]", "[1, 2.5]"))),
+    Case("`nmts` is not a multiple", folder(replaced("input.xml", "[1, 4]", "[1, 2.5]"))),
     Case(
-        "the levels do not sum to the teacher", folder(replaced("input.xml", "[-1, 1]", "[0, 1]"))
+        "the weights do not sum to the teacher alone",
+        folder(replaced("input.xml", "[-1, 1]", "[0, 1]")),
     ),
-    Case("input.xml is cut off", folder(lambda p: shorter(p / "input.xml"))),
-    Case("the structure is lost", folder(lambda p: (p / "structure.extxyz").unlink())),
+    Case("input.xml is truncated", folder(lambda p: shorter(p / "input.xml"))),
+    Case("the structure file is missing", folder(lambda p: (p / "structure.extxyz").unlink())),
     Case("a length that is not positive", folder(intact, ["run", "run", "--time-ps", -1])),
     Case("a limit that is not positive", folder(intact, ["run", "run", "--stall-limit-s", 0])),
-    Case("too little room on the disk", folder(intact, ["run", "run", "--min-free-MB", 1e12])),
+    Case(
+        "too little free space on the disk", folder(intact, ["run", "run", "--min-free-MB", 1e12])
+    ),
     Case("a socket name in use", folder(intact), run=taken),
-    Case("a driver of other atoms than i-PI's", driver_of_water, run=driver),
+    Case("a driver with another structure than i-PI", driver_of_water, run=driver),
 ]
 
 
@@ -186,11 +189,12 @@ WATCHDOG = [
         folder(replaced("run.yaml", "guard_fs: 100.0", "guard: 100")),
     ),
     Case(
-        "watchdog: telemetry at no address",
+        "watchdog: telemetry at an invalid address",
         folder(replaced("run.yaml", "telemetry: auto", "telemetry: here")),
     ),
     Case(
-        "watchdog: it is off", folder(replaced("run.yaml", "enabled: true", "enabled: false"), DOG)
+        "watchdog: it is disabled",
+        folder(replaced("run.yaml", "enabled: true", "enabled: false"), DOG),
     ),
     Case("watchdog: a folder without a run", words("watchdog", "run")),
     Case(
@@ -203,16 +207,20 @@ WATCHDOG = [
     ),
     Case("watchdog: no such process", folder(intact, [*DOG, "--pid", f"teacher={2**22 + 1}"])),
     Case("watchdog: a process id without a name", folder(intact, [*DOG, "--pid", "7"])),
-    Case("watchdog: a process of no model", folder(intact, [*DOG, "--pid", "small=7"])),
     Case(
-        "watchdog: a command for no model", folder(intact, [*DOG, "--restart-driver", "small=cat"])
+        "watchdog: a process of a model that the run does not have",
+        folder(intact, [*DOG, "--pid", "small=7"]),
     ),
     Case(
-        "watchdog: options of no verdict",
+        "watchdog: a command for a model that the run does not have",
+        folder(intact, [*DOG, "--restart-driver", "small=cat"]),
+    ),
+    Case(
+        "watchdog: options of a verdict that does not exist",
         folder(replaced("run.yaml", "verdict_options: {}", "verdict_options: {spiek: {a: 1}}")),
     ),
     Case(
-        "watchdog: a limit of no model",
+        "watchdog: a limit for a model that is not compared",
         folder(
             replaced(
                 "run.yaml",
@@ -221,27 +229,27 @@ WATCHDOG = [
             )
         ),
     ),
-    Case("watchdog: no time to wait", folder(intact, [*DOG, "--wait-s", -1])),
+    Case("watchdog: a negative waiting time", folder(intact, [*DOG, "--wait-s", -1])),
     Case("watchdog: i-PI's port is in use", folder(on_port), run=port_taken),
 ]
 
 
 NODES = [
-    Case("keys that others can read", folder(open_keys)),
+    Case("keys that other users can read", folder(open_keys)),
     Case(
-        "telemetry that others can reach, without keys",
+        "telemetry that other machines can reach, without keys",
         folder(replaced("run.yaml", "telemetry: auto", "telemetry: tcp://0.0.0.0:5500")),
     ),
     Case(
         "an address of another machine", folder(intact, ["run", "run", "--network", "198.51.100.7"])
     ),
     Case("an open quote", folder(intact, ["run", "run", "--launch-teacher", "srun 'x"])),
-    Case("a run that is named twice", folder(intact, ["run", "run", "run"])),
+    Case("a run that is given twice", folder(intact, ["run", "run", "run"])),
     Case(
-        "an unknown field of the tasks",
+        "an unknown field of the file of tasks",
         with_file("t.yaml", "partitoin: gpu", folder(intact, ["run", "run", "--tasks", "t.yaml"])),
     ),
-    Case("no parts of the labels", label("--parallel", 2)),
+    Case("--parallel without a number of shards", label("--parallel", 2)),
 ]
 
 
@@ -282,7 +290,7 @@ BENCHMARKS = [
     Case("a benchmark that does not exist", words("benchmark", "b.yaml")),
     Case("an unknown field in a benchmark", benchmark(ONE + STS + "round: 3\n")),
     Case(
-        "an outer step that is no multiple of the inner one",
+        "an outer step that is not a multiple of the inner step",
         benchmark(ONE + "integrators: [{kind: hhf, outer_fs: 2.5}]\n"),
     ),
     Case(
@@ -306,11 +314,11 @@ def single_steps() -> Words:
 
 
 TUNING = [
-    Case("a run to tune that is not there", words("tune", "run")),
+    Case("a run to tune that does not exist", words("tune", "run")),
     Case("a negative step", folder(intact, ["i-pi", "run/input.xml", "--single-steps-until", -1])),
     Case("a run without an outer step", single_steps),
-    Case("no tolerance", tuning("--tolerance-K", 0)),
-    Case("no inner step", tuning("--inner-fs", 0)),
-    Case("a thermostat for hydrogen where there is none", tuning("--thermostats", "hhf")),
+    Case("a tolerance of zero", tuning("--tolerance-K", 0)),
+    Case("an inner step of zero", tuning("--inner-fs", 0)),
+    Case("a thermostat for hydrogen in a system without hydrogen", tuning("--thermostats", "hhf")),
     Case("no candidates", tuning("--n-inner", 0)),
 ]

@@ -391,7 +391,7 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InputError):
             addresses(setting, "x")
     (tmp_path / "open").mkdir(mode=0o755)
-    for name, word in (("open", "open to others"), ("file", "File exists")):
+    for name, word in (("open", "can be entered by other users"), ("file", "File exists")):
         (tmp_path / "file").touch()
         with monkeypatch.context() as patch:
             patch.setattr(endpoints, "user_folder", lambda name=name: tmp_path / name)

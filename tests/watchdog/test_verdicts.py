@@ -115,7 +115,9 @@ def test_a_judge_that_fails_ends_the_run_with_one_line(tmp_path: Path, added: No
 
 
 def test_wrong_rows_and_options_are_refused(tmp_path: Path, added: None) -> None:
-    with pytest.raises(InputError, match=r"watchdog.verdict_options = squeezed: is no verdict"):
+    with pytest.raises(
+        InputError, match=r"watchdog.verdict_options = squeezed: is not the name of a verdict"
+    ):
         watchdog(tmp_path, verdict_options={"squeezed": {}})
     VERDICTS.add("pressed", VerdictRow(squeezed(Cause.FAULT)))
     with pytest.raises(InputError, match="must have the name of its kind, squeezed"):

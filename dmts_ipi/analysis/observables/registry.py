@@ -40,7 +40,11 @@ def observables() -> list[Observable[Any]]:
         if not isinstance(row, Observable):
             raise InputError("observable", name, "must be an object of a subclass of Observable")
         if row.name != name:
-            raise InputError("observable", name, f"calls itself {row.name!r}; use one name")
+            raise InputError(
+                "observable",
+                name,
+                f"is registered under another name than its own, {row.name!r}; use one name",
+            )
         rows.append(row)
     return rows
 

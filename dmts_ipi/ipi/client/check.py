@@ -58,7 +58,7 @@ class DriverCheck:
         unknown = sorted(set(self.skip) - set(CHECKS) - set(DRIVER_CHECKS))
         if unknown:
             known = ", ".join([*DRIVER_CHECKS, *CHECKS])
-            raise InputError("skip", unknown[0], f"is no check; there are: {known}")
+            raise InputError("skip", unknown[0], f"is not the name of a check; known: {known}")
         self._table: list[Check] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._server: Server | None = None

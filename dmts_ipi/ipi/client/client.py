@@ -253,7 +253,9 @@ class Client:
                 ) from error
             except PermissionError as error:
                 raise InputError(
-                    "unix", self.endpoint, "no permission to use this socket; whose i-PI is it?"
+                    "unix",
+                    self.endpoint,
+                    "no permission to use this socket; does the i-PI belong to another user?",
                 ) from error
             except OSError:
                 if not said:

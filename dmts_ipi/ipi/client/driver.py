@@ -129,7 +129,7 @@ def build_parser(program: str, default_dtype: str | None) -> OptionParser:
         type=float,
         default=600.0,
         metavar="S",
-        help="longest wait for i-PI to come back, s; 0: do not wait (%(default)g)",
+        help="longest wait for i-PI to come back, s; 0: no limit (%(default)g)",
     )
     add(
         "--telemetry",
@@ -176,7 +176,9 @@ def driver_endpoint(args: argparse.Namespace, role: str) -> Endpoint:
     if args.network is None:
         return endpoint_of(args, ", or --network FOLDER")
     if args.unix is not None or args.port is not None or args.address is not None:
-        raise InputError("network", args.network, "goes without --unix, --address and --port")
+        raise InputError(
+            "network", args.network, "cannot be combined with --unix, --address and --port"
+        )
     if not Path(args.network).is_dir():
         raise InputError("network", args.network, "is not a folder; give RUN/network")
     return AnnouncedEndpoint(folder=Path(args.network), role=role)

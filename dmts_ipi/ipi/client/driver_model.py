@@ -174,7 +174,9 @@ class AtomicUnitsModel:
     def _refuse_absent_virial(self) -> None:
         if self.need_virial:
             raise InputError(
-                "virial", self.model.name, "the model gives none; NPT needs a model with virial"
+                "virial",
+                self.model.name,
+                "the model gives no virial, which NPT needs; use another model or nvt",
             )
 
 

@@ -38,7 +38,8 @@ def own_address(setting: str) -> str:
             name, or an address.
 
     Raises:
-        InputError: it is no address of this machine, or with ``auto`` one that others cannot reach.
+        InputError: it is not an address of this machine, or with ``auto`` one that other machines
+            cannot reach.
     """
     if setting in (name for _, name in socket.if_nameindex()):
         found = _of_interface(setting)
@@ -61,9 +62,9 @@ def own_address(setting: str) -> str:
             probe.bind((found, 0))
         except OSError as error:
             what = (
-                "is no address of this machine"
+                "is not an address of this machine"
                 if found == setting
-                else (f"stands for {found}, which is no address of this machine")
+                else (f"stands for {found}, which is not an address of this machine")
             )
             raise InputError("network", setting, what) from error
     return found

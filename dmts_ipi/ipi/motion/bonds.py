@@ -78,7 +78,7 @@ class BondTau:
         if len(self.names) != 2:
             raise InputError("bonds: names", ", ".join(self.names), "must be two, such as 'O, H'")
         if not 0 < self.range[0] < self.range[1]:
-            raise InputError("bonds: range", list(self.range), "must be two growing distances")
+            raise InputError("bonds: range", list(self.range), "must be two increasing distances")
 
 
 class BondFriction:

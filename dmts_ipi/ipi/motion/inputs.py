@@ -74,7 +74,7 @@ class InputLocalTau(InputValue):
         """
         names, atoms = _words(self.names.fetch()), _indices(self.atoms.fetch())
         if not names and not atoms:
-            raise InputError(LOCAL, "", "names no atoms; write <local_tau names='H' ...>")
+            raise InputError(LOCAL, "", "selects no atoms; write <local_tau names='H' ...>")
         return LocalTau(float(self.fetch()), names, atoms)
 
     def put(self, entry: LocalTau) -> None:
@@ -250,7 +250,7 @@ class InputLocalThermo(InputThermo):
         spec, mode = self._foreign, self.mode.fetch()
         engine = spec.engine() if hasattr(spec, "engine") else None
         if not isinstance(engine, ThermostatEngine):
-            raise InputError("thermostat mode", mode, "has no engine; give its object engine()")
+            raise InputError("thermostat mode", mode, "has no engine; define the method engine()")
         thermo = EngineThermostat(spec, engine)
         thermo.ethermo = self.ethermo.fetch()
         state = self.s.fetch().reshape(-1)

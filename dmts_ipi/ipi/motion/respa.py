@@ -249,7 +249,7 @@ class RespaNPTIntegrator(RespaNVTIntegrator, NPTIntegrator):
                 "barostat",
                 type(motion.barostat).__name__,
                 f"splitting '{SPLITTING}' takes mode='isotropic' only; "
-                "cells that change shape need splitting='baoab'",
+                "cells of variable shape need splitting='baoab'",
             )
         super().bind(motion)
         self._seen = False
@@ -336,7 +336,9 @@ class RespaDynamics(Dynamics):
             )
         if mode == "nve" and isinstance(self.thermostat, ThermoLocal) and self.thermostat.special:
             raise InputError(
-                "thermostat", self.thermostat.mode, "mode='nve' has none; remove it or use nvt"
+                "thermostat",
+                self.thermostat.mode,
+                "mode='nve' allows no thermostat; remove it or use nvt",
             )
 
     def bind(

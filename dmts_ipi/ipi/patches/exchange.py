@@ -310,7 +310,7 @@ def _extra(client: Driver, size: int) -> dict[str, Any]:
 
 def _check_header(head: bytes) -> None:
     if head != MESSAGE["forceready"]:
-        raise OSError(f"it said {head!r}")
+        raise OSError(f"it sent {head!r}")
 
 
 def _receive_wire(client: Driver, request: ForceRequest, batch: int) -> list[list[Any]]:

@@ -28,7 +28,7 @@ def install() -> None:
     if known is not motion.InputDynamics or motion.InputMotion.fields is not (
         motion.InputMotionBase.fields
     ):
-        raise InputError("i-PI", "<dynamics>", "something else has replaced it already")
+        raise InputError("i-PI", "<dynamics>", "has already been replaced by another package")
     settings = motion.InputMotionBase.fields["dynamics"][1]
     motion.InputMotionBase.fields["dynamics"] = (InputRespaDynamics, settings)
     motion.Dynamics = RespaDynamics

@@ -137,7 +137,7 @@ class RunConfig(StrictModel):
             for name in levels:
                 if name not in models:
                     known = ", ".join(models)
-                    raise ValueError(f"levels name {name}, which is no model; there are {known}")
+                    raise ValueError(f"levels name {name}, which is not a model of this run; models are {known}")
             fields["models"] = {name: models[name] for name in levels}
         return fields
 
@@ -175,18 +175,17 @@ class RunConfig(StrictModel):
             )
         first = next(iter(self.levels.values()))
         if first != 1:
-            raise ValueError("the outermost level takes 1 step: the outer time step")
+            raise ValueError("the outermost level must have 1 step, the outer time step")
         object.__setattr__(self, "n_inner", math.prod(self.levels.values()))
         if self.student_in_process and self.mode != "dmts":
-            raise ValueError(
-                "student_in_process needs mode dmts: it is the student that runs there"
-            )
+            raise ValueError("student_in_process needs mode dmts, which has a student")
         special = bool(self.friction_by_element_per_ps or self.bond_friction_per_ps)
         if self.ensemble == "nve" and (special or self.thermostat != "langevin"):
             raise ValueError("nve has no thermostat; use nvt, or leave thermostat and friction out")
         if special and not THERMOSTATS.get(self.thermostat).takes_local_tags:
             raise ValueError(
-                f"thermostat {self.thermostat} has one friction for all; use langevin or ffl"
+                f"thermostat {self.thermostat} has the same friction for all atoms; use langevin "
+                "or ffl"
             )
         return self
 
@@ -199,7 +198,11 @@ class RunConfig(StrictModel):
         fields = self.model_dump()
         if "n_inner" in changes:
             if len(self.levels) > 2:
-                raise InputError("n_inner", changes["n_inner"], "of more than two levels: levels")
+                raise InputError(
+                    "n_inner",
+                    changes["n_inner"],
+                    "with more than two levels, change levels instead",
+                )
             if len(self.levels) == 2:
                 outer, inner = self.levels
                 fields["levels"] = {outer: 1, inner: changes.pop("n_inner")}

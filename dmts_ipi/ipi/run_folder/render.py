@@ -60,7 +60,8 @@ def put_in_process(t: InputXML, config: RunConfig, telemetry: str) -> None:
         raise InputError(
             "student_in_process",
             model.model,
-            "i-PI takes no model with commas or braces there; leave the option out",
+            "i-PI does not allow commas or braces in the name of an in-process model; leave the "
+            "option out",
         )
     fields = {
         "model": model.model,

@@ -46,7 +46,7 @@ def ipi_script() -> Path:
     own = Path(sysconfig.get_path("scripts")) / "i-pi"
     found = own if own.is_file() else shutil.which("i-pi")
     if not found:
-        raise InputError("i-pi", "", f"is not installed here; {REMEDY}")
+        raise InputError("i-pi", "", f"is not installed in this environment; {REMEDY}")
     return Path(found)
 
 

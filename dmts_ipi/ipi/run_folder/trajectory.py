@@ -111,7 +111,7 @@ def is_extras(path: Path) -> bool:
 def _title(text: str, path: Path) -> tuple[int, str, float, float]:
     match = _TITLE.search(text)
     if not match:
-        raise InputError("file", path, f"is no trajectory of i-PI: title {text.strip()[:60]!r}")
+        raise InputError("file", path, f"is not a trajectory of i-PI: title {text.strip()[:60]!r}")
     quantity = match[2]
     return (
         int(match[1]),

@@ -95,7 +95,9 @@ def _check(attached: AttachedProcesses, folder: RunFolder, spec: InputSpec) -> N
     for name, command in attached.commands.items():
         if name != IPI and name not in folder.settings.models:
             known = ", ".join(folder.settings.models)
-            raise InputError("restart_driver", name, f"is no model of this run; there are {known}")
+            raise InputError(
+                "restart_driver", name, f"is not a model of this run; models are {known}"
+            )
         words_of(restart_field(name), command, folder.path)
     for name, pid in attached.pids.items():
         if name != IPI and name not in spec.sockets:
@@ -140,7 +142,7 @@ def _wait_for_ipi(
         raise InputError(
             "i-pi",
             f"not on {socket.gethostname()}",
-            "but md.properties grows: watch a run on the machine of its i-PI",
+            "but md.properties grows: start the watchdog on the machine that runs i-PI",
         )
     return None
 

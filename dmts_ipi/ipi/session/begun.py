@@ -73,7 +73,9 @@ def check_input(folder: RunFolder, spec: InputSpec) -> None:
     bad = [k for k in spec.fixed_atoms if not 0 <= k < len(structure.numbers)]
     if bad:
         last = len(structure.numbers) - 1
-        raise InputError("input.xml: fixatoms", bad[0], f"indices are 0 to {last}")
+        raise InputError(
+            "input.xml: fixatoms", bad[0], f"the structure has the indices 0 to {last}"
+        )
     _check_start_file(folder, spec, structure.numbers, structure.masses_amu)
 
 

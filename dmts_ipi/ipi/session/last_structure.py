@@ -36,11 +36,11 @@ def last_structure(path: Path) -> Any:
     atoms = read_structure(path / STRUCTURE)
     states = checkpoints(path, folder.spec())
     if not states:
-        raise InputError("structure", path, "has no complete checkpoint yet; let it run on")
+        raise InputError("structure", path, "has no complete checkpoint yet; run it for longer")
     system = parse_xml(states[0].path).find("system")
     beads, cell = (None, None) if system is None else (system.find("beads"), system.find("cell"))
     if beads is None or cell is None:
-        raise InputError("structure", states[0].path, "holds no beads and cell; give a frame")
+        raise InputError("structure", states[0].path, "contains no beads and cell; give a frame")
     if int(beads.get("nbeads", 1)) != 1:
         raise InputError("structure", states[0].path, "has several beads; give a frame of the run")
     q, p, m = (_array(beads, name) for name in ("q", "p", "m"))

@@ -43,12 +43,16 @@ class FolderLock:
             holder = os.read(descriptor, 1000)
             os.close(descriptor)
             raise InputError(
-                "folder", self.path.parent, f"a run is alive here ({_who(holder)}); wait or stop it"
+                "folder",
+                self.path.parent,
+                f"a run is in progress in it ({_who(holder)}); wait for it or stop it",
             ) from error
         except OSError as error:
             os.close(descriptor)
             raise InputError(
-                "folder", self.path.parent, f"its file system has no locks ({error.strerror})"
+                "folder",
+                self.path.parent,
+                f"its file system does not support locks ({error.strerror})",
             ) from error
         record = {
             "pid": os.getpid(),

@@ -266,7 +266,9 @@ def driver_command(
     """
     model = settings.models.get(name)
     if model is None or not (model.model or model.command):
-        raise InputError("run.yaml", name, "input.xml has a socket for it, but no model is named")
+        raise InputError(
+            "run.yaml", name, "input.xml has a socket for it, but run.yaml names no model"
+        )
     launch = split(model.launch, f"{name}.launch") if model.launch else []
     if model.command:
         return third_party_command(model.command, launch, at, python)

@@ -98,7 +98,7 @@ class Watch:
         """Reads new lines and checks them.
 
         Raises:
-            RunFault: NaN, a runaway temperature, a stall, or too little room on the disk.
+            RunFault: NaN, a runaway temperature, a stall, or too little free space on the disk.
         """
         now = time.monotonic()
         if self.read():

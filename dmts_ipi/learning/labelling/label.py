@@ -59,7 +59,7 @@ def read_structures(specs: Sequence[str], name: str = "structure") -> list[Frame
         out.extend(read_frames(Path(path), index, name))
     for k, frame in enumerate(out):
         if not np.isfinite(frame.positions).all():
-            raise InputError(name, f"number {k + 1}", "has NaN in its positions; repair it")
+            raise InputError(name, f"number {k + 1}", "has NaN in its positions; correct it")
     return out
 
 

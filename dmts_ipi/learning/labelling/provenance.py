@@ -85,7 +85,7 @@ def teacher_of_labels(files: Files, given: str | None, device: str = "cpu") -> T
     ]
     if silent and given is None:
         raise InputError(
-            "labels", silent[0][0], "do not say which model made them; name it by --teacher"
+            "labels", silent[0][0], "do not record which model made them; give it with --teacher"
         )
     if given is None:
         assert known is not None

@@ -137,7 +137,7 @@ class Trainer:
                 raise InputError(
                     f"loss_weights.{name}",
                     weight,
-                    f"is no output of a {self.architecture.name} student of these sizes; it gives "
+                    f"is not an output of this {self.architecture.name} student; its outputs are "
                     + ", ".join(found),
                 )
 
@@ -413,7 +413,7 @@ def check_labels(frames: FrameSet, weights: Mapping[str, float]) -> None:
         InputError: nothing is trained on forces, or no frame has an energy or a virial.
     """
     if not any(weights.get(name) for name in (FORCES, DIRECT)):
-        raise InputError("loss_weights", dict(weights), "give a weight above 0 to forces")
+        raise InputError("loss_weights", dict(weights), "give forces a weight above 0")
     if weights.get(ENERGY) and all(f.energy_eV is None for f in frames.frames):
         raise InputError("loss_weights.energy", weights[ENERGY], "the labels have no energies")
     if weights.get(VIRIAL) and all(f.virial_eV is None for f in frames.frames):

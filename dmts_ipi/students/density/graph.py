@@ -33,7 +33,9 @@ def species_of(numbers: np.ndarray, elements: Sequence[int]) -> np.ndarray:
     if missing:
         known = ", ".join(chemical_symbols[z] for z in elements)
         raise InputError(
-            "element", chemical_symbols[missing[0]], f"the student knows {known}; train one with it"
+            "element",
+            chemical_symbols[missing[0]],
+            f"the student knows {known}; train one on data with this element",
         )
     return np.array([table[int(z)] for z in numbers], dtype=np.int64)
 

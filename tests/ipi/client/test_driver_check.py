@@ -137,7 +137,9 @@ def test_mistakes_are_found(mistake: str, found: str, water: Atoms) -> None:
 
 
 def test_unknown_check_to_skip(water: Atoms) -> None:
-    with pytest.raises(InputError, match="skip = colour: is no check; there are: shapes"):
+    with pytest.raises(
+        InputError, match="skip = colour: is not the name of a check; known: shapes"
+    ):
         check_model(subject(PairModel(), water), skip=["colour"])
 
 

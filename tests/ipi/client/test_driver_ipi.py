@@ -183,7 +183,9 @@ def test_npt_input_refuses_a_model_without_virial(ipi: Start, driver: Start) -> 
     client = driver(model="pair,fault=no-virial")
     err, _ = client.communicate(timeout=LIMIT_S)
     assert client.returncode == 2
-    assert "virial = pair: the model gives none; NPT needs a model with virial" in err
+    assert (
+        "virial = pair: the model gives no virial, which NPT needs; use another model or nvt" in err
+    )
     server.kill()
 
 

@@ -202,9 +202,9 @@ def test_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
         file.chmod(mode)
         with pytest.raises(InputError) as error:
             read_keys(file)
-        assert str(error.value) == f"keys = {file}: is open to others (mode {mode:o}); " + (
-            f"chmod 600 {file}"
-        )
+        assert str(
+            error.value
+        ) == f"keys = {file}: can be read by other users (mode {mode:o}); " + (f"chmod 600 {file}")
         assert error.value.status == 2
     file.chmod(0o600)
     for text in ("", "[1]", "{}", '{"version": 1}', "x" * 70_000):
@@ -214,7 +214,7 @@ def test_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
     private = make_private_folder(tmp_path / "network")
     assert private.stat().st_mode & 0o777 == 0o700
     private.chmod(0o750)
-    with pytest.raises(InputError, match="is open to others; chmod 700"):
+    with pytest.raises(InputError, match="can be entered by other users; chmod 700"):
         make_private_folder(private)
 
 
@@ -233,7 +233,9 @@ def test_a_driver_with_open_keys_ends_with_one_line(
     status = driver_main("nnp_driver", load_model, argv=words, telemetry=telemetry, role="teacher")
     assert status == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"nnp_driver: error: keys = {file}: is open to others (mode 644); chmod")
+    assert last.startswith(
+        f"nnp_driver: error: keys = {file}: can be read by other users (mode 644); chmod"
+    )
 
 
 def test_addresses_of_this_machine() -> None:
@@ -289,7 +291,7 @@ def test_where_ipi_is_announced(tmp_path: Path) -> None:
         at.connect(1.0)
     at.announcement.unlink()
     (folder / "network" / IPI).chmod(0o644)
-    with pytest.raises(InputError, match="is open to others"):
+    with pytest.raises(InputError, match="can be read by other users"):
         at.connect(1.0)
     (folder / "network" / IPI).unlink()
     with pytest.raises(FileNotFoundError):
@@ -305,7 +307,8 @@ def test_open_keys_end_a_run_before_anything_starts(tmp_path: Path) -> None:
     done = call("run", folder)
     assert done.returncode == 2
     assert done.stderr == (
-        f"dmts-ipi run: error: keys = {file}: is open to others (mode 644); chmod 600 {file}\n"
+        f"dmts-ipi run: error: keys = {file}: can be read by other users (mode 644); "
+        f"chmod 600 {file}\n"
     )
     assert not (folder / "logs" / "i-pi.log").exists()
     assert not (folder / "network" / IPI).exists()

@@ -65,7 +65,7 @@ def test_the_folder_is_private_and_named_to_ipi_and_drivers(own: Path, run: RunF
         run.settings, run.spec(), "teacher", run.spec().sockets["teacher"], python="python"
     )  # of the scripts: their drivers look at both places
     own.chmod(0o755)
-    with pytest.raises(InputError, match="open to others"):
+    with pytest.raises(InputError, match="can be entered by other users"):
         placed(run.spec().sockets, run.settings)
 
 

@@ -229,7 +229,7 @@ def test_the_conserved_quantity_counts_all_heat() -> None:
         ({"dynamics": thermostat(HHF.replace(">100<", ">-1<"))}, "local_tau = -1 fs: .*positive"),
         ({"dynamics": thermostat(HHF.replace("names='H'", "atoms='24'"))}, "atom 24: .* 0 to 23"),
         ({"dynamics": thermostat(HHF.replace("names='H'", "atoms='x'"))}, "indices such as"),
-        ({"dynamics": thermostat(HHF.replace(" names='H'", ""))}, "names no atoms"),
+        ({"dynamics": thermostat(HHF.replace(" names='H'", ""))}, "selects no atoms"),
         ({"dynamics": thermostat(HHF, "svr")}, "thermostat mode = svr"),
         ({"dynamics": thermostat(HHF, "ffl"), "mode": "nve"}, "thermostat = ffl: mode='nve'"),
         ({"dynamics": thermostat(HHF + BONDS.replace("O, H", "O, X"))}, "bonds: names = X"),

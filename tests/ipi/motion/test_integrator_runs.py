@@ -113,7 +113,7 @@ def test_ranges_lie_between_a_molecule_and_its_neighbours() -> None:
         (("--thermostat", "nose"), "thermostat = 'nose': must be one of langevin, ffl, svr"),
         (("--ensemble", "nve", "--thermostat", "ffl"), "nve has no thermostat; use nvt"),
         (("--ensemble", "nve", *HHF), "nve has no thermostat; use nvt"),
-        (("--thermostat", "svr", *HHF), "thermostat svr has one friction for all"),
+        (("--thermostat", "svr", *HHF), "thermostat svr has the same friction for all atoms"),
     ],
 )
 def test_wrong_options_of_init(tmp_path: Path, options: tuple[str, ...], message: str) -> None:

@@ -333,7 +333,7 @@ def test_a_killed_ipi_is_started_again_by_its_command_and_a_dead_watchdog_is_rep
     os.kill(background.see(fresh, "ipi"), signal.SIGKILL)
     second = call("watchdog", fresh, "--wait-s", 0)
     assert second.returncode == 2
-    assert f"a run is alive here (process {first.pid} on " in second.stderr
+    assert f"a run is in progress in it (process {first.pid} on " in second.stderr
     until(lambda: kinds(fresh).count("start") == 2, LONG_S)
     again = background.see(fresh, "ipi")
     os.kill(again, signal.SIGSTOP)  # so that it is not over meanwhile

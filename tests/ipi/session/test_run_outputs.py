@@ -71,7 +71,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a line of i-PI properties"):
         outputs.read_properties(tmp_path / "p")
     (tmp_path / "t.xyz").write_text("2\nno title\nAr 0 0 0\nAr 1 1 1\n")
-    with pytest.raises(InputError, match="is no trajectory of i-PI"):
+    with pytest.raises(InputError, match="is not a trajectory of i-PI"):
         list(outputs.iter_trajectory(tmp_path / "t.xyz"))
 
 

@@ -141,7 +141,7 @@ def test_drivers_sockets_and_a_second_run(tmp_path: Path) -> None:
     assert len(children) == 3
     second = call("run", folder)
     assert second.returncode == 2
-    assert f"a run is alive here (process {process.pid} on " in second.stderr
+    assert f"a run is in progress in it (process {process.pid} on " in second.stderr
     assert second.stderr.count("\n") == 1
     until(lambda: lines(folder) > 20)
     process.kill()
