@@ -58,11 +58,11 @@ def config(**changes: object) -> BenchmarkConfig:
     [
         ({"integrators": [{"kind": "sts", "outer_fs": 3}]}, "sts has no outer_fs"),
         ({"integrators": [{"kind": "hhf"}]}, "hhf needs outer_fs"),
-        ({"integrators": [{"kind": "dmts-nc", "outer_fs": 2.5}]}, "no multiple of inner_fs 1"),
+        ({"integrators": [{"kind": "dmts-nc", "outer_fs": 2.5}]}, "not a multiple of inner_fs 1"),
         ({"integrators": [{"kind": "dmts", "outer_fs": 5}]}, "students.conservative"),
         ({"integrators": [{"kind": "mts", "outer_fs": 5}]}, "'mts': input should be 'sts'"),
         ({"students": {}}, "students.nc"),
-        ({"seeds": [1, 1]}, "seeds must be different"),
+        ({"seeds": [1, 1]}, "give at least one seed, and no seed twice"),
         ({"rounds": 0}, "rounds = 0"),
         ({"systems": FILE["systems"] * 2}, "system w is listed twice"),
         ({"system": []}, "did you mean systems?"),

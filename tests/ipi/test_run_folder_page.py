@@ -30,7 +30,7 @@ def table() -> str:
 
     lines = ["| field | meaning |", "|---|---|", *rows(RunSettings)]
     lines += rows(ModelSettings, "models.NAME.") + rows(NetworkSettings, "network.")
-    lines.append("| `watchdog.*` | what counts as wrong: `docs/watchdog.md` |")
+    lines.append("| `watchdog.*` | limits of the watchdog: `docs/watchdog.md` |")
     return "\n".join(lines) + "\n"
 
 

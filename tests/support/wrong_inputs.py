@@ -83,11 +83,12 @@ def row(case: Case, message: str) -> str:
 HEAD = """\
 # Error messages for wrong input
 
-Wrong input is reported in one line on stderr: the field, its value, the remedy. The exit status is 2,
-nothing is written, and no process is left running. An error during a run or inside a model is a
-fault: the last lines of the logs are printed, then one line with the reason, and the exit status is 4. Everything
-that was written before is valid, and the same command continues from there. In the table, `...` stands for text that
-differs between machines or comes from another library.
+Wrong input is reported in one line on stderr: the field, its value, the remedy. The exit status
+is 2, nothing is written, and no process is left running. An error during a run or inside a model
+is a fault: the last lines of the logs are printed, then one line with the reason, and the exit
+status is 4. Everything that was written before is valid, and the same command continues from
+there. In the tables, `...` stands for text that differs between machines or comes from another
+library.
 
 `python tests/support/wrong_inputs.py` makes this page from the output of the commands, and
 `tests/commands/test_wrong_input.py` compares the two.
