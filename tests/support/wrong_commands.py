@@ -257,7 +257,9 @@ LABELS = [
     Case("the same, `evaluate`", labelled("evaluate", change=no_forces)),
     Case("labels of another program, whose forces have another name", of_another_program),
     Case("labels that do not record which model made them", by_models("")),
-    Case("the same, and --teacher names a model that did not make them", by_models("", teacher=TOY)),
+    Case(
+        "the same, and --teacher names a model that did not make them", by_models("", teacher=TOY)
+    ),
     Case("labels of two models", by_models("one", "two")),
     Case("labels of another model than that of --teacher", by_models("one", teacher=TOY)),
     Case("labels with NaN", labelled("distill", "--steps", 5, change=nan_forces)),

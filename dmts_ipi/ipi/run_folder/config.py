@@ -137,7 +137,9 @@ class RunConfig(StrictModel):
             for name in levels:
                 if name not in models:
                     known = ", ".join(models)
-                    raise ValueError(f"levels name {name}, which is not a model of this run; models are {known}")
+                    raise ValueError(
+                        f"levels name {name}, which is not a model of this run; models are {known}"
+                    )
             fields["models"] = {name: models[name] for name in levels}
         return fields
 
