@@ -1,9 +1,9 @@
-"""What an i-PI input says: parsed, checked, edited and rendered. The one truth of a run's physics.
+"""i-PI inputs: parsed, checked, edited and rendered. The single source of a run's physics.
 
 ``InputSpec`` is one parsed input or checkpoint; run, resume, watchdog, tune, profile, benchmark,
 analysis and report read a run's physics from it and from nowhere else. ``InputXML`` is the same
-file as text that is edited: values change, comments stay. ``differences`` compares two inputs tag
-by tag, those that this module does not know included.
+file as editable text: values can be changed and comments are kept. ``differences`` compares two
+inputs tag by tag, including tags that this module does not know.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ UNITS: dict[str, tuple[str, str]] = {
     "masses": ("mass", "dalton"),
     "range": ("length", "angstrom"),
 }
-# Tags that are read here, or that say nothing of the physics. Any other tag is passed on to i-PI
-# as it is and named by ``InputSpec.not_analysed``.
+# Tags that this module reads, or that do not affect the physics. Any other tag is passed to i-PI
+# unchanged and listed in ``InputSpec.not_analysed``.
 KNOWN = {
     "output", "total_steps", "step", "prng", "ffsocket", "ffdirect", "system",
     "system/initialize", "system/initialize/file", "system/initialize/velocities",
@@ -68,14 +68,14 @@ KNOWN = {
     f"{DYNAMICS}/timestep", f"{DYNAMICS}/nmts", f"{DYNAMICS}/thermostat", f"{DYNAMICS}/barostat",
     f"{DYNAMICS}/propagator", f"{DYNAMICS}/barostat/tau", f"{DYNAMICS}/barostat/thermostat",
 }  # fmt: skip
-WHOLE = ("output", "prng", "ffsocket", "ffdirect")  # what is inside them needs no list
+WHOLE = ("output", "prng", "ffsocket", "ffdirect")  # tags inside these are not checked
 
 
 @dataclass(frozen=True)
 class Socket:
     """Where i-PI listens for a driver: ``unix`` (a name) or ``inet`` (host and port).
 
-    ``prefix``: of the socket file, as i-PI's option -S; it is not part of what an input says.
+    ``prefix`` is that of the socket file, as i-PI's option -S; it is not part of an input.
     """
 
     mode: str
@@ -90,13 +90,13 @@ class Socket:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Where an i-PI of this user may have put the socket file: started by hand, or by us."""
+        """Possible places of the socket file, for an i-PI started by hand or by dmts-ipi."""
         return self.path, Path(SOCKET_PREFIX + self.address), user_folder() / self.address
 
 
 @dataclass(frozen=True)
 class Output:
-    """One output of i-PI: its kind (tag), what it holds, its file name and stride in steps."""
+    """One output of i-PI: its kind (tag), content, file name and stride in steps."""
 
     kind: str
     what: str
@@ -116,7 +116,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Barostat:
-    """What ``<barostat>`` says: mode, relaxation time of the volume, its own thermostat."""
+    """A ``<barostat>``: mode, relaxation time of the volume, and its own thermostat."""
 
     mode: str
     tau_fs: float | None = None
@@ -125,7 +125,7 @@ class Barostat:
 
 @dataclass(frozen=True)
 class StartFile:
-    """What ``<initialize><file>`` names: the path as written, its format, and its unit."""
+    """An ``<initialize><file>``: the path as written, its format, and its unit."""
 
     path: str
     mode: str = "chk"
@@ -134,34 +134,34 @@ class StartFile:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What an i-PI input or a checkpoint says.
+    """The content of an i-PI input or checkpoint.
 
     Attributes:
-        step: of a checkpoint; 0 in an input.
+        step: step of a checkpoint; 0 in an input.
         total_steps: outer steps at which i-PI stops.
         ensemble: ``nvt``, ``nve`` or ``npt``.
         outer_fs: outer time step, fs.
-        levels: of multiple time stepping, from the outermost; forces by name.
-        temperature_K: None where the ensemble has none.
-        sockets: by name of the forcefield.
-        outputs: in the order of the file.
-        splitting: of the integrator.
-        ours: plain i-PI cannot run it, ``dmts-ipi i-pi`` can.
+        levels: levels of multiple time stepping, the outermost first, with forces by name.
+        temperature_K: target temperature; None if the ensemble has none.
+        sockets: sockets by name of the forcefield.
+        outputs: outputs in the order of the file.
+        splitting: splitting of the integrator.
+        ours: whether the input needs ``dmts-ipi i-pi`` and cannot run under plain i-PI.
         forces: the forcefield of each force, in order.
         in_process: telemetry names of models that run within i-PI's process, by forcefield.
-        thermostats: that act on the atoms.
-        barostat: of NPT.
-        pressure_bar: of NPT.
+        thermostats: thermostats that act on the atoms.
+        barostat: the barostat of an NPT run.
+        pressure_bar: the target pressure of an NPT run.
         fixcom: whether the motion of the centre of mass is removed.
-        fixed_atoms: indices from 0.
-        n_beads: of a path integral; 1 is classical.
-        systems: how many the input has.
-        seed: of the start; None in a checkpoint.
+        fixed_atoms: indices of fixed atoms, from 0.
+        n_beads: beads of a path integral; 1 is classical.
+        systems: number of systems in the input.
+        seed: seed at the start; None in a checkpoint.
         bias: forcefields of ``<bias>``.
-        start: where positions come from; None in a checkpoint.
-        start_temperature_K: of drawn velocities; None: not drawn.
-        masses_given: whether ``<initialize>`` has masses of its own.
-        not_analysed: tags that are passed on to i-PI and not looked at.
+        start: file from which positions are read; None in a checkpoint.
+        start_temperature_K: temperature at which velocities are drawn; None: not drawn.
+        masses_given: whether ``<initialize>`` has ``<masses>``.
+        not_analysed: tags that are passed to i-PI and not analysed.
     """
 
     step: int
@@ -226,27 +226,27 @@ class InputSpec:
 
     @property
     def reference(self) -> str:
-        """The force that is sampled; empty where a sum of several is."""
+        """The force whose ensemble is sampled; empty if it is that of a sum of forces."""
         return reference_of(totals(self.levels))
 
     @property
     def sampled(self) -> str:
-        """In words: the potential that is sampled."""
+        """The potential that is sampled, in words."""
         return sampled(totals(self.levels))
 
     @property
     def comparisons(self) -> tuple[tuple[str, str], ...]:
-        """(accurate, fast): pairs of forces that replace each other in some level."""
+        """Pairs (accurate, fast) of forces of which one corrects the other in some level."""
         return comparisons(self.levels)
 
     @property
     def thermostat(self) -> Thermostat | None:
-        """The one thermostat of the atoms; None without one, or with several."""
+        """The thermostat of the atoms; None if there is none or more than one."""
         return self.thermostats[0] if len(self.thermostats) == 1 else None
 
     @property
     def labels(self) -> frozenset[str]:
-        """Atoms that thermostats name."""
+        """Labels of atoms that appear in thermostats."""
         return frozenset().union(*(t.labels for t in self.thermostats))
 
     @property
@@ -263,32 +263,33 @@ class InputSpec:
 
     @property
     def removed_degrees_of_freedom(self) -> int:
-        """How many of 3 N do not move: those of fixed atoms and of the fixed centre of mass."""
+        """Number of the 3 N degrees of freedom that belong to fixed atoms or a fixed centre of
+        mass."""
         return 3 * len(self.fixed_atoms) + (3 if self.fixcom else 0)
 
     @property
     def resident(self) -> str:
-        """Telemetry name of a student within i-PI's process; empty: none."""
+        """Telemetry name of an in-process student; empty if there is none."""
         return self.in_process.get(STUDENT, "")
 
     def check_labels(self, symbols: Iterable[str]) -> None:
-        """Refuses thermostats that name atoms which a structure with these symbols lacks.
+        """Refuses thermostats for labels that do not occur among these symbols of a structure.
 
         Raises:
-            InputError: names the first.
+            InputError: it names the first such label.
         """
         known = set(symbols)
         for label in sorted(self.labels - known):
             raise InputError(
                 "input.xml: thermostat",
                 label,
-                f"no such atom; there are {', '.join(sorted(known))}",
+                f"no atom has this label; labels are {', '.join(sorted(known))}",
             )
 
     def output(self, kind: str, what: str = "") -> Output | None:
         """The first output of a kind (``properties``, ``trajectory``, ``checkpoint``).
 
-        Of several files of properties it is the first with steps, energies and temperature.
+        If there are several files of properties, the first one with all required columns.
         """
         matching = [o for o in self.outputs if o.kind == kind and o.what.startswith(what)]
         if kind == "properties":
@@ -300,8 +301,8 @@ class InputSpec:
     def teacher_forces(self) -> Output | None:
         """The trajectory of the reference's forces.
 
-        Not i-PI's ``forces``, which asks the student, too: in single steps nobody else does, and
-        the watchdog would take it for their end.
+        This is not i-PI's ``forces``, which evaluates the student as well: during single steps
+        nothing else does, and the watchdog would conclude that the single steps had ended.
         """
         if self.reference not in self.forces:
             return None
@@ -321,7 +322,7 @@ REQUIRED_COLUMNS = {
 
 
 def missing_columns(output: Output) -> list[str]:
-    """What a file of properties lacks, as it is to be written."""
+    """Required columns that a file of properties lacks, as they must be written."""
     return [text for name, text in REQUIRED_COLUMNS.items() if name not in output.columns]
 
 

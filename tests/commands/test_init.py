@@ -171,7 +171,10 @@ def test_paths_of_models_do_not_depend_on_the_folder(
     [
         (("--model", "small=water-student"), "model = small: is in no level; name it by --levels"),
         (("--levels", "teacher=1,student"), "must be such as teacher=1,student=3,small=2"),
-        (("--levels", "teacher=1,pupil=2"), "levels name pupil, which is not a model of this run; models are"),
+        (
+            ("--levels", "teacher=1,pupil=2"),
+            "levels name pupil, which is not a model of this run; models are",
+        ),
         (
             (
                 "--levels",

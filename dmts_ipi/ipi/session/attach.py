@@ -35,12 +35,13 @@ IPI = "i-pi"
 
 @dataclass(frozen=True)
 class AttachedProcesses:
-    """What the user says of the processes of a run, by name (``i-pi``, or that of a model).
+    """The user's options for the processes of a run, by name (``i-pi``, or that of a model).
 
     Attributes:
-        pids: process ids; those of all other processes are looked for.
-        commands: each starts a process again, and lives as long as it; absent: a person does.
-        wait_s: how long i-PI, and drivers that cannot be seen, may be absent.
+        pids: process ids; all other processes are searched for.
+        commands: commands that restart a process and run as long as it; for a process without a
+            command, a person must do it.
+        wait_s: how long i-PI, and drivers whose process is not visible, may be absent.
     """
 
     pids: dict[str, int] = field(default_factory=dict)
@@ -55,7 +56,7 @@ def watch_session(
     attached: AttachedProcesses,
     guarded: Callable[[RunFolder, InputSpec], AbstractContextManager[Guard]],
 ) -> Outcome:
-    """Watches a run that was started elsewhere until it is finished or at fault, or a signal comes.
+    """Watches a run that was started separately, until it finishes, fails or a signal arrives.
 
     Args:
         folder: the run.
@@ -65,7 +66,7 @@ def watch_session(
         guarded: makes the guard.
 
     Raises:
-        InputError: something is wrong that shows at once.
+        InputError: the input is wrong, which is detected at the start.
     """
     if not processes.visible():
         raise InputError("system", sys.platform, "watching needs Linux; use `dmts-ipi run`")

@@ -1,4 +1,4 @@
-"""Processes that we did not start: watched and ended by their id, started again by a command."""
+"""Processes that we did not start: watched and ended by their id, restarted by a command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INPUT_WORD = "{input}"
 
 
 class NeedsPerson(RunFault):
-    """Only a person may go on: the message says how. i-PI and drivers are left as they are."""
+    """Only a person can continue; the message says how. i-PI and drivers keep running."""
 
 
 @dataclass

@@ -1,9 +1,9 @@
-"""Checks of ``input.xml`` before i-PI is started: what cannot run, and edits of a begun run.
+"""Checks of ``input.xml`` before i-PI is started: inputs that cannot run, edits of a begun run.
 
-A run that has begun goes on from its checkpoint, in which i-PI keeps nearly all that the input
-said. So an edit of any tag is followed where it can be (the length of the run, where sockets are),
-named as not followed where it changes nothing of the physics, and else refused. The input as it was
-when the run began is kept in ``logs/begun.xml``. Nothing is written before all is checked.
+A run that has begun continues from its checkpoint, which contains nearly everything of the input.
+An edit of a tag is therefore followed where possible (the length of the run, places of sockets),
+ignored with a note if it does not affect the physics, and refused otherwise. The input with which
+the run began is kept in ``logs/begun.xml``. Nothing is written before all checks have passed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def keep_begun(folder: Path) -> None:
 
 
 def check_input(folder: RunFolder, spec: InputSpec) -> None:
-    """Refuses what i-PI would run and our tools cannot follow, and atoms that do not agree.
+    """Refuses inputs that i-PI would run but our tools cannot analyse, and inconsistent atoms.
 
     Raises:
         InputError: the first thing that is wrong.
@@ -122,7 +122,7 @@ def _check_start_file(
 
 
 def check_edits(folder: RunFolder, spec: InputSpec, checkpoint: Path, hooks: Hooks) -> None:
-    """Refuses edits that a begun run cannot follow, and names those that change nothing.
+    """Refuses edits that a begun run cannot follow, and reports those that have no effect.
 
     Args:
         folder: the run.

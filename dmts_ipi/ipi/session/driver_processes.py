@@ -1,4 +1,4 @@
-"""The drivers of a run: started, looked for, ended where they hang, and started again."""
+"""The drivers of a run: started, found, ended if they hang, and restarted."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Drivers:
         drivers: their processes.
         hooks: see ``Hooks``.
         guard: see ``core.supervision.Guard``.
-        missing_s: a driver that is neither seen nor heard for this long counts as absent.
+        missing_s: a driver without a process or telemetry for this long counts as absent.
     """
 
     drivers: Sequence[Driver]

@@ -1,8 +1,8 @@
 """How and why processes ended: by their exit statuses, and as verdicts.
 
-Processes of ours, which we started, end with an ``ExitCode``. Other programs (plain i-PI, LAMMPS,
-and whatever was started by hand) know no such statuses: for them alone, and in this module alone,
-phrases in their logs must do.
+Our processes, if we started them, end with an ``ExitCode``. Other programs (plain i-PI, LAMMPS,
+and anything that was started by hand) have no such statuses: only for them, and only in this
+module, phrases in their logs are used.
 """
 
 from __future__ import annotations

@@ -59,11 +59,11 @@ def run_session(
         hooks: see ``Hooks``.
         limits: see ``Limits``.
         time_ps: new length of the run, to extend it.
-        guarded: makes the guard of a run that is about to start; None: what goes wrong ends it.
-        adapt: what is different in this session only, such as how drivers are launched.
+        guarded: makes the guard of a run that is about to start; None: any error ends the run.
+        adapt: changes that apply to this session only, such as how drivers are launched.
 
     Raises:
-        InputError: something is wrong that shows before anything is started.
+        InputError: the input is wrong; nothing has been started.
     """
     with FolderLock(folder.path):
         spec = folder.spec()
@@ -300,12 +300,12 @@ def driver_command(
 
 
 def needs_keys(telemetry: str) -> bool:
-    """Whether others can reach a telemetry address."""
+    """Whether other machines can reach a telemetry address."""
     host = telemetry.removeprefix("tcp://").rpartition(":")[0]
     return telemetry.startswith("tcp://") and not is_loopback(host)
 
 
 def telemetry_setting(settings: RunSettings, name: str) -> str:
-    """``--telemetry`` of a driver: nobody listens where the watchdog is off."""
+    """``--telemetry`` of a driver; off without a watchdog, because nothing would listen."""
     watchdog = settings.watchdog
     return watchdog.telemetry_of.get(name, watchdog.telemetry) if watchdog.enabled else "off"

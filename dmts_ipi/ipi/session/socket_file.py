@@ -1,9 +1,8 @@
-"""Where the sockets of a run are, and those of an earlier i-PI: files that it left behind, ports
-that somebody holds.
+"""Places of a run's sockets, socket files that an earlier i-PI left, and ports that are in use.
 
-i-PI puts its unix sockets at ``/tmp/ipi_NAME``. `dmts-ipi run` and `start_ipi.sh` of a run tell it
-another place, ``/tmp/dmts-UID/NAME`` (its option -S), in a folder that only this user can enter.
-Drivers of others (LAMMPS, ASE) know i-PI's place only: runs with one of them stay there.
+By default i-PI puts its unix sockets at ``/tmp/ipi_NAME``. `dmts-ipi run` and `start_ipi.sh` of a
+run give it another place, ``/tmp/dmts-UID/NAME`` (its option -S), in a folder that only this user
+can enter. Third-party drivers (LAMMPS, ASE) know only i-PI's default, so runs with one use that.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ SOCKET_LIMIT_S = 2.0
 
 
 def is_private(settings: RunSettings) -> bool:
-    """Whether i-PI's sockets are in this user's folder: not where a driver is one of others."""
+    """Whether i-PI's sockets are in this user's folder: not with third-party drivers."""
     return not any(model.command for model in settings.models.values())
 
 
@@ -49,16 +48,16 @@ def placed(sockets: Mapping[str, Socket], settings: RunSettings) -> dict[str, So
 
 
 def prefix_of(sockets: Mapping[str, Socket]) -> str:
-    """What i-PI must be told by -S; empty: it opens its sockets at its own place."""
+    """The prefix for i-PI's option -S; empty: i-PI uses its default."""
     found = {at.prefix for at in sockets.values() if at.mode == "unix"} - {SOCKET_PREFIX}
     return next(iter(found), "")
 
 
 def free_socket(at: Socket) -> None:
-    """Removes the socket file that a killed i-PI left; refuses one that somebody listens on.
+    """Removes the socket file that a killed i-PI left; refuses one on which a process listens.
 
-    A process that was just killed still takes connections until its last thread is gone, and
-    then drops them: that end is waited for. A living i-PI keeps the connection.
+    A process that was just killed still accepts connections until its last thread has ended, and
+    then drops them; this function waits for that. A running i-PI keeps the connection.
     """
     deadline = time.monotonic() + SOCKET_LIMIT_S
     if at.mode != "unix":

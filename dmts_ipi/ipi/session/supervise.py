@@ -1,8 +1,9 @@
-"""The processes of a run: i-PI again and again as the guard wants it, drivers that stay alive.
+"""Supervision of the processes of a run: i-PI is restarted as the guard decides, drivers stay up.
 
-A run is a sequence of segments, in multiple or in single time steps. i-PI goes from single to
-multiple ones by itself where it is ours; else each segment is a start of i-PI, from a checkpoint.
-What goes wrong interrupts it (``RunInterrupted``); the guard decides how the run goes on.
+A run is a sequence of segments, in multiple or in single time steps. An i-PI that we started
+switches from single to multiple steps by itself; any other i-PI is started once per segment, from
+a checkpoint. An error interrupts the segment (``RunInterrupted``), and the guard decides how the
+run continues.
 """
 
 from __future__ import annotations

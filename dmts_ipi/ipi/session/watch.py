@@ -1,4 +1,4 @@
-"""Eyes on a run from outside: i-PI's exit status says nothing of NaN, stalls or a full disk."""
+"""Monitors a run from its outputs, since i-PI's exit status reveals no NaN, stall or full disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Limits:
 
 @dataclass
 class Progress:
-    """What is known of a run at one moment. NaN: not yet known."""
+    """Progress of a run at one moment; NaN means not yet known."""
 
     step: int
     total_steps: int
@@ -66,8 +66,8 @@ class Progress:
 class Watch:
     """Follows the properties file of a run and raises when something is wrong.
 
-    ``sound_step`` is None until a state turned out to be broken; then it is the last step of
-    which the state was sound, and later checkpoints are worth nothing.
+    ``sound_step`` is None until a broken state is found; then it is the last step whose state was
+    good, and later checkpoints must not be used.
     """
 
     sound_step: int | None = None
