@@ -154,6 +154,15 @@ def test_many_small_differences_are_seen_over_their_window() -> None:
     assert verdicts[seen].sound_step == 30 + seen - 10
 
 
+def test_a_cold_start_is_no_verdict_and_cold_later_is_one() -> None:
+    """A perfect crystal gives half of its kinetic energy to the potential energy first."""
+    j = judge()
+    low, high = j.run.limits.temperature_K
+    assert j.line(30, {"temperature_K": low - 20}) is None  # 0.15 ps, after the equilibration
+    assert str(j.line(31, {"temperature_K": high + 1}).kind) == "temperature"
+    assert str(j.line(400, {"temperature_K": low - 1}).kind) == "temperature"  # 2 ps
+
+
 def test_temperature_and_energy_count_after_equilibration() -> None:
     j = judge()
     low, high = j.run.limits.temperature_K
