@@ -114,7 +114,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     done = run_init(folder, tmp_path / "argon.extxyz")
     assert done.returncode == 2
-    assert "contains a run already; it is never overwritten" in done.stderr
+    assert "contains a run already, which is never overwritten" in done.stderr
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 

@@ -190,7 +190,7 @@ def test_wrong_input(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     for arguments, what in (
         ([str(tmp_path / "none")], "run.yaml"),
-        ([str(sts)], "only dmts"),
+        ([str(sts)], "only runs of mode dmts"),
         ([str(folder), "--tolerance-K", "0"], "must be positive"),
         ([str(folder), "--n-inner", "0"], "from 1 to 100"),
         ([str(folder), "--inner-fs", "0"], "inner_fs = 0.0: must be positive"),

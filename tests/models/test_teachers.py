@@ -308,7 +308,7 @@ def test_pickle_where_safetensors_belong(mace_folder: Path, tmp_path: Path) -> N
     ("change", "message"),
     [
         ({"version": 99}, "newer"),
-        ({"format": "other"}, "none of"),
+        ({"format": "other"}, "is not one of"),
         ({"architecture": {**ARCHITECTURE, "num_bessel": 6}}, "do not fit"),
     ],
 )

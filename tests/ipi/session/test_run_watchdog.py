@@ -38,15 +38,15 @@ from run_tools import (
 
 pytestmark = pytest.mark.timeout(1200)  # whole runs: a loaded machine takes its time
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-WATCHDOG = "watchdog:\n  sts_ps: 0.04\n  guard_fs: 8.0\n"
+WATCHDOG: dict[str, object] = {"sts_ps": 0.04, "guard_fs": 8.0}
 
 
 def settings(folder: Path, **fields: object) -> Path:
     """Sets fields of the section ``watchdog``, beside short single steps and a short guard."""
     file = folder / "run.yaml"
     text = file.read_text().partition("watchdog:\n")[0]
-    rest = "".join(f"  {k}: {v}\n" for k, v in fields.items())
-    file.write_text(text + WATCHDOG + rest)
+    rest = "".join(f"  {k}: {v}\n" for k, v in {**WATCHDOG, **fields}.items())
+    file.write_text(f"{text}watchdog:\n{rest}")
     return folder
 
 
