@@ -119,7 +119,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def student_model(folder: Path, teacher_identity: str, elements: list[int]) -> Path:
-    """A folder that has a student's record, and weights that are none."""
+    """A folder with the record of a student and a file that is not weights."""
     folder.mkdir()
     record = {
         "format": "dmts-ipi-student",

@@ -171,7 +171,7 @@ def test_run_starts_ours_resumes_and_refuses_unknown_atoms(tmp_path: Path) -> No
     (folder / "input.xml").write_text(text.replace('names="Ar"', 'names="Kr"'))
     done = call("run", folder, "--time-ps", 0.3)
     assert done.returncode == 2
-    assert "input.xml: thermostat = Kr: no such atom; there are Ar" in done.stderr
+    assert "input.xml: thermostat = Kr: no atom has this label; labels are Ar" in done.stderr
     (folder / "input.xml").write_text(text.replace("baoab-respa", "baoab"))
     done = call("run", folder, "--time-ps", 0.3)
     assert done.returncode == 2
