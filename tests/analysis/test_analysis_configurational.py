@@ -122,7 +122,7 @@ def test_refusals() -> None:
     assert math.isfinite(few.mean)
     assert math.isnan(few.stderr)
     springs.conservative = False
-    with pytest.raises(InputError, match="direct forces"):
+    with pytest.raises(InputError, match="predicts forces directly"):
         configurational(springs, np.ones(2, int), FREE, frames, rng)
 
 
