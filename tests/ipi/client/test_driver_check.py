@@ -187,7 +187,7 @@ def test_wrong_options(
             ([], "give --model, or --unix or --port, not both"),
             (["--model", "a", "--unix", "b"], "not both"),
             (["--unix", name], "cannot be used (Address already in use)"),
-            (["--unix", name, "--skip", "colour"], "skip = colour: is no check"),
+            (["--unix", name, "--skip", "colour"], "skip = colour: is not the name of a check"),
             (["--unix", name, "--command", '"'], "No closing quotation"),
             (["--unix", name, "--tolerance-eV-per-A", "-1"], "must be positive"),
         ):

@@ -179,7 +179,7 @@ def test_a_frame_that_is_too_large_is_dropped(
 
 def test_beyond_loopback_keys_are_needed(tmp_path: Path) -> None:
     for setting in ("tcp://0.0.0.0:0", "tcp://*:5500", "tcp://node7:5500", "tcp://10.0.0.1:5500"):
-        with pytest.raises(InputError, match="others can reach this address"):
+        with pytest.raises(InputError, match="other machines can reach this address"):
             addresses(setting, "")
         with pytest.raises(InputError, match="does not exist"):
             addresses(setting, "", tmp_path / "keys.json")
