@@ -92,7 +92,7 @@ def _configurational(measured: Sequence[Measured], count: int) -> None:
         def report(line: str, name: str = m.run.name) -> None:
             print(f"{name}: {line}", file=sys.stderr, flush=True)
 
-        found = configurational(
+        temperatures = configurational(
             models[key],
             m.run.numbers,
             m.run.pbc,
@@ -101,7 +101,7 @@ def _configurational(measured: Sequence[Measured], count: int) -> None:
             floor_K=m.floor_K,
             report=report,
         )
-        CONFIGURATIONAL.store(m, found)
+        CONFIGURATIONAL.store(m, temperatures)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -123,8 +123,10 @@ def _machine() -> str:
     import os
 
     try:
-        found = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-        name = found[0].partition(":")[2].strip()
+        model_lines = [
+            x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x
+        ]
+        name = model_lines[0].partition(":")[2].strip()
     except (OSError, IndexError):
         name = platform.processor()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

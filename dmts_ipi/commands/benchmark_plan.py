@@ -148,9 +148,9 @@ def _elements(model: ModelSettings) -> frozenset[int] | None:
     """What a model knows, by its record, else by loading it; None: it does not say."""
     from dmts_ipi.models.load import load_model, read_record
 
-    found = read_record(model.model).get("elements")
-    if isinstance(found, list):
-        return frozenset(int(z) for z in found)
+    elements = read_record(model.model).get("elements")
+    if isinstance(elements, list):
+        return frozenset(int(z) for z in elements)
     return load_model(model.model, device=model.device, dtype=model.dtype, compile=False).elements
 
 
@@ -307,7 +307,7 @@ def evaluation_times_ms(
     atoms = plan.structures[smallest.system]
     roles = {"teacher", *(("conservative" if c.kind == "dmts" else "nc") for c in cells
                           if c.kind != "sts")}  # fmt: skip
-    found = {}
+    ms_per_atom = {}
     for role in sorted(roles):
         given = config.teacher if role == "teacher" else getattr(config.students, role)
         m = _absolute(given, base)
@@ -318,8 +318,8 @@ def evaluation_times_ms(
             start = time.perf_counter()
             model.compute(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
             best = min(best, time.perf_counter() - start)
-        found[role] = 1000 * best / smallest.atoms
-    return found
+        ms_per_atom[role] = 1000 * best / smallest.atoms
+    return ms_per_atom
 
 
 def estimate_s(cell: Cell, per_atom_ms: dict[str, float], done_ps: float = 0.0) -> float:

@@ -111,13 +111,13 @@ def reached_ps(cell: Cell) -> float:
 
 def read_results(cells: Sequence[Cell], say: Say) -> list[Result]:
     """Measures every cell that has begun."""
-    found, spoke = [], time.monotonic()
+    results, spoke = [], time.monotonic()
     for number, cell in enumerate(cells, 1):
         if time.monotonic() - spoke > 5.0:
             spoke = time.monotonic()
             say(f"reading {number}/{len(cells)}: {cell.name}")
-        found.append(read_result(cell))
-    return found
+        results.append(read_result(cell))
+    return results
 
 
 def make_out(out: Path) -> None:

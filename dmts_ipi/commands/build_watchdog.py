@@ -116,7 +116,7 @@ def validation_errors(folder: RunFolder, pairs: Sequence[Pair]) -> dict[str, flo
     """Validation errors of the fast models, RMS over force components, eV/A; absent: not known."""
     from dmts_ipi.models.load import read_record
 
-    found, models = {}, folder.settings.models
+    errors_by_model, models = {}, folder.settings.models
     for name in (fast for _, fast in pairs if fast in models):
         try:
             errors = read_record(models[name].model).get("errors") or {}
@@ -124,8 +124,8 @@ def validation_errors(folder: RunFolder, pairs: Sequence[Pair]) -> dict[str, flo
             continue  # its driver will say what is wrong with it
         value = errors.get("force_rmse_eV_per_A")
         if isinstance(value, int | float) and value > 0:
-            found[name] = float(value)
-    return found
+            errors_by_model[name] = float(value)
+    return errors_by_model
 
 
 def telemetry_of(folder: RunFolder, spec: InputSpec) -> dict[str, Addresses | Announced]:
@@ -134,25 +134,25 @@ def telemetry_of(folder: RunFolder, spec: InputSpec) -> dict[str, Addresses | An
     Raises:
         InputError: a wrong setting, or keys that are missing or open to others.
     """
-    found: dict[str, Addresses | Announced] = {}
+    endpoints: dict[str, Addresses | Announced] = {}
     private = folder.path / NETWORK
     for name, at in spec.sockets.items():
         settings, model = telemetry_setting(folder.settings, name), folder.settings.models.get(name)
         if model is None or model.command:
             continue
         if settings == AUTO and at.mode == "inet" and folder.settings.network.address is not None:
-            found[name] = Announced(private / f"{name}.json", keys_of(folder))
+            endpoints[name] = Announced(private / f"{name}.json", keys_of(folder))
             continue
         keys = private / KEYS if needs_keys(settings) else None
         where = addresses(settings, socket_name(at), keys)
         if where is not None:
-            found[name] = where
+            endpoints[name] = where
     for name, where_inside in spec.in_process.items():
         own = AUTO if telemetry_setting(folder.settings, name) != OFF else OFF
         where = addresses(own, where_inside)
         if where is not None:
-            found[name] = where
-    return found
+            endpoints[name] = where
+    return endpoints
 
 
 def keys_of(folder: RunFolder) -> Keys:

@@ -128,34 +128,36 @@ def _diagnose(
     from dmts_ipi.learning import smoothness
     from dmts_ipi.learning.labelling.sampler import hmr_masses
 
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "name": model.name,
         "identity": model.identity,
         "conservative": model.conservative,
     }
-    found["jacobian"] = asdict(direct.asymmetry(model, frame, args.atoms, report=_say))
+    results["jacobian"] = asdict(direct.asymmetry(model, frame, args.atoms, report=_say))
     work = direct.loop_work_meV(model, frame, args.loops, seed=args.seed, report=_say)
-    found["loop_work_meV"] = work.tolist()
-    found["loop_work_rms_meV"] = float(np.sqrt((work**2).mean())) if len(work) else math.nan
-    found["net"] = asdict(direct.net_forces(model, frame))
+    results["loop_work_meV"] = work.tolist()
+    results["loop_work_rms_meV"] = float(np.sqrt((work**2).mean())) if len(work) else math.nan
+    results["net"] = asdict(direct.net_forces(model, frame))
     _say(f"{model.name}: geometry optimisation")
     if args.optimise_steps:
-        found["optimisation"] = asdict(direct.optimise(model, frame, max_steps=args.optimise_steps))
+        results["optimisation"] = asdict(
+            direct.optimise(model, frame, max_steps=args.optimise_steps)
+        )
     masses = hmr_masses(frame, args.hmr)
     if args.nve_ps:
-        found["nve"] = _dynamics(args, model, frame, masses, args.nve_ps, 0.0)
+        results["nve"] = _dynamics(args, model, frame, masses, args.nve_ps, 0.0)
     if args.thermostat_ps:
         for key, friction in (("weak", 1.0), ("strong", 100.0)):
-            found[f"thermostat_{key}"] = _dynamics(
+            results[f"thermostat_{key}"] = _dynamics(
                 args, model, frame, masses, args.thermostat_ps, friction
             )
     try:
         scan = smoothness.bond_scan(model, frame)
         middle = scan.stiffness_eV_per_A2[len(scan.r_A) // 2 - 5 : len(scan.r_A) // 2 + 5]
-        found["stretch_stiffness_eV_per_A2"] = float(middle.mean())
-        found["stretch_roughness_eV_per_A2"] = scan.roughness_eV_per_A2
+        results["stretch_stiffness_eV_per_A2"] = float(middle.mean())
+        results["stretch_roughness_eV_per_A2"] = scan.roughness_eV_per_A2
         if args.roughness and first:
-            found["smoothness"] = smoothness.measure(
+            results["smoothness"] = smoothness.measure(
                 model, frame, args.temperature_K, args.hmr, args.seed, report=_say
             ).as_dict()
     except InputError:
@@ -163,9 +165,9 @@ def _diagnose(
     if files:
         _say(f"{model.name}: labels")
         outer = sorted({4.0, 5.0, 6.0, 8.0, float(args.outer_fs)})
-        found["labels"] = ev.evaluate(model, files, outer).as_dict()
+        results["labels"] = ev.evaluate(model, files, outer).as_dict()
     _say("")
-    return found
+    return results
 
 
 def _dynamics(
@@ -205,7 +207,7 @@ def _dynamics(
         return {"blew_up_after_ps": len(temperature) * args.step_fs / 1000, "why": str(error)}
     time = np.arange(len(temperature)) * args.step_fs / 1000
     kinds = kinetic.bond_kinds()
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "ps": float(time[-1]),
         "temperature_K": float(np.mean(temperature)),
         "temperature_end_K": float(np.mean(temperature[-len(temperature) // 5 :])),
@@ -215,13 +217,13 @@ def _dynamics(
     }
     if not friction:
         slope = slope_stderr(time, temperature)
-        found |= {"heating_K_per_ps": slope.mean, "heating_stderr_K_per_ps": slope.stderr}
+        record |= {"heating_K_per_ps": slope.mean, "heating_stderr_K_per_ps": slope.stderr}
         if energy:
             # Energy added, as the temperature that it would raise in a harmonic system.
             to_K = 1 / (3 * len(masses) * KB_EV_PER_K)
             total = slope_stderr(time, np.array(energy) * to_K)
-            found |= {"drift_K_per_ps": total.mean, "drift_stderr_K_per_ps": total.stderr}
-    return found
+            record |= {"drift_K_per_ps": total.mean, "drift_stderr_K_per_ps": total.stderr}
+    return record
 
 
 def _finite(value: Any) -> Any:

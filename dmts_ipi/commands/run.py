@@ -128,8 +128,8 @@ def _run_many(args: argparse.Namespace) -> int:
         return many.run_all("run", tasks, config, work, max(args.report_every_s, 1.0))
     finally:
         if args.json:
-            found = {str(folder): RunFolder(folder).summary() for folder in folders}
-            print(json.dumps(_finite(found), indent=1))
+            summaries = {str(folder): RunFolder(folder).summary() for folder in folders}
+            print(json.dumps(_finite(summaries), indent=1))
 
 
 def _adapted(args: argparse.Namespace, settings: RunSettings) -> RunSettings:

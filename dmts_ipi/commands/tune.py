@@ -142,10 +142,10 @@ def _check(args: argparse.Namespace, config: Any) -> None:
 
 def _candidates(args: argparse.Namespace, inner_fs: float) -> list[int]:
     every = range(max(2, math.ceil(2 / inner_fs)), int(16 / inner_fs + 1e-9) + 1)
-    found = sorted(set(args.n_inner or every))
-    if not found or found[0] < 1 or found[-1] > 100:
+    strides = sorted(set(args.n_inner or every))
+    if not strides or strides[0] < 1 or strides[-1] > 100:
         raise InputError("n_inner", args.n_inner or "", "give whole numbers from 1 to 100")
-    return found
+    return strides
 
 
 def _settings(args: argparse.Namespace, folder: Any) -> list[Setting]:
@@ -162,7 +162,7 @@ def _settings(args: argparse.Namespace, folder: Any) -> list[Setting]:
     config = folder.config
     numbers, masses, positions, cell, pbc = folder.structure()
     pairs, _ = bonds(numbers, positions, cell, pbc)
-    found = []
+    candidates = []
     for thermostat in args.thermostats or (OWN, HHF):
         changes: dict[str, Any] = {}
         why = "" if thermostat == OWN else _cannot(thermostat, config, numbers, pairs)
@@ -187,8 +187,10 @@ def _settings(args: argparse.Namespace, folder: Any) -> list[Setting]:
                 changed.atom_frictions_per_ps(numbers), masses, pairs, changed.bond_friction_per_ps
             )
             several = _candidates(args, inner)
-            found.append(Setting(f"{name}, inner {inner:g} fs", slug, now, inner, several, damping))
-    return found
+            candidates.append(
+                Setting(f"{name}, inner {inner:g} fs", slug, now, inner, several, damping)
+            )
+    return candidates
 
 
 def _cannot(thermostat: str, config: Any, numbers: np.ndarray, pairs: np.ndarray) -> str:

@@ -90,9 +90,9 @@ def predict(
         )
         for group in groups
     ]
-    found = heating_of_bursts(groups, forces, masses, outer_fs, config.temperature_K)
-    stretch = found.by_motion.get("stretch", np.zeros(len(outer_fs)))  # absent: no molecules
-    values = zip(found.K_per_ps, found.stderr_K_per_ps, stretch, strict=True)
+    predicted = heating_of_bursts(groups, forces, masses, outer_fs, config.temperature_K)
+    stretch = predicted.by_motion.get("stretch", np.zeros(len(outer_fs)))  # absent: no molecules
+    values = zip(predicted.K_per_ps, predicted.stderr_K_per_ps, stretch, strict=True)
     heating = {
         outer: Predicted(*(float(x) for x in three))
         for outer, three in zip(outer_fs, values, strict=True)
@@ -158,10 +158,10 @@ def trial(
     outcome = run_session(run, Hooks(progress=watch), Limits(), ps)
     if outcome.status in (130, 143):
         raise KeyboardInterrupt
-    found = _measured(run, n, limit, outcome.exit if outcome.status else "")
-    e = found.heating_K_per_ps
+    trial = _measured(run, n, limit, outcome.exit if outcome.status else "")
+    e = trial.heating_K_per_ps
     say(f"{outer}: heating {e.mean:.2g} +- {e.stderr:.1g} K/ps".replace("nan", "?"))
-    return found
+    return trial
 
 
 def _trial_folder(args: argparse.Namespace, folder: Any, setting: Setting, n: int) -> Any:

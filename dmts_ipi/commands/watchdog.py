@@ -130,16 +130,16 @@ def _commands(
 ) -> dict[str, str]:
     """By name: of the command line, else of ``run.yaml``, else (``--restart``) the scripts."""
     settings = folder.settings.watchdog
-    found: dict[str, str] = {}
+    commands: dict[str, str] = {}
     if scripts:
         for name in (IPI, *folder.settings.models):
             script = f"start_{name.replace(IPI, 'ipi')}.sh"
             if (folder.path / script).is_file():
-                found[name] = f"./{script}"
-    found.update(settings.restart_driver)
+                commands[name] = f"./{script}"
+    commands.update(settings.restart_driver)
     if settings.restart_ipi is not None:
-        found[IPI] = settings.restart_ipi
-    found.update(of_drivers)
+        commands[IPI] = settings.restart_ipi
+    commands.update(of_drivers)
     if of_ipi is not None:
-        found[IPI] = of_ipi
-    return found
+        commands[IPI] = of_ipi
+    return commands

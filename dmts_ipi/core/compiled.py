@@ -128,7 +128,7 @@ def _native(
         raise NotCompiled(f"{file} cannot be loaded ({error})") from error
 
 
-def fits(found: ctypes.CDLL, size: str, record: type[ctypes.Structure]) -> None:
+def fits(library: ctypes.CDLL, size: str, record: type[ctypes.Structure]) -> None:
     """Checks a record of C's against its declaration here.
 
     Args:
@@ -137,7 +137,7 @@ def fits(found: ctypes.CDLL, size: str, record: type[ctypes.Structure]) -> None:
     Raises:
         NotCompiled: they differ.
     """
-    function = getattr(found, size)
+    function = getattr(library, size)
     function.restype = ctypes.c_int64
     if function() != ctypes.sizeof(record):
         raise NotCompiled(f"the record of {size} does not fit the compiled one")

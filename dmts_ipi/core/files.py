@@ -74,15 +74,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raw = path.read_text(errors="replace")
     except OSError:
         return []
-    found = []
+    records = []
     for line in raw.splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
         if isinstance(record, dict):
-            found.append(record)
-    return found
+            records.append(record)
+    return records
 
 
 def plain(value: Any) -> Any:

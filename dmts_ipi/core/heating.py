@@ -159,8 +159,8 @@ def heating_of_bursts(
             split_velocities(v[b], x[b], masses_amu, numbers, g[0].cell, g[0].pbc)
             for b, g in enumerate(groups)
         ]
-        found = {kind for e in each for kind in e}
-        kinds = [k for k in MOTIONS if k in found] + sorted(found - set(MOTIONS))
+        present = {kind for e in each for kind in e}
+        kinds = [k for k in MOTIONS if k in present] + sorted(present - set(MOTIONS))
         nothing = np.zeros_like(v[0])
         motions = {k: np.stack([e.get(k, nothing) for e in each]) for k in kinds}
     return predicted_heating(dF, v, float(steps[0]), outer_fs, temperature_K, motions)

@@ -72,13 +72,13 @@ def comparisons(levels: Sequence[Level]) -> tuple[tuple[str, str], ...]:
     In a level the accurate force has weight one and the fast one, which acts further inside,
     minus one: teacher and student; with three levels also student and the smaller student.
     """
-    found = []
+    pairs = []
     for level in levels[:-1]:
         plus = [n for n, w in level.forces.items() if w > TOLERANCE]
         minus = [n for n, w in level.forces.items() if w < -TOLERANCE]
         if len(plus) == len(minus) == 1:
-            found.append((plus[0], minus[0]))
-    return tuple(found)
+            pairs.append((plus[0], minus[0]))
+    return tuple(pairs)
 
 
 class LevelScheme(Protocol):

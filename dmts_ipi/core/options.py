@@ -54,13 +54,13 @@ class OptionParser(argparse.ArgumentParser):
         Raises:
             InputError: an unknown option, with the one that looks most like it.
         """
-        found, unknown = super().parse_known_args(args, namespace)
+        parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             option = next((u for u in unknown if u.startswith("-")), unknown[0])
             close = get_close_matches(option, list(self._option_string_actions), 1)
             remedy = f"is not known; did you mean {close[0]}?" if close else "is not known"
             raise InputError("option", option, remedy if close else self._see(remedy))
-        return found, unknown
+        return parsed, unknown
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         try:
@@ -154,10 +154,10 @@ def mapping_of(name: str, text: str | None, example: str) -> dict[str, str]:
     """
     if text is None:
         return {}
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for part in text.replace(";", ",").split(","):
         key, equals, value = part.strip().partition("=")
-        if not (key.strip() and equals and value.strip()) or key.strip() in found:
+        if not (key.strip() and equals and value.strip()) or key.strip() in settings:
             raise InputError(name, text, f"must be such as {example}")
-        found[key.strip()] = value.strip()
-    return found
+        settings[key.strip()] = value.strip()
+    return settings

@@ -37,11 +37,11 @@ def user_folder() -> Path:
 def is_private(path: Path) -> bool:
     """Whether a folder is there, is this user's, and nobody else may enter it."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    owned = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-    return owned and not found.st_mode & OTHERS
+    owned = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return owned and not status.st_mode & OTHERS
 
 
 def make_private_folder(path: Path, name: str = "network") -> Path:
@@ -56,12 +56,12 @@ def make_private_folder(path: Path, name: str = "network") -> Path:
     """
     try:
         path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
+        status = path.lstat()
     except OSError as error:
         raise InputError(name, path, f"{error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise InputError(name, path, "is not a folder that you own; remove it")
-    if found.st_mode & OTHERS:
+    if status.st_mode & OTHERS:
         raise InputError(name, path, f"can be entered by other users; chmod 700 {path}")
     return path
 
@@ -91,18 +91,18 @@ def read_private(path: Path, name: str) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as stream:
-            found = os.fstat(stream.fileno())
+            status = os.fstat(stream.fileno())
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise InputError(name, path, f"cannot be read ({error.strerror})") from error
-    mode = stat.S_IMODE(found.st_mode)
+    mode = stat.S_IMODE(status.st_mode)
     if mode & OTHERS:
         raise InputError(
             name, path, f"can be read by other users (mode {mode:o}); chmod 600 {path}"
         )
-    if found.st_uid != os.getuid():
+    if status.st_uid != os.getuid():
         raise InputError(name, path, "belongs to another user; remove it")
     try:
         fields = json.loads(raw) if len(raw) <= MAX_BYTES else None

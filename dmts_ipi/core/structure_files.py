@@ -64,9 +64,9 @@ def read_atoms(path: Path, index: str = ":", field: str = "structure") -> list[A
     out: list[Atoms] = []
     try:
         for atoms in _read(path, index):
-            found: list[str] = []
-            out.append(_complete(atoms, path, found.append))
-            for text in found:
+            remarks: list[str] = []
+            out.append(_complete(atoms, path, remarks.append))
+            for text in remarks:
                 notes[text] = notes.get(text, 0) + 1
     except InputError as error:
         if error.field != "structure" or field == "structure":
@@ -178,8 +178,8 @@ def _set_cell(atoms: Atoms, path: Path, note: Note) -> None:
         atoms.pbc = False
         note("its cell (CRYST1) of 1 A is the dummy of structures without one, and is not used")
     if pdb and _lacks_elements(path):
-        found = ", ".join(sorted(set(atoms.get_chemical_symbols())))
-        note(f"elements are guessed from atom names (columns 77-78 are empty): {found}")
+        elements = ", ".join(sorted(set(atoms.get_chemical_symbols())))
+        note(f"elements are guessed from atom names (columns 77-78 are empty): {elements}")
     has_cell = atoms.cell.rank == 3
     if has_cell and not atoms.pbc.any() and HMR_KEY not in atoms.info:
         note('has a cell, but pbc="F F F": it is not periodic; write pbc="T T T" if it is')
@@ -269,8 +269,8 @@ def _set_fixed(atoms: Atoms, note: Note) -> None:
 
 def fixed_atoms(atoms: Atoms) -> np.ndarray:
     """Indices of atoms that a ``FixAtoms`` holds, (k,), sorted."""
-    found = [np.asarray(c.index) for c in atoms.constraints if isinstance(c, FixAtoms)]
-    return np.unique(np.concatenate(found)).astype(int) if found else np.zeros(0, int)
+    fixed = [np.asarray(c.index) for c in atoms.constraints if isinstance(c, FixAtoms)]
+    return np.unique(np.concatenate(fixed)).astype(int) if fixed else np.zeros(0, int)
 
 
 def _note_occupancies(atoms: Atoms, note: Note) -> None:

@@ -71,8 +71,8 @@ class Guard(Protocol):
     def segment(self, step: int, total_steps: int) -> Segment:
         """How i-PI is to be started at a step."""
 
-    def started(self, segment: Segment, step: int, found: bool = False) -> None:
-        """i-PI was started to do this segment from a step, or was ``found`` running it."""
+    def started(self, segment: Segment, step: int, already_running: bool = False) -> None:
+        """i-PI was started to do this segment from a step, or was ``already_running`` it."""
 
     def lines(self, step: int, columns: dict[str, float]) -> Verdict | None:
         """Judges one new line of properties."""
@@ -118,7 +118,7 @@ class NoGuard:
     def segment(self, step: int, total_steps: int) -> Segment:
         return Segment(False, total_steps)
 
-    def started(self, segment: Segment, step: int, found: bool = False) -> None:
+    def started(self, segment: Segment, step: int, already_running: bool = False) -> None:
         return None
 
     def lines(self, step: int, columns: dict[str, float]) -> Verdict | None:

@@ -121,7 +121,7 @@ def run_tasks(
     """
     kernel, python_app = _kernel(config, folder)
     app = python_app(run_one, data_flow_kernel=kernel)
-    found: dict[str, int] = {}
+    statuses: dict[str, int] = {}
     _closing.clear()  # set from a stop until Parsl has ended: its threads take what waits till then
     with _terminable(), kernel:
         left: dict[Future[int], Task] = {}
@@ -132,14 +132,14 @@ def run_tasks(
                 done, _ = wait(left, TICK_S, FIRST_COMPLETED)
                 for future in done:
                     task = left.pop(future)
-                    found[task.name] = DIED if future.exception() else future.result()
-                    ended(task, found[task.name])
+                    statuses[task.name] = DIED if future.exception() else future.result()
+                    ended(task, statuses[task.name])
                 tick(len(left))
         except BaseException:
             _closing.set()
             stop_all()
             raise
-    return found
+    return statuses
 
 
 _running: set[subprocess.Popen[bytes]] = set()

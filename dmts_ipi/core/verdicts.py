@@ -366,12 +366,12 @@ def kind_of(name: str, cause: str = "", cls: str = "") -> Kind:
     with contextlib.suppress(InputError):  # its package cannot be imported: the journal must do
         if name in VERDICTS:
             return VERDICTS.get(name).kind
-    found, known = Cause.PROCESS, None
+    known_cause, known_class = Cause.PROCESS, None
     with contextlib.suppress(ValueError):
-        found = Cause(cause)
+        known_cause = Cause(cause)
     with contextlib.suppress(ValueError):
-        known = VerdictClass(cls)
-    return AddedKind(name, found, known or _BY_CAUSE[found])
+        known_class = VerdictClass(cls)
+    return AddedKind(name, known_cause, known_class or _BY_CAUSE[known_cause])
 
 
 def kind_of_record(record: Mapping[str, Any]) -> Kind:

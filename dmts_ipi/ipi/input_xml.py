@@ -107,11 +107,11 @@ class Output:
     @property
     def columns(self) -> dict[str, str]:
         """Names of properties and their units as written, such as ``time: picosecond``."""
-        found = {}
+        units = {}
         for word in re.findall(r"[^\s,\[\]]+(?:\([^)]*\))?(?:\{[^}]*\})?", self.what):
             name, _, unit = word.partition("{")
-            found[name] = unit.rstrip("}")
-        return found
+            units[name] = unit.rstrip("}")
+        return units
 
 
 @dataclass(frozen=True)
@@ -505,19 +505,19 @@ def _spec(r: _Reader) -> InputSpec:
 
 
 def _thermostats(r: _Reader, dynamics: ET.Element, ensemble: str) -> tuple[Thermostat, ...]:
-    found = []
+    thermostats = []
     for element in dynamics.findall("thermostat"):
         mode = element.get("mode", "").strip()
         tags = element.find("local_tau") is not None or element.find("bonds") is not None
         if ensemble == "nve" and (tags or mode == "ffl"):
             raise r.fail("thermostat mode", mode, "NVE has no thermostat; remove it or use nvt")
         try:
-            found.append(read_thermostat(element, r))
+            thermostats.append(read_thermostat(element, r))
         except InputError as error:
             if error.field.startswith(r.name):
                 raise
             raise r.fail(error.field, error.value, error.remedy) from error
-    return tuple(found)
+    return tuple(thermostats)
 
 
 def _barostat(r: _Reader, ensemble: str, splitting: str) -> tuple[Barostat | None, float | None]:
@@ -550,7 +550,7 @@ def _seed(r: _Reader) -> int | None:
 
 
 def _not_analysed(r: _Reader) -> tuple[str, ...]:
-    found: dict[str, None] = {}
+    unknown_tags: dict[str, None] = {}
 
     def look(element: ET.Element, path: str) -> None:
         for child in element:
@@ -558,12 +558,12 @@ def _not_analysed(r: _Reader) -> tuple[str, ...]:
                 continue  # a comment
             here = f"{path}/{child.tag}" if path else child.tag
             if here not in KNOWN:
-                found[here] = None
+                unknown_tags[here] = None
             elif here not in WHOLE and not here.endswith("thermostat"):
                 look(child, here)
 
     look(r.root, "")
-    return tuple(found)
+    return tuple(unknown_tags)
 
 
 def single_step(weights: Sequence[float]) -> tuple[float, ...]:
@@ -642,13 +642,13 @@ def _check_weights(r: _Reader, used: Mapping[str, Sequence[float]]) -> None:
 
 def _in_process(r: _Reader) -> dict[str, str]:
     """``InputSpec.in_process``."""
-    found = {}
+    telemetry_names = {}
     for element in r.root.findall("ffdirect"):
         text = element.findtext("parameters") or ""
         match = re.search(r"[{,]\s*telemetry\s*:\s*([\w.+-]+)", text)
         if match:
-            found[element.get("name", "").strip()] = match[1]
-    return found
+            telemetry_names[element.get("name", "").strip()] = match[1]
+    return telemetry_names
 
 
 def socket_of(element: ET.Element) -> Socket:
@@ -663,7 +663,7 @@ def socket_of(element: ET.Element) -> Socket:
 
 
 def _sockets(r: _Reader) -> dict[str, Socket]:
-    found: dict[str, Socket] = {}
+    sockets: dict[str, Socket] = {}
     prefix = r.root.get("sockets_prefix", SOCKET_PREFIX).strip()
     if r.units_required and prefix != SOCKET_PREFIX:  # a checkpoint has that of i-PI's option -S
         raise r.fail("sockets_prefix", prefix, f"must be left at {SOCKET_PREFIX}")
@@ -672,16 +672,16 @@ def _sockets(r: _Reader) -> dict[str, Socket]:
         if not re.fullmatch(r"[\w.-]{1,60}", name):
             raise r.fail("ffsocket", name, "its name must be letters, digits, dots and hyphens")
         r.integer(element.findtext("port") or "65535", "port")
-        at = found[name] = socket_of(element)
+        at = sockets[name] = socket_of(element)
         if mode == "inet":
             continue
         if mode not in ("unix", "shm") or not re.fullmatch(r"[\w.+-]{1,90}", at.address):
             raise r.fail(
                 f"address of {name}", at.address, "must be letters, digits, dots and hyphens"
             )
-    if len(set(found.values())) < len(found):
+    if len(set(sockets.values())) < len(sockets):
         raise r.fail("ffsocket", "address", "two sockets share it; give each its own")
-    return found
+    return sockets
 
 
 def _ending(what: str, form: str) -> str:
@@ -694,7 +694,7 @@ def _ending(what: str, form: str) -> str:
 def _outputs(r: _Reader) -> list[Output]:
     output = r.find("output")
     prefix = output.get("prefix", "i-pi").strip()
-    found: list[Output] = []
+    outputs: list[Output] = []
     for element in output:
         if not isinstance(element.tag, str):
             continue  # a comment
@@ -716,11 +716,11 @@ def _outputs(r: _Reader) -> list[Output]:
                 "overwrite='True'",
                 "a checkpoint is not written atomically; write overwrite='False'",
             )
-        found.append(Output(element.tag, what, name, stride, form))
+        outputs.append(Output(element.tag, what, name, stride, form))
     for kind in ("properties", "checkpoint"):
-        if not any(o.kind == kind for o in found):
+        if not any(o.kind == kind for o in outputs):
             raise r.fail("output", "", f"needs <{kind}>: progress and resuming rest on it")
-    return found
+    return outputs
 
 
 class InputXML:
@@ -782,10 +782,10 @@ class InputXML:
         """
         above, _, tag = path.rpartition("/")
         parent = self.root.find(above) if above else self.root
-        found = [] if parent is None else parent.findall(tag)
-        if parent is None or not found:
+        elements = [] if parent is None else parent.findall(tag)
+        if parent is None or not elements:
             raise InputError("template", self.name, f"has no <{path}>")
-        at, last = list(parent).index(found[-1]), found[-1]
+        at, last = list(parent).index(elements[-1]), elements[-1]
         new = _pieces(fragment)
         for piece in new:
             piece.tail = last.tail
@@ -803,10 +803,12 @@ class InputXML:
             InputError: the input has no such socket.
         """
         children = list(self.root)
-        found = [k for k, e in enumerate(children) if e.tag == "ffsocket" and e.get("name") == name]
-        if not found:
+        indices = [
+            k for k, e in enumerate(children) if e.tag == "ffsocket" and e.get("name") == name
+        ]
+        if not indices:
             raise InputError("template", self.name, f"has no <ffsocket name='{name}'>")
-        at, tail = found[0], children[found[0]].tail
+        at, tail = indices[0], children[indices[0]].tail
         self.root.remove(children[at])
         if at and children[at - 1].tag is ET.Comment:
             self.root.remove(children[at - 1])
@@ -848,34 +850,34 @@ def differences(before: ET.Element, now: ET.Element) -> list[Difference]:
     Elements are matched by tag and by ``name``, ``filename`` or ``forcefield``; numbers are
     compared as numbers.
     """
-    found: list[Difference] = []
-    _compare(before, now, "", found)
-    return found
+    differing: list[Difference] = []
+    _compare(before, now, "", differing)
+    return differing
 
 
-def _compare(a: ET.Element, b: ET.Element, path: str, found: list[Difference]) -> None:
+def _compare(a: ET.Element, b: ET.Element, path: str, differing: list[Difference]) -> None:
     for key in sorted({*a.keys(), *b.keys()}):
         one, two = (e.get(key, "").strip() for e in (a, b))
         if not _same(one, two):
             place = f"{path or a.tag} {key}"
-            found.append(Difference(place, one, two))
+            differing.append(Difference(place, one, two))
     one, two = (" ".join((e.text or "").split()) for e in (a, b))
     if not _same(one, two):
-        found.append(Difference(path or a.tag, one, two))
+        differing.append(Difference(path or a.tag, one, two))
     left, right = _children(a), _children(b)
     for name in [*left, *(n for n in right if n not in left)]:
         x, y = left.get(name), right.get(name)
         place = f"{path}/{name}" if path else name
         if x is None or y is None:
             shown = [("" if e is None else _short(e)) for e in (x, y)]
-            found.append(Difference(place, *shown))
+            differing.append(Difference(place, *shown))
         else:
-            _compare(x, y, place, found)
+            _compare(x, y, place, differing)
 
 
 def _children(element: ET.Element) -> dict[str, ET.Element]:
     """By tag and name; several of one name are numbered."""
-    found: dict[str, ET.Element] = {}
+    by_name: dict[str, ET.Element] = {}
     for child in element:
         if not isinstance(child.tag, str):
             continue
@@ -883,11 +885,11 @@ def _children(element: ET.Element) -> dict[str, ET.Element]:
         names = child.get("names") or child.get("atoms") or ""
         words = " ".join(x.strip() for x in (child.tag, mark, names) if x and x.strip())
         key, number = words, 1
-        while key in found:
+        while key in by_name:
             number += 1
             key = f"{words} {number}"
-        found[key] = child
-    return found
+        by_name[key] = child
+    return by_name
 
 
 def _short(element: ET.Element) -> str:

@@ -102,14 +102,14 @@ def read_processes(folder: Path) -> list[Process]:
     Raises:
         InputError: i-PI left nothing.
     """
-    found = []
+    processes = []
     for file in sorted(folder.glob("*.json")):
         record = json.loads(file.read_text())
         spans = [(str(n), float(a), float(b)) for n, a, b in record["spans"]]
-        found.append(Process(str(record["process"]), int(record["pid"]), spans))
-    if not any(p.name == IPI and p.spans for p in found):
+        processes.append(Process(str(record["process"]), int(record["pid"]), spans))
+    if not any(p.name == IPI and p.spans for p in processes):
         raise InputError("profile", folder, "i-PI recorded no step")
-    return found
+    return processes
 
 
 def attribute(processes: Sequence[Process], skip: int) -> Profile:
@@ -128,15 +128,15 @@ def attribute(processes: Sequence[Process], skip: int) -> Profile:
     names = _models(processes)
     parts: dict[str, float] = {name: _length(own.get(name, [])) for name in _parts(names)}
     others = [p for p in processes if p.pid != ipi.pid]
-    found = [(p.name, _exclusive(_labelled(p), window)) for p in others]
+    exclusive = [(p.name, _exclusive(_labelled(p), window)) for p in others]
     of_models = [
         (part, intervals.get(part, []))
         for name in names
         for part in _parts_of(name)
-        for process, intervals in found
+        for process, intervals in exclusive
         if process == name
     ]
-    of_drivers = [(p, i.get(p, [])) for p in ("telemetry", "exchange") for _, i in found]
+    of_drivers = [(p, i.get(p, [])) for p in ("telemetry", "exchange") for _, i in exclusive]
     for span, rest in _BESIDE_DRIVERS.items():
         left = own.get(span, [])
         for part, intervals in (*of_models, *of_drivers):
@@ -150,8 +150,8 @@ def attribute(processes: Sequence[Process], skip: int) -> Profile:
 
 def _models(processes: Sequence[Process]) -> list[str]:
     """Names of models that recorded something: teacher and student, then the others."""
-    found = list(dict.fromkeys(p.name for p in processes if p.name != IPI))
-    return [TEACHER, STUDENT, *(name for name in found if name not in (TEACHER, STUDENT))]
+    names = list(dict.fromkeys(p.name for p in processes if p.name != IPI))
+    return [TEACHER, STUDENT, *(name for name in names if name not in (TEACHER, STUDENT))]
 
 
 def _parts_of(name: str) -> tuple[str, ...]:
@@ -200,14 +200,14 @@ def _labelled(process: Process) -> Iterable[Span]:
 
 def _exclusive(spans: Iterable[Span], window: Interval) -> dict[str, list[Interval]]:
     """Sorted intervals by part, where it is the innermost span. Spans are nested or apart."""
-    found: dict[str, list[Interval]] = {}
+    intervals: dict[str, list[Interval]] = {}
     stack: list[tuple[str, float]] = []  # part and end
     at = window[0]
 
     def until(time: float) -> None:
         nonlocal at
         if stack and time > at:
-            found.setdefault(stack[-1][0], []).append((at, min(time, window[1])))
+            intervals.setdefault(stack[-1][0], []).append((at, min(time, window[1])))
         at = max(at, time)
 
     for part, begin, end in sorted(spans, key=lambda s: (s[1], -s[2])):
@@ -221,7 +221,7 @@ def _exclusive(spans: Iterable[Span], window: Interval) -> dict[str, list[Interv
     while stack:
         until(min(stack[-1][1], window[1]))
         stack.pop()
-    return found
+    return intervals
 
 
 def _split(intervals: list[Interval], by: list[Interval]) -> tuple[list[Interval], list[Interval]]:

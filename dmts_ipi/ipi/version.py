@@ -22,8 +22,8 @@ def numbers(version: str) -> tuple[int, int, int]:
 
     Numbers that are not there are 0; what follows them (``rc1``, ``.dev0``) is left out.
     """
-    found = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", version)
-    major, minor, patch = (int(x or 0) for x in found.groups()) if found else (0, 0, 0)
+    match = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", version)
+    major, minor, patch = (int(x or 0) for x in match.groups()) if match else (0, 0, 0)
     return major, minor, patch
 
 

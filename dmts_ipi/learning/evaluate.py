@@ -110,14 +110,14 @@ class Evaluation:
 
     def _stiffness(self, of: Stiffness, keys: list[str]) -> dict[str, Any]:
         shifts = [of.shift_K(float(key), INNER_FS, self.temperature_K) for key in keys]
-        found = {
+        record = {
             "student_stiffer": of.stiffer,
             "stderr": of.stderr,
             "period_fs": of.period_fs,
             "shift_K": {key: x for key, (x, _) in zip(keys, shifts, strict=True)},
             "shift_stderr_K": {key: e for key, (_, e) in zip(keys, shifts, strict=True)},
         }
-        return dict(plain(found))
+        return dict(plain(record))
 
 
 def evaluate(

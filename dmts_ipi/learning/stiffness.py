@@ -83,7 +83,7 @@ def stretch_stiffness(
         for z in np.unique(first[(second == 1) & (first != 1)]):
             of = rows[:, :, (first == z) & (second == 1)]
             samples.setdefault(f"{chemical_symbols[z]}-H", []).append(of)
-    found = []
+    stiffnesses = []
     for kind, several in samples.items():
         w2, stiffer = _slopes(several)
         if w2 > 0:
@@ -91,8 +91,8 @@ def stretch_stiffness(
             without = [_slopes(several[:k] + several[k + 1 :])[1] for k in range(n) if n > 1]
             spread = float(np.std(without)) if n > 1 else math.nan
             stderr = math.sqrt(n - 1) * spread
-            found.append(Stiffness(kind, count, 2 * math.pi / math.sqrt(w2), stiffer, stderr))
-    return found
+            stiffnesses.append(Stiffness(kind, count, 2 * math.pi / math.sqrt(w2), stiffer, stderr))
+    return stiffnesses
 
 
 def _slopes(several: Sequence[np.ndarray]) -> tuple[float, float]:

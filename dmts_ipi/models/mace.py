@@ -125,22 +125,22 @@ class MaceTeacher:
         known = self._numbers
         if known is None or copies != self._copies or not np.array_equal(known, numbers):
             self._set_numbers(np.asarray(numbers), copies)
-        found = [
+        edges = [
             one.edges(x, cell, pbc)
             for one, x, cell in zip(self._lists, positions, cells, strict=True)
         ]
-        ends = np.cumsum([len(i) for i, _, _ in found])
+        ends = np.cumsum([len(i) for i, _, _ in edges])
         if ends[-1] == 0:
             empty = np.zeros((n, 3)), np.zeros((3, 3))
             return [ForceResult(self._total_e0, *empty) for _ in range(copies)]
-        i, j = (np.concatenate([f[k] + b * n for b, f in enumerate(found)]) for k in (0, 1))
-        r = np.concatenate([vectors for _, _, vectors in found])
+        i, j = (np.concatenate([f[k] + b * n for b, f in enumerate(edges)]) for k in (0, 1))
+        r = np.concatenate([vectors for _, _, vectors in edges])
         try:
             inner, gradient = self._evaluate(i, j, r)
         except RuntimeError as error:
             line = str(error).strip().splitlines()[-1]
             raise ModelFault(f"{self.name}: the network failed ({line})") from error
-        parts = zip(inner, found, np.split(gradient, ends[:-1]), strict=True)
+        parts = zip(inner, edges, np.split(gradient, ends[:-1]), strict=True)
         return [self._result(energy, n, *pairs, g) for energy, pairs, g in parts]
 
     def _result(

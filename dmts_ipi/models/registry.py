@@ -182,13 +182,13 @@ model_kinds: Registry[ModelKind] = Registry("model_kinds", "model kind", {k.name
 
 def usable_kinds() -> dict[str, ModelKind]:
     """Every kind by name, but for those of other packages that cannot be imported."""
-    found = {}
+    usable = {}
     for name in model_kinds.names():
         try:
-            found[name] = model_kinds.get(name)
+            usable[name] = model_kinds.get(name)
         except InputError:  # it is named when a model of it is asked for
             continue
-    return found
+    return usable
 
 
 def kind_of_prefix(prefix: str) -> ModelKind | None:

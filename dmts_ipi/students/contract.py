@@ -96,10 +96,10 @@ class FrameSet(ABC):
 
     def groups(self) -> list[list[int]]:
         """Frame numbers that may share a batch; by default those of one composition."""
-        found: dict[bytes, list[int]] = {}
+        groups: dict[bytes, list[int]] = {}
         for k, frame in enumerate(self.frames):
-            found.setdefault(np.sort(frame.numbers).tobytes(), []).append(k)
-        return list(found.values())
+            groups.setdefault(np.sort(frame.numbers).tobytes(), []).append(k)
+        return list(groups.values())
 
     @abstractmethod
     def batch(
@@ -178,8 +178,8 @@ class Architecture(ABC):
 
     def outputs(self, network: nn.Module, batch: Any) -> dict[str, Tensor]:
         """Outputs of the network by name; differentiable by the weights where gradients are on."""
-        found: dict[str, Tensor] = network(batch.positions, batch.numbers, batch.graph)
-        return found
+        outputs: dict[str, Tensor] = network(batch.positions, batch.numbers, batch.graph)
+        return outputs
 
     def weights(self, config: Any) -> dict[str, float]:
         """Weight in the loss of each output that is trained where the user gives none."""

@@ -75,13 +75,13 @@ class NetworkModel:
         )
         try:
             with torch.no_grad():
-                found = self.architecture.outputs(self.network, batch)
+                outputs = self.architecture.outputs(self.network, batch)
         except RuntimeError as error:
             raise ModelFault(f"{self.name}: {str(error).splitlines()[0]}") from error
         energy = virial = None
-        if ENERGY in found:
-            energy = float(found[ENERGY].sum()) + sum(self.atom_energies_eV[int(n)] for n in z)
-        if VIRIAL in found:
-            virial = found[VIRIAL].reshape(-1, 3, 3).sum(0).cpu().numpy().astype(float)
-        forces = driving_forces(found).cpu().numpy().astype(float)
+        if ENERGY in outputs:
+            energy = float(outputs[ENERGY].sum()) + sum(self.atom_energies_eV[int(n)] for n in z)
+        if VIRIAL in outputs:
+            virial = outputs[VIRIAL].reshape(-1, 3, 3).sum(0).cpu().numpy().astype(float)
+        forces = driving_forces(outputs).cpu().numpy().astype(float)
         return check_result(ForceResult(energy, forces, virial), len(z), self.name)

@@ -79,5 +79,5 @@ class DriverSockets:
 
 def _bound(sock: zmq.Socket[bytes]) -> str:
     """Where a socket listens, with the port that it was given."""
-    found = sock.getsockopt(zmq.LAST_ENDPOINT)
-    return found.decode() if isinstance(found, bytes) else ""
+    endpoint = sock.getsockopt(zmq.LAST_ENDPOINT)
+    return endpoint.decode() if isinstance(endpoint, bytes) else ""

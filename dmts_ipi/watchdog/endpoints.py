@@ -125,8 +125,8 @@ def addresses(setting: str, name: str, keys: Path | None = None) -> Addresses | 
             "other machines can reach this address: give --telemetry-keys FILE (made by "
             "`dmts-ipi init --network`), or use 127.0.0.1",
         )
-    found = Addresses(f"tcp://{host}:{port}", f"tcp://{host}:{port and port + 1}")
-    return found if keys is None else replace(found, keys=read_keys(keys))
+    endpoints = Addresses(f"tcp://{host}:{port}", f"tcp://{host}:{port and port + 1}")
+    return endpoints if keys is None else replace(endpoints, keys=read_keys(keys))
 
 
 def _ipc(path: Path) -> Addresses:

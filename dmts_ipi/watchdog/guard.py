@@ -93,12 +93,12 @@ class Watchdog:
 
     def _past(self) -> dict[tuple[str, str], DifferenceStatistics]:
         """Distributions of earlier sessions."""
-        found = {}
+        statistics = {}
         for pair in self.limits.differences:
             record = self.policy.distributions_of(pair)
             largest, rms = (Distribution.from_record(record.get(k, {})) for k in ("largest", "rms"))
-            found[pair] = DifferenceStatistics(largest, rms)
-        return found
+            statistics[pair] = DifferenceStatistics(largest, rms)
+        return statistics
 
     @property
     def alarm(self) -> int | None:
@@ -109,7 +109,7 @@ class Watchdog:
         """See ``Guard``."""
         return self.policy.segment(step, total_steps)
 
-    def started(self, segment: Segment, step: int, found: bool = False) -> None:
+    def started(self, segment: Segment, step: int, already_running: bool = False) -> None:
         """See ``Guard``."""
         self._segment, self._first_step, self._line_step = segment, step, step
         single = segment.single_steps or not self.physics.multiple_steps
@@ -120,7 +120,7 @@ class Watchdog:
             self.listener.comparing = not segment.single_steps
             self.listener.forget()
         until = f"up to step {segment.until_step}"
-        how = "runs" if found else "starts"
+        how = "runs" if already_running else "starts"
         self.note("start", step, f"i-PI {how} with {self._state} {until}")
         self._write_live(force=True)
 
@@ -132,9 +132,9 @@ class Watchdog:
     def beat(self, beat: Heartbeat) -> Verdict | None:
         """See ``Guard``."""
         self._beat = beat
-        found = self._comparisons() or self._peaks() or self._memory(beat)
+        verdict = self._comparisons() or self._peaks() or self._memory(beat)
         self._write_live()
-        return found
+        return verdict
 
     def _comparisons(self) -> Verdict | None:
         """Judges what has been heard since the last call. Only the first verdict counts."""
@@ -143,10 +143,10 @@ class Watchdog:
         for comparison in self.listener.take():
             if not self.listener.comparing:
                 continue  # fast models do not move the atoms now: that they err here is known
-            found = self.judges.forces(comparison, self._step_of(comparison))
-            if found is not None:
+            verdict = self.judges.forces(comparison, self._step_of(comparison))
+            if verdict is not None:
                 self._offending = comparison
-                return found
+                return verdict
         return None
 
     def _peaks(self) -> Verdict | None:
@@ -156,9 +156,9 @@ class Watchdog:
         peaks, references = self.listener.take_peaks(), self.judges.run.references
         for name in sorted(peaks, key=lambda name: name not in references):
             if name in references or self.listener.comparing:
-                found = self.judges.peak(name, *peaks[name], self._line_step)
-                if found is not None:
-                    return found
+                verdict = self.judges.peak(name, *peaks[name], self._line_step)
+                if verdict is not None:
+                    return verdict
         return None
 
     def _step_of(self, comparison: ForceComparison) -> int:

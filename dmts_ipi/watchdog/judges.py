@@ -257,18 +257,18 @@ class Judges:
 
     def line(self, step: int, columns: Mapping[str, float]) -> Verdict | None:
         """Judges one line of properties."""
-        found = self._ask(lambda judge: judge.line(step, columns))
-        if found is None:
+        verdict = self._ask(lambda judge: judge.line(step, columns))
+        if verdict is None:
             self.run.sound_line = step
-        return found
+        return verdict
 
     def forces(self, comparison: ForceComparison, step: int) -> Verdict | None:
         """Judges two models at the structure of one outer step."""
         self.run.statistics[comparison.pair].add(comparison.difference)
-        found = self._ask(lambda judge: judge.forces(comparison, step))
-        if found is None:
+        verdict = self._ask(lambda judge: judge.forces(comparison, step))
+        if verdict is None:
             self.run.sound_comparison[comparison.pair] = step
-        return found
+        return verdict
 
     def peak(self, model: str, force_eV_per_A: float, atom: int, step: int) -> Verdict | None:
         """Judges the largest force of a model since the last call; see ``Judge.peak``."""
@@ -278,7 +278,7 @@ class Judges:
         """Asks one judge after the other; those of other packages may raise anything."""
         for name, judge in self._judges.items():
             try:
-                found = ask(judge)
+                verdict = ask(judge)
             except DmtsError:
                 raise
             except Exception as error:
@@ -287,6 +287,6 @@ class Judges:
                     f"the judge of the verdict '{name}' failed ({type(error).__name__}: {text}); "
                     "correct the package that adds it, or uninstall it"
                 ) from error
-            if found is not None:
-                return found
+            if verdict is not None:
+                return verdict
         return None

@@ -76,9 +76,9 @@ def read_keys(path: Path) -> Keys:
             "keys", path, "does not exist; `dmts-ipi init --network ADDRESS` makes it"
         ) from error
     names = ("drivers_public", "watchdog_public", "drivers_secret", "watchdog_secret")
-    found = [fields.get(name) for name in names]
+    keys = [fields.get(name) for name in names]
     if fields.get("version") != VERSION:
         raise InputError("keys", path, f"is not of version {VERSION}; remove it and run again")
-    if not all(isinstance(key, str) and len(key) == KEY_LENGTH for key in found):
+    if not all(isinstance(key, str) and len(key) == KEY_LENGTH for key in keys):
         raise InputError("keys", path, "is damaged; remove it and run again")
-    return Keys(*(str(key).encode() for key in found))
+    return Keys(*(str(key).encode() for key in keys))

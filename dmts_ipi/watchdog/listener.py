@@ -135,11 +135,11 @@ class Listener:
     def _compared_at(self, reference: str) -> tuple[str, ...]:
         """The models whose forces are wanted at the structures of a reference: those compared with
         it, those compared with these, and so on."""
-        found = [reference]
+        models = [reference]
         for accurate, fast in self._pairs:  # outermost level first
-            if accurate in found and fast not in found:
-                found.append(fast)
-        return tuple(found[1:])
+            if accurate in models and fast not in models:
+                models.append(fast)
+        return tuple(models[1:])
 
     def _socket(self, kind: int, at: Addresses | Announced) -> zmq.Socket[bytes]:
         sock: zmq.Socket[bytes] = self._context.socket(kind)

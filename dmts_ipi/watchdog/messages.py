@@ -164,17 +164,17 @@ _ABSENT = object()
 def _arrays(announced: object, frames: Sequence[bytes]) -> dict[str, np.ndarray]:
     if not isinstance(announced, list) or len(announced) != len(frames):
         raise BadMessage("number of arrays")
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     for entry, data in zip(announced, frames, strict=True):
         if not (isinstance(entry, list) and len(entry) == 2):
             raise BadMessage("announced array")
         name, rows = entry
-        if name not in ARRAYS or name in found or type(rows) is not int:
+        if name not in ARRAYS or name in arrays or type(rows) is not int:
             raise BadMessage("announced array")
         if not 0 < rows <= MAX_ATOMS or len(data) != 24 * rows:
             raise BadMessage(f"size of {name}")
-        found[name] = np.frombuffer(data, np.float64).reshape(rows, 3)
-    return found
+        arrays[name] = np.frombuffer(data, np.float64).reshape(rows, 3)
+    return arrays
 
 
 def _not_finite(value: object) -> TypeGuard[float]:

@@ -86,8 +86,8 @@ class Policy:
         if "largest" in self.distributions:
             first = next(iter(self.limits.differences), None)
             return self.distributions if pair == first else {}
-        found = self.distributions.get("/".join(pair), {})
-        return found if isinstance(found, dict) else {}
+        record = self.distributions.get("/".join(pair), {})
+        return record if isinstance(record, dict) else {}
 
     def save(self) -> None:
         """Writes ``watchdog.json``."""
@@ -152,15 +152,15 @@ class Policy:
 
     def _here(self, verdict: Verdict) -> list[Rewind]:
         """Rewinds just before this one that were for the same place, oldest first."""
-        found: list[Rewind] = []
+        rewinds: list[Rewind] = []
         place = verdict.step
         for rewind in reversed(self.rewinds):
             end = max(rewind.sts_until_step, rewind.step) + self.physics.checkpoint_stride
             if place > end + self.limits.guard_steps:
                 break
-            found.append(rewind)
+            rewinds.append(rewind)
             place = rewind.step
-        return found[::-1]
+        return rewinds[::-1]
 
     def _check_limits(self, verdict: Verdict, here: int) -> None:
         s = self.settings

@@ -84,8 +84,8 @@ class Endpoint:
         return cls(host=host, port=port)
 
     def __str__(self) -> str:
-        found = self.path or f"{self.host}:{self.port}"
-        return f"{found} or {self.private}" if self.private else found
+        address = self.path or f"{self.host}:{self.port}"
+        return f"{address} or {self.private}" if self.private else address
 
     def connect(self, timeout_s: float) -> socket.socket:
         """One attempt. The socket returned blocks without limit: i-PI may think for hours.
@@ -132,8 +132,8 @@ def _connected(path: str, timeout_s: float) -> socket.socket:
 def _other_end(sock: socket.socket) -> str:
     """Path of the unix socket that a connection goes to; empty: it has none."""
     with contextlib.suppress(OSError):
-        found = sock.getpeername()
-        return found if isinstance(found, str) else ""
+        peer = sock.getpeername()
+        return peer if isinstance(peer, str) else ""
     return ""
 
 

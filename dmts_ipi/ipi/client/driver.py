@@ -283,11 +283,11 @@ def _telemetry(
     n_atoms = len(evaluator.numbers)
     if isinstance(endpoint, AnnouncedEndpoint) and args.telemetry == "auto":
         here = address_towards(endpoint.wait(args.connect_timeout_s, say).host)
-        found = open_telemetry(
+        observer = open_telemetry(
             f"tcp://{here}:0", "", n_atoms, args.device, endpoint.keys, endpoint.announcement
         )
         say(f"telemetry listens at {here}")
-        return found
+        return observer
     name = args.unix or f"{endpoint.host}-{endpoint.port}"
     try:
         return open_telemetry(args.telemetry, name, n_atoms, args.device, keys)

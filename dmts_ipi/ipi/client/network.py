@@ -42,32 +42,32 @@ def own_address(setting: str) -> str:
             cannot reach.
     """
     if setting in (name for _, name in socket.if_nameindex()):
-        found = _of_interface(setting)
+        address = _of_interface(setting)
     else:
         name = socket.gethostname() if setting == AUTO else setting
         try:
-            found = socket.gethostbyname(name)
+            address = socket.gethostbyname(name)
         except (OSError, UnicodeError) as error:  # the latter: no name can look like this
             remedy = "is neither an interface nor a host; give --network an address or interface"
             raise InputError("network", name, remedy) from error
-    if setting == AUTO and found.startswith("127."):
+    if setting == AUTO and address.startswith("127."):
         raise InputError(
             "network",
             AUTO,
-            f"the name of this host stands for {found}, which no other node reaches; give an "
+            f"the name of this host stands for {address}, which no other node reaches; give an "
             "interface such as ib0, or an address",
         )
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
-            probe.bind((found, 0))
+            probe.bind((address, 0))
         except OSError as error:
             what = (
                 "is not an address of this machine"
-                if found == setting
-                else (f"stands for {found}, which is not an address of this machine")
+                if address == setting
+                else (f"stands for {address}, which is not an address of this machine")
             )
             raise InputError("network", setting, what) from error
-    return found
+    return address
 
 
 def _of_interface(name: str) -> str:
@@ -77,10 +77,10 @@ def _of_interface(name: str) -> str:
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            found = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+            reply = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
         except OSError as error:
             raise InputError("network", name, "this interface has no IPv4 address") from error
-    return socket.inet_ntoa(found[20:24])
+    return socket.inet_ntoa(reply[20:24])
 
 
 def address_towards(host: str) -> str:
@@ -134,12 +134,12 @@ def _ports(host: str, spec: InputSpec) -> dict[str, int]:
     """Free ports. Between here and i-PI's start another may take one: i-PI then ends, and the
     watchdog starts it again."""
     with contextlib.ExitStack() as stack:
-        found = {}
+        ports = {}
         for name in spec.sockets:
             probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             probe.bind((host, 0))
-            found[name] = int(probe.getsockname()[1])
-        return found
+            ports[name] = int(probe.getsockname()[1])
+        return ports
 
 
 @dataclass(frozen=True)

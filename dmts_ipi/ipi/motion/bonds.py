@@ -181,10 +181,10 @@ class BondFriction:
     def _order(self, active: np.ndarray, n: int) -> None:
         """Puts the pairs with a weight into batches."""
         here = np.flatnonzero(active)
-        found = colour(self._i[here], self._j[here], n)
-        ends = np.cumsum([0, *(len(b) for b in found)])
+        batches = colour(self._i[here], self._j[here], n)
+        ends = np.cumsum([0, *(len(b) for b in batches)])
         self._batches = [slice(a, b) for a, b in pairwise(ends)]
-        self._active, self._use = active, here[np.concatenate([*found, np.zeros(0, int)])]
+        self._active, self._use = active, here[np.concatenate([*batches, np.zeros(0, int)])]
         i, j = self._i[self._use], self._j[self._use]
         self._mu = 1.0 / (self._inverse_mass[i] + self._inverse_mass[j])[:, 0]
         self._used_rate = self._rate[self._use]
@@ -249,15 +249,15 @@ class BondFriction:
             return np.zeros(0, int), np.zeros(0, int)
         reach = self._reach + SKIN
         if h is None:
-            found = neighbour_pairs(q, np.eye(3), False, reach, full=False)
-            return found.i, found.j
+            pairs = neighbour_pairs(q, np.eye(3), False, reach, full=False)
+            return pairs.i, pairs.j
         width = 1.0 / np.linalg.norm(np.linalg.inv(h), axis=1)
         if width.min() < 2 * self._reach:  # the nearest image is then not the only one
             raise InputError(
                 "bonds: range", self._reach, "must be below half the width of the cell; list pairs"
             )
-        found = neighbour_pairs(q, h.T, True, reach, full=False)
-        return found.i, found.j
+        pairs = neighbour_pairs(q, h.T, True, reach, full=False)
+        return pairs.i, pairs.j
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:

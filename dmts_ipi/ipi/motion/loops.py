@@ -32,18 +32,18 @@ def loops(unit: str, size: str, record: type[ctypes.Structure], **functions: tup
             _found[unit] = _declared(Path(__file__).with_name(unit), size, record, functions)
         except NotCompiled as error:
             _found[unit] = error
-    found = _found[unit]
-    if isinstance(found, NotCompiled):
-        raise found
-    return found
+    compiled = _found[unit]
+    if isinstance(compiled, NotCompiled):
+        raise compiled
+    return compiled
 
 
 def _declared(
     unit: Path, size: str, record: type[ctypes.Structure], functions: dict[str, tuple]
 ) -> ctypes.CDLL:
-    found = library(unit.stem.replace("_", "-"), [unit], FLAGS)
-    fits(found, size, record)
+    compiled = library(unit.stem.replace("_", "-"), [unit], FLAGS)
+    fits(compiled, size, record)
     for name, (result, *after) in functions.items():
-        function = getattr(found, name)
+        function = getattr(compiled, name)
         function.argtypes, function.restype = [POINTER, *after], result
-    return found
+    return compiled

@@ -139,13 +139,13 @@ class DirectInterface(InterfaceSocket):  # type: ignore[misc]
                 time.sleep(min(GRACE_S, limit_s))
         self._send_queued()
         waiting = [c for c in self.clients if c.asked or c.waitstatus]
-        for found in self._wait([self.server, *waiting], limit_s):
-            if found is self.server:
+        for ready in self._wait([self.server, *waiting], limit_s):
+            if ready is self.server:
                 self._accept()
-            elif not found.asked:
-                self._read_status(found)
+            elif not ready.asked:
+                self._read_status(ready)
             else:
-                self._receive(found)
+                self._receive(ready)
         if self.timeout > 0:
             now = time.time()
             for client in self.clients[:]:

@@ -96,16 +96,16 @@ def install_patches(
 
 def fault_of(patch: Patch) -> str:
     """Why the installed i-PI cannot have a patch; empty: it can."""
-    found = ipi_version()
-    if not patch.since <= numbers_of(found) < patch.until:
+    version = ipi_version()
+    if not patch.since <= numbers_of(version) < patch.until:
         low, high = (".".join(map(str, v)) for v in (patch.since, patch.until))
         return f"supported is {low} up to, not including, {high}"
     return next((fault for name in patch.expects if (fault := _fault_of_name(name))), "")
 
 
-def numbers_of(found: str) -> tuple[int, ...]:
+def numbers_of(version: str) -> tuple[int, ...]:
     """A version as numbers: ``3.3.1`` and ``3.3.1.post2`` are (3, 3, 1)."""
-    match = re.match(r"\d+(\.\d+)*", found)
+    match = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(x) for x in match.group().split(".")[:3]) if match else ()
 
 

@@ -22,9 +22,9 @@ LIST, NETWORK, TELEMETRY = "list", "network", "telemetry"
 
 def install() -> None:
     """Installs the hooks of i-PI's process, if this run is profiled."""
-    found = recorder("i-pi")
-    if found is not None:
-        _hook_ipi(found)
+    profile = recorder("i-pi")
+    if profile is not None:
+        _hook_ipi(profile)
 
 
 def profile_driver(evaluator: AtomicUnitsModel, role: str) -> Callable[[], None]:
@@ -37,44 +37,44 @@ def profile_driver(evaluator: AtomicUnitsModel, role: str) -> Callable[[], None]
     Returns:
         What writes the profile when the driver ends; it does nothing where there is none.
     """
-    found = recorder(role)
-    if found is None:
+    profile = recorder(role)
+    if profile is None:
         return lambda: None
-    hook_evaluator(found, evaluator)
+    hook_evaluator(profile, evaluator)
     # between the arrival of positions and the answer
-    found.wrap(Session, "_evaluate", SERVE)
-    found.wrap(Session, "_reply", SERVE)
-    return found.write
+    profile.wrap(Session, "_evaluate", SERVE)
+    profile.wrap(Session, "_reply", SERVE)
+    return profile.write
 
 
 def profile_inside(evaluator: AtomicUnitsModel, role: str) -> None:
     """The same for an evaluator within i-PI."""
-    found = recorder(role)
-    if found is not None:
+    profile = recorder(role)
+    if profile is not None:
         from ipi.utils.softexit import softexit
 
-        hook_evaluator(found, evaluator)
-        softexit.register_function(found.write)
+        hook_evaluator(profile, evaluator)
+        softexit.register_function(profile.write)
 
 
-def hook_evaluator(found: Recorder, evaluator: AtomicUnitsModel) -> None:
+def hook_evaluator(profile: Recorder, evaluator: AtomicUnitsModel) -> None:
     """Records an evaluator: the model and, where it is a student, its list and its network."""
     model: Any = evaluator.model
     if hasattr(model, "_list_pairs"):
-        found.wrap(model, "_list_pairs", LIST)
+        profile.wrap(model, "_list_pairs", LIST)
         inside: Any = model.evaluator
         if inside is not None:
-            found.wrap(inside, "evaluate", NETWORK)
+            profile.wrap(inside, "evaluate", NETWORK)
     for name in ("compute", "compute_batch"):
         if hasattr(model, name):
-            found.wrap(model, name, MODEL)
+            profile.wrap(model, name, MODEL)
     if evaluator.observer is not None:
         for name in ("begin", "end", "evaluated"):
-            found.wrap(evaluator.observer, name, TELEMETRY)
-    found.wrap(evaluator, "compute_batch", EVALUATION)  # by which ``compute`` goes, too
+            profile.wrap(evaluator.observer, name, TELEMETRY)
+    profile.wrap(evaluator, "compute_batch", EVALUATION)  # by which ``compute`` goes, too
 
 
-def _hook_ipi(found: Recorder) -> None:
+def _hook_ipi(profile: Recorder) -> None:
     from ipi.engine.forces import ForceBead
     from ipi.engine.motion.dynamics import NPTIntegrator, NVTIntegrator
     from ipi.engine.simulation import Simulation
@@ -86,15 +86,15 @@ def _hook_ipi(found: Recorder) -> None:
     from .exchange import DirectInterface
     from .prefetched_rng import PrefetchedNormals
 
-    found.wrap(Simulation, "run_step", STEP)
-    found.wrap(Simulation, "write_outputs", OUTPUT)
-    found.wrap(ForceBead, "get_all", MESSAGE)
-    found.wrap(DirectInterface, "send", MESSAGE)
-    found.wrap(DirectInterface, "wait_for", MESSAGE)
-    found.wrap(DirectInterface, "_wait", BLOCKED)
+    profile.wrap(Simulation, "run_step", STEP)
+    profile.wrap(Simulation, "write_outputs", OUTPUT)
+    profile.wrap(ForceBead, "get_all", MESSAGE)
+    profile.wrap(DirectInterface, "send", MESSAGE)
+    profile.wrap(DirectInterface, "wait_for", MESSAGE)
+    profile.wrap(DirectInterface, "_wait", BLOCKED)
     for owner in (NVTIntegrator, NPTIntegrator, RespaNVTIntegrator, RespaNPTIntegrator):
-        found.wrap(owner, "tstep", THERMOSTAT)
-    found.wrap(RespaNVTIntegrator, "_thermostat_in_arrays", THERMOSTAT)
-    found.wrap(PrefetchedNormals, "prepare", AHEAD)
-    found.wrap(DeferredOutputs, "write", LATE)
-    softexit.register_function(found.write)
+        profile.wrap(owner, "tstep", THERMOSTAT)
+    profile.wrap(RespaNVTIntegrator, "_thermostat_in_arrays", THERMOSTAT)
+    profile.wrap(PrefetchedNormals, "prepare", AHEAD)
+    profile.wrap(DeferredOutputs, "write", LATE)
+    softexit.register_function(profile.write)

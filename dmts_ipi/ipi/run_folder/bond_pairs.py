@@ -39,18 +39,18 @@ def bond_pairs(
             "bond_friction_per_ps", "", "the structure has no bond to hydrogen; leave it out"
         )
     tau_fs = 1000.0 / friction_per_ps
-    found = []
+    kinds = []
     for z in sorted(set(int(a) for a in numbers[pairs[:, 0]])):
         lengths = np.linalg.norm(arms[numbers[pairs[:, 0]] == z], axis=1)
-        found.append(_kind(tau_fs, (chemical_symbols[z], "H"), float(lengths.mean()), BOND_RANGE))
+        kinds.append(_kind(tau_fs, (chemical_symbols[z], "H"), float(lengths.mean()), BOND_RANGE))
     across: dict[int, list[float]] = {}
     for heavy in np.unique(pairs[:, 0]):
         for a, b in combinations(arms[pairs[:, 0] == heavy], 2):
             across.setdefault(int(numbers[heavy]), []).append(float(np.linalg.norm(a - b)))
     if across:  # H-H of different heavy atoms share one range: the widest
         mean = max(float(np.mean(d)) for d in across.values())
-        found.append(_kind(tau_fs, ("H", "H"), mean, ANGLE_RANGE))
-    return found
+        kinds.append(_kind(tau_fs, ("H", "H"), mean, ANGLE_RANGE))
+    return kinds
 
 
 def _kind(

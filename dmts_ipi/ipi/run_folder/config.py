@@ -403,26 +403,26 @@ def _text(value: Any) -> str:
 
 def beyond_options(spec: InputSpec) -> list[str]:
     """What an input says that ``init`` has no option for: the input itself must be kept."""
-    found = list(spec.not_analysed)
+    beyond = list(spec.not_analysed)
     thermostat = spec.thermostat
     if thermostat is not None and (thermostat.mode not in THERMOSTATS or thermostat.atom_tau_fs):
-        found.append("thermostat")
+        beyond.append("thermostat")
     if thermostat is not None and len({bond.tau_fs for bond in thermostat.bonds}) > 1:
-        found.append("bonds")
+        beyond.append("bonds")
     if len(spec.thermostats) > 1:
-        found.append("several thermostats")
+        beyond.append("several thermostats")
     if spec.n_beads > 1:
-        found.append("nbeads")
+        beyond.append("nbeads")
     if spec.fixcom:
-        found.append("fixcom")
+        beyond.append("fixcom")
     if spec.bias:
-        found.append("bias")
+        beyond.append("bias")
     if spec.barostat is not None and spec.barostat.mode != "isotropic":
-        found.append("barostat")
+        beyond.append("barostat")
     names, scheme = _levels_of(spec)
     if list(spec.levels) != SCHEMES.get(scheme)(list(names), list(names.values())):
-        found.append("mts_weights")
-    return found
+        beyond.append("mts_weights")
+    return beyond
 
 
 def _short(value: float) -> float:

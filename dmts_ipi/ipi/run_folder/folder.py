@@ -191,7 +191,7 @@ class RunFolder:
         is written anew from the outputs when the next session ends."""
         file = self.path / SUMMARY
         try:
-            found = json.loads(file.read_text()) if file.is_file() else None
+            record = json.loads(file.read_text()) if file.is_file() else None
         except (json.JSONDecodeError, UnicodeDecodeError):
             return None
-        return found if isinstance(found, dict) else None
+        return record if isinstance(record, dict) else None

@@ -44,10 +44,10 @@ def ipi_script() -> Path:
         InputError: there is none.
     """
     own = Path(sysconfig.get_path("scripts")) / "i-pi"
-    found = own if own.is_file() else shutil.which("i-pi")
-    if not found:
+    program = own if own.is_file() else shutil.which("i-pi")
+    if not program:
         raise InputError("i-pi", "", f"is not installed in this environment; {REMEDY}")
-    return Path(found)
+    return Path(program)
 
 
 def ipi_command(ours: bool) -> list[str]:

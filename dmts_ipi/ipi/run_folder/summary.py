@@ -26,13 +26,13 @@ SESSIONS = "sessions.json"
 
 def versions() -> dict[str, str]:
     """Versions of what a run's result depends on."""
-    found = {"dmts-ipi": dmts_ipi.__version__}
+    versions = {"dmts-ipi": dmts_ipi.__version__}
     for package in ("ipi", "numpy", "torch", "ase", "mace-torch"):
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def read_sessions(folder: Path) -> list[dict[str, Any]]:

@@ -79,8 +79,8 @@ def iter_trajectory(path: Path, skip_values: bool = False) -> Iterator[Trajector
     except FileNotFoundError as error:
         raise InputError("file", path, "does not exist; has the run started?") from error
     with stream:
-        while (found := FORMATS[path.suffix](stream, path, skip_values)) is not None:
-            yield found
+        while (frame := FORMATS[path.suffix](stream, path, skip_values)) is not None:
+            yield frame
 
 
 def records(path: Path, offset: int = 0) -> Iterator[tuple[int, int, int]]:
@@ -98,8 +98,8 @@ def records(path: Path, offset: int = 0) -> Iterator[tuple[int, int, int]]:
             yield from _extras(stream)
             return
         stream.seek(offset)
-        while (found := FORMATS[path.suffix](stream, path, True)) is not None:
-            yield found.start, stream.tell(), found.step
+        while (frame := FORMATS[path.suffix](stream, path, True)) is not None:
+            yield frame.start, stream.tell(), frame.step
 
 
 def is_extras(path: Path) -> bool:

@@ -150,11 +150,11 @@ def _wait_for_ipi(
 
 def _written(folder: RunFolder, spec: InputSpec) -> list[tuple[int, int]]:
     """Size and time of every output."""
-    found = []
+    sizes_and_times = []
     for path in resume.output_files(folder.path, spec):
         if path.exists():
-            found.append((path.stat().st_size, path.stat().st_mtime_ns))
-    return found
+            sizes_and_times.append((path.stat().st_size, path.stat().st_mtime_ns))
+    return sizes_and_times
 
 
 class _AttachedSession(Session):
@@ -176,20 +176,20 @@ class _AttachedSession(Session):
 
     def take_over(self, pid: int) -> Segment:
         """Makes an i-PI that runs the supervisor's; returns what it does."""
-        path, found = self.folder.path, processes.input_of(pid)
+        path, input_file = self.folder.path, processes.input_of(pid)
         segment = Segment(False, self.spec.total_steps)
-        if found is not None:
-            running = read_checkpoint(found)
+        if input_file is not None:
+            running = read_checkpoint(input_file)
             same_physics(self.spec, running)
             single = resume.single_step_weights(resume.read_weights(path))
-            weights = resume.weights_of(found)
+            weights = resume.weights_of(input_file)
             segment = Segment(
                 weights == single != resume.read_weights(path),
                 min(running.total_steps, self.spec.total_steps),
             )
         steps = [outputs.last_step(file) for file in resume.output_files(path, self.spec)]
         step = max([s for s in steps if s is not None], default=0)
-        ipi = self._ipi(found.name if found else "")
+        ipi = self._ipi(input_file.name if input_file else "")
         self.supervisor.attach(ipi.adopt(pid), step)
         self.hooks.say(f"takes over i-PI (process {pid}) at step {step}")
         for child in self.children[1:]:

@@ -1,4 +1,4 @@
-"""The drivers of a run: started, found, ended if they hang, and restarted."""
+"""The drivers of a run: started, recognised, ended if they hang, and restarted."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class Drivers:
         """Their processes."""
         return [d.child for d in self.drivers]
 
-    def start_all(self, found: bool) -> None:
-        """Starts those that do not run; ``tend`` does so where i-PI was ``found`` running."""
+    def start_all(self, already_running: bool) -> None:
+        """Starts those that do not run. ``tend`` does so where i-PI was ``already_running``."""
         for driver in self.drivers:
             child = driver.child
-            dead = child.status is not None and not found
+            dead = child.status is not None and not already_running
             if dead and not driver.end_known and not child.remedy:  # i-PI's trouble was seen first
                 text = f"{_end_of(child)}; started again with i-PI"
                 self.guard.note("restart", self.watch.progress.step, text)

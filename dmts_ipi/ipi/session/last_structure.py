@@ -55,7 +55,7 @@ def last_structure(path: Path) -> Any:
 
 
 def _array(beads: Any, name: str) -> np.ndarray:
-    found = beads.find(name)
-    if found is None or not found.text:
+    element = beads.find(name)
+    if element is None or not element.text:
         raise InputError("structure", "", f"a checkpoint without {name}; give a frame of the run")
-    return np.array(found.text.strip().strip("[]").split(","), float)
+    return np.array(element.text.strip().strip("[]").split(","), float)

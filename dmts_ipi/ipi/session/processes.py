@@ -35,13 +35,13 @@ def find_ipi(folder: Path, sockets: Mapping[str, Socket]) -> int | None:
         folder: of the run.
         sockets: of its ``input.xml``.
     """
-    found: set[int] = set()
+    servers: set[int] = set()
     for at in sockets.values():
-        found |= _servers_of_files(at.paths) if at.mode == "unix" else _servers_of_port(at.port)
+        servers |= _servers_of_files(at.paths) if at.mode == "unix" else _servers_of_port(at.port)
     if not sockets:
-        found = set(_python_programs("i-pi"))
-    own = [pid for pid in found if folder_of(pid) == folder.resolve()]
-    return min(own or (found if sockets else []), default=None)
+        servers = set(_python_programs("i-pi"))
+    own = [pid for pid in servers if folder_of(pid) == folder.resolve()]
+    return min(own or (servers if sockets else []), default=None)
 
 
 def find_driver(at: Socket, ipi: int | None) -> int | None:
@@ -51,13 +51,13 @@ def find_driver(at: Socket, ipi: int | None) -> int | None:
         at: the socket.
         ipi: process of i-PI, which holds the socket too.
     """
-    found = [] if at.mode == "unix" else sorted(_clients_of_port(at.port))
-    if not found:
+    candidates = [] if at.mode == "unix" else sorted(_clients_of_port(at.port))
+    if not candidates:
         words = {at.address, *map(str, at.paths)} if at.mode == "unix" else {str(at.port)}
-        found = [pid for pid in psutil.pids() if words & set(_words(pid)[1:])]
-    found = [pid for pid in found if pid not in (ipi, os.getpid())]
-    programs = [pid for pid in found if _program(pid) not in STARTERS]
-    return min(programs or found, default=None)
+        candidates = [pid for pid in psutil.pids() if words & set(_words(pid)[1:])]
+    candidates = [pid for pid in candidates if pid not in (ipi, os.getpid())]
+    programs = [pid for pid in candidates if _program(pid) not in STARTERS]
+    return min(programs or candidates, default=None)
 
 
 def input_of(pid: int) -> Path | None:
@@ -102,8 +102,8 @@ def resident_MB(pid: int) -> float:
 def ended(process: psutil.Process | int) -> bool:
     """Whether a process is no more, or a zombie that nobody has asked for its status yet."""
     try:
-        found = psutil.Process(process) if isinstance(process, int) else process
-        return not found.is_running() or found.status() in (
+        handle = psutil.Process(process) if isinstance(process, int) else process
+        return not handle.is_running() or handle.status() in (
             psutil.STATUS_ZOMBIE,
             psutil.STATUS_DEAD,
         )
@@ -140,8 +140,8 @@ def _servers_of_files(paths: Iterable[Path]) -> set[int]:
     listening = {str(path) for path in paths} & _listening_files()
     if not listening:
         return set()
-    found = psutil.net_connections(kind="unix")
-    return {c.pid for c in found if c.pid is not None and c.laddr in listening}
+    connections = psutil.net_connections(kind="unix")
+    return {c.pid for c in connections if c.pid is not None and c.laddr in listening}
 
 
 def _listening_files() -> set[str]:

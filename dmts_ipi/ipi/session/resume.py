@@ -42,15 +42,15 @@ def checkpoints(folder: Path, spec: InputSpec) -> list[State]:
 
     Left out: what i-PI was still writing, and states with NaN, with which i-PI runs on.
     """
-    found = []
+    states = []
     for path in [folder / RESTART, folder / RESUME, *_numbered(folder, spec)]:
         if not path.is_file() or not (raw := path.read_bytes()).rstrip().endswith(_END):
             continue
         if any(b"nan" in m[1] or b"inf" in m[1] for m in _STATE.finditer(raw)):
             continue
         match = _STEP.search(raw)
-        found.append(State(path, int(match[1]) if match else 0))
-    return sorted(found, key=lambda s: (-s.step, s.path.name))
+        states.append(State(path, int(match[1]) if match else 0))
+    return sorted(states, key=lambda s: (-s.step, s.path.name))
 
 
 def output_files(folder: Path, spec: InputSpec) -> dict[Path, int]:
@@ -189,12 +189,12 @@ def read_weights(folder: Path) -> list[Weights]:
 
 def weights_of(file: Path) -> list[Weights]:
     """The same of any input or checkpoint."""
-    found = []
+    weights = []
     for force in parse_xml(file).findall("system/forces/force"):
-        words = (force.findtext("mts_weights") or "1").strip().strip("[]").replace(",", " ")
+        numbers = (force.findtext("mts_weights") or "1").strip().strip("[]").replace(",", " ")
         name = force.get("forcefield", "").strip()
-        found.append((name, tuple(float(w) for w in words.split())))
-    return found
+        weights.append((name, tuple(float(w) for w in numbers.split())))
+    return weights
 
 
 def single_step_weights(weights: Sequence[Weights]) -> list[Weights]:

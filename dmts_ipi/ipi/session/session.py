@@ -144,14 +144,14 @@ class Session:
         drivers = [Driver(child) for child in self.children]
         self.supervisor = Supervisor(folder, spec, limits, hooks, guard, self._ipi, drivers)
 
-    def run(self, state: resume.State | None, found: Segment | None = None) -> Outcome:
+    def run(self, state: resume.State | None, running: Segment | None = None) -> Outcome:
         """Launches, watches, stops, and writes the summary whatever happened.
 
         Args:
             state: see ``Supervisor.run``.
-            found: see ``Supervisor.run``.
+            running: see ``Supervisor.run``.
         """
-        if state is not None and found is None:
+        if state is not None and running is None:
             at_ps = state.step * self.spec.outer_fs / 1000
             self.hooks.say(f"resumes at step {state.step} ({at_ps:g} ps)")
         started, clock = time.strftime("%Y-%m-%d %H:%M:%S"), time.monotonic()
@@ -159,7 +159,7 @@ class Session:
         number: int | None = None
         with Signals() as signals:
             try:
-                number = self.supervisor.run(state, signals, found)
+                number = self.supervisor.run(state, signals, running)
             except DmtsError as error:
                 if not self.supervisor.begun:
                     raise

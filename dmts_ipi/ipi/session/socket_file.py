@@ -39,18 +39,18 @@ def placed(sockets: Mapping[str, Socket], settings: RunSettings) -> dict[str, So
     if not is_private(settings) or not any(at.mode == "unix" for at in sockets.values()):
         return dict(sockets)
     prefix = f"{make_private_folder(user_folder(), 'sockets')}/"
-    found = {name: replace(at, prefix=prefix) for name, at in sockets.items()}
-    for name, at in found.items():
+    placed = {name: replace(at, prefix=prefix) for name, at in sockets.items()}
+    for name, at in placed.items():
         if at.mode == "unix" and len(os.fsencode(at.path)) > MAX_UNIX_PATH:
             remedy = f"the path {at.path} is longer than {MAX_UNIX_PATH} bytes; use a shorter name"
             raise InputError(f"input.xml: address of {name}", at.address, remedy)
-    return found
+    return placed
 
 
 def prefix_of(sockets: Mapping[str, Socket]) -> str:
     """The prefix for i-PI's option -S; empty: i-PI uses its default."""
-    found = {at.prefix for at in sockets.values() if at.mode == "unix"} - {SOCKET_PREFIX}
-    return next(iter(found), "")
+    prefixes = {at.prefix for at in sockets.values() if at.mode == "unix"} - {SOCKET_PREFIX}
+    return next(iter(prefixes), "")
 
 
 def free_socket(at: Socket) -> None:

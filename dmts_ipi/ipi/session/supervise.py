@@ -110,24 +110,24 @@ class Supervisor:
         self._drivers.watch = self.watch
 
     def run(
-        self, state: resume.State | None, signals: Signals, found: Segment | None = None
+        self, state: resume.State | None, signals: Signals, running: Segment | None = None
     ) -> int | None:
         """Runs to the end of the run.
 
         Args:
             state: the checkpoint to begin with; None: from the beginning.
             signals: SIGINT and SIGTERM end the session.
-            found: what an i-PI does that was taken over by ``attach``.
+            running: the segment that an i-PI taken over by ``attach`` is running.
 
         Raises:
             DmtsError: what ended the run early.
         """
-        if found is None:
+        if running is None:
             self.first = state.step if state else 0
         plan = RestartPlan()
         try:
             while True:
-                segment, found = found or self._prepare(state, plan), None
+                segment, running = running or self._prepare(state, plan), None
                 try:
                     number = self._segment(segment, signals)
                     if number is not None:
@@ -189,7 +189,7 @@ class Supervisor:
         if self.lasting or not over:
             return segment
         segment = self.guard.segment(until, total)
-        self.guard.started(segment, until, found=True)
+        self.guard.started(segment, until, already_running=True)
         return segment
 
     def _segment(self, segment: Segment, signals: Signals) -> int | None:
@@ -200,16 +200,16 @@ class Supervisor:
         """
         ipi = self._child
         assert ipi is not None
-        found = ipi.started and not ipi.unseen
-        if not found:
+        already_running = ipi.started and not ipi.unseen
+        if not already_running:
             try:
                 ipi.start()
             except NeedsPerson as error:
                 raise NeedsPerson(f"{self._why}; {error}" if self._why else str(error)) from error
         self._why = ""
-        self.guard.started(segment, self.watch.progress.step, found)
+        self.guard.started(segment, self.watch.progress.step, already_running)
         try:
-            self._drivers.start_all(found)
+            self._drivers.start_all(already_running)
             number = self._follow(ipi, segment, signals)
             self._leave = self.lasting and number is not None
             return number

@@ -41,26 +41,26 @@ def teacher_in(files: Files) -> Teacher | None:
     Raises:
         InputError: two models made them.
     """
-    found: Teacher | None = None
+    teacher: Teacher | None = None
     where = ""
     for path, frames in files:
         for k, frame in enumerate(frames):
             if not frame.teacher_identity:
                 continue
-            if found is None:
-                found, where = Teacher(frame.teacher, frame.teacher_identity), f"{path} frame {k}"
-            elif not _same(frame.teacher_identity, found.identity):
+            if teacher is None:
+                teacher, where = Teacher(frame.teacher, frame.teacher_identity), f"{path} frame {k}"
+            elif not _same(frame.teacher_identity, teacher.identity):
                 other = frame.teacher
-                if other == found.name:
+                if other == teacher.name:
                     other += f" {frame.teacher_identity[:12]}"
                 raise InputError(
                     "labels",
                     path,
-                    f"frame {k} is labelled by {other}, but {where} by {found.name}; a student "
+                    f"frame {k} is labelled by {other}, but {where} by {teacher.name}; a student "
                     "has one teacher: leave a file out, or label all frames by one model "
                     "(dmts-ipi label --teacher MODEL --frames FILE)",
                 )
-    return found
+    return teacher
 
 
 def teacher_of_labels(files: Files, given: str | None, device: str = "cpu") -> Teacher:

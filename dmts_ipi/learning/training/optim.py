@@ -50,12 +50,12 @@ def rate(progress: float, step: int, config: TrainConfig) -> float:
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """Their state, flat: ``opt{k}.{parameter}.{name}``."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for k, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
-                found[f"opt{k}.{index}.{name}"] = torch.as_tensor(value)
-    return found
+                tensors[f"opt{k}.{index}.{name}"] = torch.as_tensor(value)
+    return tensors
 
 
 def restore_optimizers(

@@ -44,12 +44,12 @@ def split_frames(
 def partners(frames: Sequence[Frame], kept: Sequence[int], gap_fs: float) -> dict[int, int]:
     """For each frame of a burst, the frame ``gap_fs`` later in the same burst, if kept."""
     place = {(frames[k].burst, round(frames[k].time_fs * 1000)): k for k in kept if frames[k].burst}
-    found = {}
+    later_frames = {}
     for (burst, time), k in place.items():
         later = place.get((burst, time + round(gap_fs * 1000)))
         if later is not None and np.array_equal(frames[k].numbers, frames[later].numbers):
-            found[k] = later
-    return found
+            later_frames[k] = later
+    return later_frames
 
 
 ATOMS_PER_BATCH = 192

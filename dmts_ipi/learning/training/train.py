@@ -131,14 +131,14 @@ class Trainer:
         if self.config.loss_weights is None:
             return
         with torch.no_grad():
-            found = self.architecture.outputs(self.student, self.train_set.batch([0]))
+            outputs = self.architecture.outputs(self.student, self.train_set.batch([0]))
         for name, weight in self.weights.items():
-            if name not in found:
+            if name not in outputs:
                 raise InputError(
                     f"loss_weights.{name}",
                     weight,
                     f"is not an output of this {self.architecture.name} student; its outputs are "
-                    + ", ".join(found),
+                    + ", ".join(outputs),
                 )
 
     @property

@@ -36,10 +36,10 @@ class Validation:
 
     def figures(self) -> dict[str, float]:
         """For history and model.json, units in the names."""
-        found = {"force_mae_eV_per_A": self.mae, "force_rmse_eV_per_A": self.rmse}
+        errors = {"force_mae_eV_per_A": self.mae, "force_rmse_eV_per_A": self.rmse}
         if self.heating is not None:
-            found[f"heating_at_{self.outer_fs:g}fs_K_per_ps"] = self.heating
-        return found
+            errors[f"heating_at_{self.outer_fs:g}fs_K_per_ps"] = self.heating
+        return errors
 
     def text(self) -> str:
         """One line for the progress."""

@@ -66,10 +66,10 @@ class GraphSet(FrameSet):
 
     def groups(self) -> list[list[int]]:
         """Frame numbers of each composition."""
-        found: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
         for k, rows in enumerate(self.rows):
-            found.setdefault(rows.counts, []).append(k)
-        return list(found.values())
+            groups.setdefault(rows.counts, []).append(k)
+        return list(groups.values())
 
     def batch(
         self, index: Sequence[int], dtype: torch.dtype = torch.float32, device: str = "cpu"
