@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dmts_ipi.core.statistics import MIN_INDEPENDENT, Estimate
 
 from .transport import SHORTEST_PS, WINDOW_FRACTION
-from .verdict import SHORT, Verdict, about_ps, judge
+from .verdict import SHORT, Agreement, about_ps, judge
 
 if TYPE_CHECKING:
     from .measure import Measured
@@ -36,14 +36,14 @@ class Comparison:
     difference: float
     difference_stderr: float
     unit: str
-    verdict: Verdict
+    verdict: Agreement
     value_unit: str = ""
     shown_from: float = 0.0
 
 
 def judge_structure(
     m: Measured, ref: Measured, difference: float, stderr: float, tolerance: float, unit: str
-) -> Verdict:
+) -> Agreement:
     """As ``judge``, for what depends on the structure of a liquid: energy, peaks, diffusion.
 
     In less than ``RELAXATIONS`` relaxation times of either run a spread over time says nothing of
@@ -51,7 +51,7 @@ def judge_structure(
     """
     slow = max((m, ref), key=_open_relaxations)
     if math.isinf(slow.relaxation_ps):
-        return Verdict(
+        return Agreement(
             SHORT, f"{SHORTEST_PS / WINDOW_FRACTION:g} ps of frames would show how fast it relaxes"
         )
     if (factor := _open_relaxations(slow)) > 1:
@@ -59,7 +59,7 @@ def judge_structure(
             f"the structure of {slow.run.name} relaxes in {about_ps(slow.relaxation_ps)}; "
             f"{about_ps(factor * slow.kept_ps)} would tell"
         )
-        return Verdict(SHORT, text, factor)
+        return Agreement(SHORT, text, factor)
     return judge(difference, stderr, tolerance, unit, min(m.kept_ps, ref.kept_ps))
 
 
@@ -132,7 +132,7 @@ def ratio(
     b: Estimate,
     tolerance: float,
     unit: str,
-    verdict: Verdict | None = None,
+    verdict: Agreement | None = None,
 ) -> list[Comparison]:
     """A positive quantity against that of the reference, in percent; nothing without a value.
 

@@ -1,4 +1,4 @@
-"""What a difference and its error mean for a user: a verdict, and how much longer to run."""
+"""Whether an observable agrees with its reference within the error, and how much longer to run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ AGREES, DEVIATES, SHORT = "agrees", "deviates", "too short"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Agreement:
     """``status`` is ``agrees``, ``deviates`` or ``too short``; ``text`` says why, in words.
 
     ``longer`` is by what factor the run must be longer for two standard errors to fall below
@@ -21,7 +21,9 @@ class Verdict:
     longer: float = math.nan
 
 
-def judge(difference: float, stderr: float, tolerance: float, unit: str, kept_ps: float) -> Verdict:
+def judge(
+    difference: float, stderr: float, tolerance: float, unit: str, kept_ps: float
+) -> Agreement:
     """Deviates where the difference exceeds both the tolerance and three standard errors.
 
     Too short to tell where two standard errors exceed the tolerance, or where a difference above
@@ -29,21 +31,21 @@ def judge(difference: float, stderr: float, tolerance: float, unit: str, kept_ps
     such a one turns up by chance. The error falls as the square root of the length.
     """
     if not math.isfinite(difference) or not math.isfinite(stderr):
-        return Verdict(SHORT, "too short for an error bar")
+        return Agreement(SHORT, "too short for an error bar")
     size = abs(difference)
     if size > max(tolerance, 3 * stderr):
         how = f"{size / stderr:.1f} standard errors" if stderr else f"{difference:+.2g} {unit}"
-        return Verdict(DEVIATES, f"off by {how}")
+        return Agreement(DEVIATES, f"off by {how}")
     if size > max(tolerance, 2 * stderr):
         longer = max(1.5, (3 * stderr / size) ** 2, (2 * stderr / tolerance) ** 2)
         text = f"{size / stderr:.1f} standard errors off; {about_ps(longer * kept_ps)} would tell"
-        return Verdict(SHORT, text, longer)
+        return Agreement(SHORT, text, longer)
     if 2 * stderr > tolerance:
         longer = (2 * stderr / tolerance) ** 2
         text = f"consistent so far; {about_ps(longer * kept_ps)} would settle {tolerance:g} {unit}"
-        return Verdict(SHORT, text, longer)
+        return Agreement(SHORT, text, longer)
     inside = "2 standard errors" if size <= 2 * stderr else f"{tolerance:g} {unit}"
-    return Verdict(AGREES, f"within {inside}")
+    return Agreement(AGREES, f"within {inside}")
 
 
 def about_ps(ps: float) -> str:

@@ -22,7 +22,7 @@ from dmts_ipi.analysis.transport import (
     Displacements,
     relaxation_ps,
 )
-from dmts_ipi.analysis.verdict import SHORT, Verdict
+from dmts_ipi.analysis.verdict import SHORT, Agreement
 
 from .base import Observable, Sampler, Table, curve
 
@@ -214,12 +214,12 @@ class DiffusionCoefficients(Observable[Displaced]):
         ]
 
 
-def _not_diffusive(*pairs: tuple[Measured, Diffusion]) -> Verdict | None:
+def _not_diffusive(*pairs: tuple[Measured, Diffusion]) -> Agreement | None:
     """Too short, where a slope is still that of molecules in their cages; else None."""
     for m, d in pairs:
         if not d.diffusive:
             text = f"{d.kind} is not diffusive yet in {m.run.name} (MSD ~ t^{d.exponent:.2f})"
-            return Verdict(SHORT, text)
+            return Agreement(SHORT, text)
     return None
 
 

@@ -23,7 +23,7 @@ from dmts_ipi.analysis.spectrum import (
     too_fast_peaks,
 )
 from dmts_ipi.analysis.stream import Chunk
-from dmts_ipi.analysis.verdict import AGREES, DEVIATES, Verdict
+from dmts_ipi.analysis.verdict import AGREES, DEVIATES, Agreement
 
 from .base import Observable, Sampler, Table, curve
 from .temperature import TEMPERATURE
@@ -117,7 +117,7 @@ class Spectrum(Observable[Spectra]):
         for element in dict.fromkeys(p.element for p in result.foreign):
             strays = [p for p in result.foreign if p.element == element]
             name = f"unphysical peaks in the spectrum of {element}"
-            verdict = Verdict(DEVIATES, _describe(strays))
+            verdict = Agreement(DEVIATES, _describe(strays))
             comparisons.append(_count(m, name, "the fastest bond", strays, verdict))
         return comparisons
 
@@ -131,9 +131,9 @@ class Spectrum(Observable[Spectra]):
             if s.element not in known:
                 continue
             strays = [p for p in result.foreign if p.element == s.element]
-            verdict = Verdict(AGREES, "every peak is in STS too")
+            verdict = Agreement(AGREES, "every peak is in STS too")
             if strays:
-                verdict = Verdict(DEVIATES, _describe(strays))
+                verdict = Agreement(DEVIATES, _describe(strays))
             name = f"foreign peaks in the spectrum of {s.element}"
             comparisons.append(_count(m, name, reference.run.name, strays, verdict))
         return comparisons
@@ -185,7 +185,7 @@ def _describe(peaks: Sequence[ForeignPeak]) -> str:
 
 
 def _count(
-    m: Measured, name: str, against: str, peaks: Sequence[ForeignPeak], verdict: Verdict
+    m: Measured, name: str, against: str, peaks: Sequence[ForeignPeak], verdict: Agreement
 ) -> Comparison:
     n = float(len(peaks))
     return Comparison(m.run.name, name, against, n, 0.0, 0.0, n, 0.0, "peaks", verdict)

@@ -33,12 +33,20 @@ __all__ = [
     "RunConfig",
     "RunFolder",
     "RunSettings",
-    "Structure",
+    "RunStructure",
 ]
 
 
-class Structure(NamedTuple):
-    """A run's structure: (n,), (n,) with HMR, (n, 3) A, (3, 3) A rows, (3,)."""
+class RunStructure(NamedTuple):
+    """The structure of a run with the masses that i-PI uses.
+
+    Attributes:
+        numbers: atomic numbers, (n,).
+        masses_amu: masses after hydrogen mass repartitioning, (n,).
+        positions: (n, 3), Angstrom.
+        cell: cell vectors as rows, (3, 3), Angstrom.
+        pbc: whether each direction is periodic, (3,).
+    """
 
     numbers: np.ndarray
     masses_amu: np.ndarray
@@ -110,7 +118,7 @@ class RunFolder:
         self.settings = settings
         write_yaml(settings, self.path / CONFIG)
 
-    def structure(self) -> Structure:
+    def structure(self) -> RunStructure:
         """The start structure, as i-PI reads it.
 
         Raises:
@@ -126,7 +134,7 @@ class RunFolder:
         except Exception as error:  # ASE's readers raise whatever they like
             line = (str(error).splitlines() or [""])[0]
             raise InputError("file", file, f"cannot be read ({line})") from error
-        return Structure(
+        return RunStructure(
             atoms.numbers, atoms.get_masses(), atoms.positions, atoms.cell.array, atoms.pbc
         )
 
