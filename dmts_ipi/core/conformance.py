@@ -1,7 +1,7 @@
-"""The conformance check of a force model: ours, a foreign one, or a driver behind a socket.
+"""Conformance checks of a force model: built-in, third-party, or a driver behind a socket.
 
-``check_model`` runs every check and returns a table; it raises only for wrong input. Tests of
-every model reuse it, and ``dmts-ipi check-driver`` prints it.
+``check_model`` runs every check and returns a table; it raises only for wrong input. The tests
+of every model use it, and ``dmts-ipi check-driver`` prints the table.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .model import ForceModel, ForceResult, check_result, check_structure
 
 PASS, FAIL, SKIP = "pass", "fail", "skip"
 STEP_A = 1e-3  # between the points of the smoothness checks
-KINK = 0.4  # second differences fall by 1/4 when the step halves; 1/2 at a kink, 1 at a jump
+KINK = 0.4  # halving the step scales second differences by 1/4; by 1/2 at a kink, 1 at a jump
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table: ``figure`` against ``limit``, both in ``unit``."""
+    """One row of the table: a measured ``figure`` and its ``limit``, both in ``unit``."""
 
     name: str
     status: str
@@ -45,10 +45,10 @@ class Subject:
         numbers, positions, cell, pbc: the structure, as in ``core.model``.
         tolerance_eV_per_A: largest deviation of a force component (1e-3 suits float32 networks;
             take 1e-8 for float64).
-        conservative: whether to check forces and virial against the energy; None: what the
-            model says of itself.
+        conservative: whether to check forces and virial against the energy; None: as the model
+            declares.
         fixed_numbers: elements and number of atoms cannot change (a driver behind a socket).
-        seed: of the random displacements.
+        seed: seed of the random displacements.
     """
 
     model: ForceModel
@@ -68,7 +68,7 @@ class Subject:
         numbers: np.ndarray | None = None,
         pbc: np.ndarray | None = None,
     ) -> ForceResult:
-        """The model's answer, validated; what is not given is the structure's own."""
+        """The model's validated result; arguments that are None are taken from the structure."""
         z = self.numbers if numbers is None else numbers
         x = self.positions if positions is None else positions
         result = self.model.compute(
@@ -80,7 +80,7 @@ class Subject:
         return check_result(result, len(x), self.model.name)
 
     def generator(self) -> np.random.Generator:
-        """The same for every check, so that checks can be run alone."""
+        """A generator with the same seed for every check, so that each check can be run alone."""
         return np.random.default_rng(self.seed)
 
 
@@ -98,7 +98,7 @@ def _forces(name: str, s: Subject, a: np.ndarray, b: np.ndarray, detail: str = "
 
 
 def shapes(s: Subject) -> Check:
-    """Shapes and types of the three results, all finite; arguments left as they were."""
+    """Results have the right shapes and types and are finite; arguments are left unchanged."""
     arguments = [np.array(a) for a in (s.numbers, s.positions, s.cell, s.pbc)]
     copies = [a.copy() for a in arguments]
     r = s.model.compute(*arguments)
@@ -115,8 +115,8 @@ def shapes(s: Subject) -> Check:
 
 
 def determinism(s: Subject) -> Check:
-    """The same structure again, after another one: caches must not show. The first result must
-    not have been overwritten meanwhile."""
+    """Evaluating a structure again, after a different one, must give the same forces, and must
+    not overwrite the arrays returned before. This finds faulty caches."""
     first = s()
     kept = first.forces_eV_per_A.copy()
     s(s.positions + s.generator().normal(scale=0.05, size=s.positions.shape))
@@ -126,13 +126,13 @@ def determinism(s: Subject) -> Check:
 
 
 def translation(s: Subject) -> Check:
-    """Forces stay when all atoms move together."""
+    """Forces do not change when all atoms are translated together."""
     shift = s.generator().uniform(-3, 3, size=3)
     return _forces("translation", s, s(s.positions + shift).forces_eV_per_A, s().forces_eV_per_A)
 
 
 def rotation(s: Subject) -> Check:
-    """F(R x) = R F(x), and the virial turns with it."""
+    """F(R x) = R F(x), and the virial rotates as a tensor."""
     r = random_rotation(s.generator())
     a, b = s(s.positions @ r.T, s.cell @ r.T), s()
     check = _forces("rotation", s, a.forces_eV_per_A, b.forces_eV_per_A @ r.T, f"seed {s.seed}")
@@ -145,7 +145,8 @@ def rotation(s: Subject) -> Check:
 
 
 def permutation(s: Subject) -> Check:
-    """Forces follow their atoms; where elements are fixed, among atoms of one element."""
+    """Permuting atoms permutes the forces. Where elements are fixed, only atoms of the same element
+    are exchanged."""
     rng, n = s.generator(), len(s.numbers)
     order = np.arange(n)
     groups = [np.flatnonzero(s.numbers == z) for z in np.unique(s.numbers)]
@@ -162,7 +163,7 @@ def net_force(s: Subject) -> Check:
 
 
 def parts(s: Subject) -> Check:
-    """Forces sum to zero over each of two clusters that are out of each other's reach."""
+    """Forces sum to zero over each of two clusters that are far beyond each other's cutoff."""
     if s.fixed_numbers:
         raise Skip("the number of atoms is fixed")
     n, far = len(s.numbers), float(np.ptp(s.positions[:, 0])) + 50.0
@@ -173,7 +174,7 @@ def parts(s: Subject) -> Check:
 
 
 def images(s: Subject) -> Check:
-    """Atoms moved by whole periods feel the same."""
+    """Forces do not change when atoms are moved by lattice vectors."""
     if not s.pbc.any():
         raise Skip("not periodic")
     hops = s.generator().integers(-1, 2, size=s.positions.shape) * s.pbc
@@ -182,7 +183,7 @@ def images(s: Subject) -> Check:
 
 
 def supercell(s: Subject) -> Check:
-    """Two periods side by side: each atom feels what it felt before."""
+    """Doubling the cell along one axis leaves the force on each atom unchanged."""
     if s.fixed_numbers:
         raise Skip("the number of atoms is fixed")
     if not s.pbc.any():
@@ -208,7 +209,7 @@ def gradient(s: Subject) -> Check:
         def energy(h: float, d: np.ndarray = d) -> float:
             return _energy(s(s.positions + h * d))
 
-        # float32 rounds, a long step bends: the best of three steps is the model's own error
+        # short steps suffer from float32 rounding, long ones from truncation: use the best
         scale = np.linalg.norm(f) * np.linalg.norm(d)
         slope = -float((f * d).sum())
         errors = [abs(_difference(energy, h) - slope) / scale for h in (2e-2, 5e-3, 1e-3)]
@@ -217,8 +218,8 @@ def gradient(s: Subject) -> Check:
 
 
 def virial(s: Subject) -> Check:
-    """The virial against -dE/d(strain); without an energy, against sum of r (x) F of the same
-    atoms as an isolated cluster, which holds for every virial that comes from pairs."""
+    """The virial against -dE/d(strain); without an energy, against the sum of r (x) F of
+    the same atoms as an isolated cluster, which is exact for every pairwise virial."""
     r = s()
     if r.virial_eV is None:
         raise Skip("the model has no virial")
@@ -238,7 +239,7 @@ def virial(s: Subject) -> Check:
 
 
 def smoothness(s: Subject) -> Check:
-    """No jump and no kink of the forces along a path on which many pairs cross the cutoff."""
+    """Forces have no jump or kink along a path on which many pairs cross the cutoff."""
     d = s.generator().normal(size=s.positions.shape)
     d /= np.abs(d).max()
     path = [s(s.positions + k * STEP_A * d).forces_eV_per_A.astype(float) for k in range(33)]
@@ -246,7 +247,7 @@ def smoothness(s: Subject) -> Check:
 
 
 def cutoff(s: Subject) -> Check:
-    """Two atoms pulled apart through the cutoff: no jump, no kink, nothing beyond."""
+    """The force between two atoms has no jump or kink and vanishes beyond the cutoff."""
     if s.fixed_numbers:
         raise Skip("the number of atoms is fixed")
     if not s.model.cutoff_A:
@@ -288,10 +289,10 @@ def check_model(
     skip: Iterable[str] = (),
     progress: Callable[[Check], None] = lambda check: None,
 ) -> list[Check]:
-    """Runs ``CHECKS`` in their order. A check in which the model raises has failed.
+    """Runs ``CHECKS`` in their order. A check fails if the model raises an exception.
 
     Args:
-        subject: model, structure and tolerance.
+        subject: the model, structure and tolerance.
         skip: names of checks to leave out.
         progress: called with every finished check.
 
@@ -328,7 +329,7 @@ def check_model(
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
-    """A proper rotation, (3, 3), uniform."""
+    """A proper rotation matrix (3, 3), drawn uniformly."""
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     q = q * np.sign(np.diag(r))
     return q if np.linalg.det(q) > 0 else q[:, [1, 0, 2]]
@@ -374,7 +375,7 @@ def _strain(s: Subject, w: np.ndarray) -> Check:
 
 
 def _relative_limit(s: Subject, forces: np.ndarray) -> float:
-    """The force tolerance as a fraction of a typical force, but no finer than differences are."""
+    """The force tolerance relative to the RMS force, at least the error of finite differences."""
     typical = float(np.sqrt((np.asarray(forces, float) ** 2).mean()))
     return max(s.tolerance_eV_per_A / max(typical, 0.1), 1e-6)
 

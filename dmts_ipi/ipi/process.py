@@ -132,8 +132,8 @@ class _Threads:
 def _end_in_time(code: int) -> None:
     """Ends the process with a status, if it has not ended by itself soon.
 
-    After a fault Python waits for threads that are not daemons, i-PI's or of others, and these may
-    wait for something that never comes.
+    After a fault Python waits for all non-daemon threads, whether i-PI or another library started
+    them, and such a thread may block forever.
     """
     last = threading.Timer(LEAVE_LIMIT_S, os._exit, (int(code),))
     last.daemon = True

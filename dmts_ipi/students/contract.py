@@ -1,4 +1,4 @@
-"""What an architecture of students must say of itself, and what it may leave to these defaults.
+"""The interface of a student architecture, with defaults for everything that is optional.
 
 Outputs of a network, by name. A network returns those that it has:
 
@@ -39,7 +39,7 @@ LABEL_OF = {FORCES: FORCES, DIRECT: FORCES, ENERGY: ENERGY, VIRIAL: VIRIAL}
 
 
 class ArchitectureConfig(StrictModel):
-    """Sizes of a network: what its model file stores beside the weights.
+    """Hyperparameters of a network, which its model file stores beside the weights.
 
     Subclasses give ``kind`` the architecture's name as default, and each field a description:
     they are its manual.
@@ -135,7 +135,7 @@ class FrameSet(ABC):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What an architecture did before the first step.
+    """What an architecture fitted before the first training step.
 
     Attributes:
         text: for the first line of the training; empty: nothing.
@@ -159,7 +159,7 @@ class Architecture(ABC):
 
     @property
     def new(self) -> ArchitectureConfig:
-        """Sizes of a student for which none are given."""
+        """Default hyperparameters of a student."""
         return self.config()  # type: ignore[call-arg]
 
     @abstractmethod
@@ -173,7 +173,7 @@ class Architecture(ABC):
         return PairFrames(frames, elements, config.reach_A)
 
     def prepare(self, network: nn.Module, frames: FrameSet, seed: int) -> Prepared:
-        """Fits to the frames of the training what is not trained, such as scales."""
+        """Fits to the training frames the parameters that are not trained, such as scales."""
         return Prepared()
 
     def outputs(self, network: nn.Module, batch: Any) -> dict[str, Tensor]:
@@ -182,7 +182,7 @@ class Architecture(ABC):
         return outputs
 
     def weights(self, config: Any) -> dict[str, float]:
-        """Weight in the loss of each output that is trained where the user gives none."""
+        """Default loss weights of the trained outputs."""
         return {FORCES: 1.0}
 
     def hidden_matrices(self, network: nn.Module) -> set[str]:
@@ -190,7 +190,7 @@ class Architecture(ABC):
         return set()
 
     def trains_compiled(self, config: Any) -> bool:
-        """Whether ``torch.compile`` may take the training step."""
+        """Whether the training step may be compiled by ``torch.compile``."""
         return False
 
     def finish(self, network: nn.Module, frames: FrameSet) -> None:  # noqa: B027
@@ -201,7 +201,7 @@ class Architecture(ABC):
         return {}
 
     def restore(self, network: nn.Module, record: Mapping[str, Any]) -> None:  # noqa: B027
-        """Takes the fields of ``record`` up again.
+        """Restores the fields of ``record``.
 
         Raises:
             ValueError: one is missing or wrong; the text says which.
@@ -218,7 +218,7 @@ class Architecture(ABC):
         dtype: str | None,
         compile: bool,
     ) -> ForceModel:
-        """A trained network as a force model; here one may use kernels of one's own."""
+        """A trained network as a force model; override this to use kernels of your own."""
         from .network_model import NetworkModel
 
         return NetworkModel(self, network, config, name, record, device, dtype)

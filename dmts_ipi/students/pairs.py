@@ -1,4 +1,4 @@
-"""Pairs of atoms as the graph of a network, for architectures that bring no graph of their own."""
+"""Graph of atom pairs for architectures that do not define a graph of their own."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def architecture_of(config: ArchitectureConfig) -> Architecture:
 
 
 def kind_of(sizes: object) -> str:
-    """The kind that stored or given sizes name; files of before there was a choice name none."""
+    """The architecture named by stored or given hyperparameters; the oldest files name none."""
     return str(sizes.get("kind", DEFAULT)) if isinstance(sizes, Mapping) else DEFAULT
 
 

@@ -142,7 +142,7 @@ class Watchdog:
             return None
         for comparison in self.listener.take():
             if not self.listener.comparing:
-                continue  # fast models do not move the atoms now: that they err here is known
+                continue  # fast models do not move the atoms now, and are known to err here
             verdict = self.judges.forces(comparison, self._step_of(comparison))
             if verdict is not None:
                 self._offending = comparison

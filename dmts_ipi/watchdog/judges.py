@@ -1,4 +1,4 @@
-"""The watchdog's own judges, and the bench on which they sit with those of other packages.
+"""The built-in judges of the watchdog, and the collection of all judges of a run.
 
 Each class finds one kind of verdict and is one row of ``core.verdicts.VERDICTS``.
 """

@@ -311,7 +311,7 @@ class Listener:
         return [fast for fast in self._wanted[waiting.reference] if fast not in waiting.forces]
 
     def _moves_again(self, fast: str, connection: tuple[int, int]) -> None:
-        """A fast model is asked for forces again: the single time steps are over."""
+        """Notes that a fast model is evaluated again: the single time steps are over."""
         with self._lock:
             if connection != self._before.get(fast, (0, 0)):
                 self._compared.clear()
@@ -391,7 +391,7 @@ class Listener:
 
 
 def _give_way() -> None:
-    """Lets drivers go first where cores are few: this thread is woken while a model computes."""
+    """Lowers the priority of this thread, which would otherwise delay the models on few cores."""
     if sys.platform.startswith("linux"):  # elsewhere priorities are of whole processes
         with contextlib.suppress(OSError):
             own = threading.get_native_id()

@@ -1,4 +1,4 @@
-"""What is done about a verdict: how far back, how long in single steps, and when to give up.
+"""The response to a verdict: how far to rewind, how long to run single steps, when to give up.
 
 Everything that these decisions depend on is in ``watchdog.json`` and so outlives the process.
 """
@@ -63,7 +63,7 @@ class Policy:
     _stuck: int = 0
 
     def load(self) -> Policy:
-        """Takes up what an earlier session left."""
+        """Reads the state that an earlier session saved."""
         record = read_record(self.folder / MEMORY)
         if record.get("version") != VERSION:
             return self

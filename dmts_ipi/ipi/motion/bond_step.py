@@ -51,7 +51,7 @@ class BondLoops:
         self.d, self.r, self.weight = np.empty((0, 3)), np.empty(0), np.empty(0)
 
     def set(self, **arrays: np.ndarray) -> None:
-        """Tells arrays of bond_step.c's ``bonds_t`` by name; they are kept until told anew."""
+        """Sets arrays of ``bonds_t`` in bond_step.c by name; they are kept until set again."""
         for name, a in arrays.items():
             a = self._kept[name] = np.ascontiguousarray(a, _ARRAYS[name])
             setattr(self._bonds, name, a.ctypes.data)
@@ -64,14 +64,18 @@ class BondLoops:
             self.set(d=self.d, r=self.r, weight=self.weight)
 
     def moved(self, q: np.ndarray) -> float:
-        """The largest square of the distance of an atom, positions (n, 3), since the listing."""
+        """Largest squared displacement since the pairs were listed; positions (n, 3)."""
         return float(self._functions.bonds_moved(self._at, q.ctypes.data))
 
     def weights(self, q: np.ndarray) -> bool:
-        """Fills ``d``, ``r``, ``weight``; whether the active pairs are those told."""
+        """Fills ``d``, ``r``, ``weight``. Returns whether the active pairs are unchanged."""
         return bool(self._functions.bonds_weights(self._at, q.ctypes.data))
 
     def update(self, p: np.ndarray, loss: np.ndarray, kick: np.ndarray, forward: bool) -> float:
-        """Updates momenta (n, 3) in place by the used pairs; the energy that went to the bath."""
+        """Updates momenta (n, 3) in place for the active pairs.
+
+        Returns:
+            The energy given to the bath.
+        """
         at = p.ctypes.data, loss.ctypes.data, kick.ctypes.data
         return float(self._functions.bonds_update(self._at, *at, forward))

@@ -1,4 +1,4 @@
-"""What lies between two forces of an inner step, as one compiled call.
+"""The update between two force evaluations of an inner step, as one compiled call.
 
 Kick, drift, thermostat and drift are a dozen calls of NumPy, which cost more than the arithmetic of
 a thousand atoms. Positions and momenta are those of NumPy to the last bit, so a run does not depend

@@ -181,7 +181,7 @@ class RespaIntegrator(NVEIntegrator):
         self._hold_com()
 
     def _use_the_wait(self) -> None:
-        """What can be done while the teacher works."""
+        """Work that can be done while the reference model is evaluated."""
         if self._numbers is not None:
             self._numbers.prepare()  # those of the next step
         if self.while_waiting is not None:
@@ -191,7 +191,7 @@ class RespaIntegrator(NVEIntegrator):
         """No thermostat in NVE."""
 
     def _compiled_inner_step(self) -> InnerStep | None:
-        """None where inner steps go by NumPy."""
+        """The compiled inner steps, or None where they use NumPy."""
         return None
 
     def _hold_com(self) -> None:

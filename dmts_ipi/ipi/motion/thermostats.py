@@ -47,7 +47,8 @@ class ThermoLocal(ThermoLangevin):
     Args:
         mode: 'langevin' or 'ffl'.
         tau: time constant of all atoms that no entry of ``local`` names.
-        local: exceptions, the later the stronger.
+        local: time constants of particular atoms. Where several entries name the same atom,
+            the last one applies.
         bonds: see ``bonds.BondFriction``; acts next to the friction of atoms, in random order.
     """
 

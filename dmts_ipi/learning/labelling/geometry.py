@@ -1,5 +1,5 @@
-"""Geometries made from sampled ones: scaled cells, rattled atoms, stretched X-H bonds, protons
-that two molecules share."""
+"""Geometries derived from sampled ones: scaled cells, rattled atoms, stretched X-H bonds and
+protons shared between two molecules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HYDROGEN_BOND_A, SHORTEST_HEAVY_A = 2.3, 2.3
 
 
 def bare(frame: Frame, source: str) -> Frame:
-    """The structure alone: no labels, velocities or burst."""
+    """A copy of the structure without labels, velocities and burst."""
     return replace(
         frame,
         positions=np.array(frame.positions, float),
@@ -38,8 +38,8 @@ def bare(frame: Frame, source: str) -> Frame:
 def scale_cell(frame: Frame, scale: float) -> Frame:
     """Scales the cell and the centres of molecules; molecules stay rigid.
 
-    Atoms of a network that is bonded through the periodic boundary (a crystal, a polymer) move
-    affinely, each by itself.
+    In a network that is bonded through the periodic boundary (a crystal, a polymer), each atom is
+    scaled affinely instead.
 
     Raises:
         InputError: the structure is not periodic in three directions.
@@ -65,7 +65,7 @@ def scale_cell(frame: Frame, scale: float) -> Frame:
 
 
 def rattle(frame: Frame, sigma_A: float, rng: np.random.Generator) -> Frame:
-    """Moves every coordinate by a Gaussian of ``sigma_A`` Angstrom."""
+    """Adds Gaussian noise of standard deviation ``sigma_A`` (Angstrom) to every coordinate."""
     moved = bare(frame, f"rattled {sigma_A:g} A")
     return replace(
         moved, positions=moved.positions + rng.normal(0.0, sigma_A, moved.positions.shape)
@@ -76,7 +76,7 @@ def stretch_bonds(
     frame: Frame, low: float, high: float, fraction: float, rng: np.random.Generator
 ) -> Frame:
     """Scales a random ``fraction`` of the X-H bonds (at least one) to ``low``...``high`` times
-    their length; the hydrogen moves, along the bond."""
+    their length. Only the hydrogen moves, along the bond."""
     pairs, shifts = bonds(*frame.model_input)
     has_h = frame.numbers[pairs[:, 1]] == 1 if len(pairs) else np.zeros(0, bool)
     pairs, shifts = pairs[has_h], shifts[has_h]
@@ -98,9 +98,9 @@ def share_protons(
     """Shortens a random ``fraction`` of the hydrogen bonds X-H...Y (at least one) to an X...Y
     distance of 2.3 to ``longest_A``, and moves the hydrogen towards the middle.
 
-    Y moves with its molecule, which stays rigid. No molecule takes part twice. A run of some ten
-    picoseconds meets such geometries once or never, so a student that has not seen them goes
-    wrong there.
+    The molecule of Y moves rigidly. Each molecule takes part in at most one shared proton. Such
+    geometries occur at most once in some ten picoseconds of dynamics, so a student that was not
+    trained on them makes large errors there.
     """
     cell, numbers = np.asarray(frame.cell, float), frame.numbers
     shared = bare(frame, f"shared protons, X...Y below {longest_A:g} A")
@@ -122,7 +122,7 @@ def share_protons(
         to_h = x[h] - x[a] + shift
         to_y = to_h + x[y] - x[h] + s[k] @ cell
         long, bond = float(np.linalg.norm(to_y)), float(np.linalg.norm(to_h))
-        if to_h @ to_y < 0.8 * long * bond:  # far from straight: not a proton's way
+        if to_h @ to_y < 0.8 * long * bond:  # X-H...Y is strongly bent: no proton transfer
             continue
         short = min(long, rng.uniform(SHORTEST_HEAVY_A, longest_A))
         x[of == of[y]] += (short / long - 1.0) * to_y

@@ -64,10 +64,10 @@ def teacher_in(files: Files) -> Teacher | None:
 
 
 def teacher_of_labels(files: Files, given: str | None, device: str = "cpu") -> Teacher:
-    """The teacher of labels: as they say themselves, or as ``--teacher`` says of others' labels.
+    """The teacher that made the labels: as recorded in them, otherwise as given by ``--teacher``.
 
-    Labels that do not say who made them are compared with the teacher that was given, on a frame
-    or two, where it can be loaded on this machine.
+    If the labels record no teacher and the given one can be loaded on this machine, its forces are
+    compared with the labels of one or two frames.
 
     Args:
         files: label files and their frames.

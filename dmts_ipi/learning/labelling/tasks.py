@@ -1,4 +1,4 @@
-"""The work of ``label`` as a list of independent tasks, each with a schedule of steps."""
+"""Divides the work of ``label`` into independent tasks, each with a schedule of time steps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ EQUILIBRATION_FRICTION_PER_PS = 50.0
 
 @dataclass(frozen=True)
 class Task:
-    """One independent run (or one frame to relabel). ``index`` seeds it.
+    """One independent run, or one frame to relabel. ``index`` seeds its random numbers.
 
-    ``bursts`` are the numbers of the bursts that it makes; without any it is a plain run.
+    ``bursts`` lists the numbers of the bursts that the task samples; a plain run has none.
     """
 
     index: int
@@ -29,7 +29,7 @@ class Task:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """A short description of the task for progress messages."""
         if self.kind == "relabel":
             return f"frame {self.structure + 1}"
         what = f"structure {self.structure + 1}, {self.temperature_K:g} K"
@@ -40,7 +40,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Step:
-    """What happens in one step: friction (0: none), and whether its end is a frame."""
+    """One time step: its friction (0: none), and whether a frame is stored after it."""
 
     friction_per_ps: float
     emit: bool
@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps of a task: ``at(k)`` says what step k (from 0) does; ``total`` of them."""
+    """The ``total`` time steps of a task; ``at(k)`` describes step k, counted from 0."""
 
     config: LabelConfig
     task: Task
@@ -103,7 +103,7 @@ class Schedule:
 
 
 def plan(config: LabelConfig, n_structures: int, n_frames: int) -> list[Task]:
-    """All tasks, in order; the same list for every shard."""
+    """All tasks in order. Every shard computes the same list."""
     tasks = [Task(k, "relabel", k) for k in range(n_frames)]
     scales = [1.0, *[s for s in config.cell_scales if s != 1.0]]
     for s in range(n_structures):
