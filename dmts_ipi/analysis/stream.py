@@ -156,20 +156,20 @@ class FrameStream:
 
 
 class _Forces:
-    """The sampled forces by step, which are asked for in rising order."""
+    """The sampled forces by step. Steps must be requested in increasing order."""
 
     def __init__(self, run: RunInput) -> None:
-        self._run, self._left = run, run.forces()
-        self._next = next(self._left, None)
+        self._run, self._remaining = run, run.forces()
+        self._next = next(self._remaining, None)
 
     def at(self, step: int) -> np.ndarray | None:
-        """Those of a step, (n, 3) eV/A; None where there are none.
+        """The forces of a step, (n, 3) eV/A; None if none were sampled.
 
         Raises:
             InputError: they are not finite.
         """
         while self._next is not None and self._next[0] < step:
-            self._next = next(self._left, None)
+            self._next = next(self._remaining, None)
         if self._next is None or self._next[0] != step:
             return None
         forces = self._next[1]

@@ -117,7 +117,7 @@ class Thermostat:
         by_atom: dict[str, float] = {}
         for tag in element.findall("local_tau"):
             value = read.quantity(tag, "femtosecond")
-            for name in _words(tag.get("names", "")):
+            for name in _list_items(tag.get("names", "")):
                 by_element[name] = value
             if atoms := tag.get("atoms", "").strip():
                 by_atom[atoms] = value
@@ -182,7 +182,7 @@ class Thermostat:
             if name in atomic_numbers:
                 rates[np.asarray(numbers) == atomic_numbers[name]] = 1000.0 / tau
         for atoms, tau in self.atom_tau_fs.items():
-            rates[[int(a) for a in _words(atoms)]] = 1000.0 / tau
+            rates[[int(a) for a in _list_items(atoms)]] = 1000.0 / tau
         return rates
 
     @property
@@ -278,7 +278,7 @@ def thermostat_mid_drift(splitting: str, steps: Sequence[int]) -> bool:
     return "respa" in splitting or (splitting == "baoab" and odd)
 
 
-def _words(text: str) -> list[str]:
+def _list_items(text: str) -> list[str]:
     return re.findall(r"[^\s,\[\]]+", text)
 
 
@@ -287,7 +287,7 @@ def _bond(tag: ET.Element, read: QuantityReader) -> BondFriction:
     reach = tag.find("range")
     return BondFriction(
         read.quantity(tau, "femtosecond") if tau is not None else 0.0,
-        tuple(_words(tag.get("names", ""))),
+        tuple(_list_items(tag.get("names", ""))),
         () if reach is None else tuple(read.quantities(reach, "angstrom")),
         " ".join((tag.findtext("pairs") or "").split()),
     )

@@ -130,10 +130,10 @@ class Policy:
         if self.settings.rewinds_max == 0:
             raise RunInterrupted(verdict)
         before = max(verdict.sound_step - self.limits.guard_steps, 0)
-        here = self._here(verdict)
-        if here:  # a checkpoint further back each time
-            before = min(before, here[-1].before_step - self.physics.checkpoint_stride)
-        self._check_limits(verdict, len(here))
+        repeats = self._repeated_rewinds(verdict)
+        if repeats:  # a checkpoint further back each time
+            before = min(before, repeats[-1].before_step - self.physics.checkpoint_stride)
+        self._check_limits(verdict, len(repeats))
         before = max(before, 0)
         self.single_until = verdict.step + self.limits.guard_steps
         self.rewinds.append(
@@ -147,11 +147,11 @@ class Policy:
             )
         )
         self.save()
-        seed = (self.seed * 7919 + len(self.rewinds)) % 2**31 if here else None
+        seed = (self.seed * 7919 + len(self.rewinds)) % 2**31 if repeats else None
         return RestartPlan(before, seed)
 
-    def _here(self, verdict: Verdict) -> list[Rewind]:
-        """Rewinds just before this one that were for the same place, oldest first."""
+    def _repeated_rewinds(self, verdict: Verdict) -> list[Rewind]:
+        """Directly preceding rewinds caused by events near the same step, oldest first."""
         rewinds: list[Rewind] = []
         place = verdict.step
         for rewind in reversed(self.rewinds):
@@ -162,11 +162,11 @@ class Policy:
             place = rewind.step
         return rewinds[::-1]
 
-    def _check_limits(self, verdict: Verdict, here: int) -> None:
+    def _check_limits(self, verdict: Verdict, repeats: int) -> None:
         s = self.settings
         if len(self.rewinds) >= s.rewinds_max:
             self._stop(verdict, f"rewinds_max = {s.rewinds_max} in this run")
-        if here >= s.rewinds_here_max:
+        if repeats >= s.rewinds_here_max:
             self._stop(verdict, f"rewinds_here_max = {s.rewinds_here_max} at one place")
         first = verdict.step - self.physics.steps(s.rewinds_window_ps * 1000)
         if sum(r.step > first for r in self.rewinds) >= s.rewinds_window_max:

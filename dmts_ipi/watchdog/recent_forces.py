@@ -72,7 +72,7 @@ class RequestPeriod:
     def forget(self) -> None:
         """i-PI has begun a connection: evaluations count from one again."""
         self._predicted: tuple[int, int] | None = None  # one of them, and their distance
-        self._last = self._distance = self._equal = self._left = 0
+        self._last = self._distance = self._equal = self._until_renewal = 0
 
     def asked(self, evaluation: int) -> None:
         """The forces of an evaluation were asked for."""
@@ -82,7 +82,10 @@ class RequestPeriod:
         self._equal = self._equal + 1 if distance == self._distance else 0
         self._last, self._distance = evaluation, distance
         periodic = distance > 0 and self._equal >= EQUAL_DISTANCES
-        self._left, self._predicted = RENEW_AFTER, (evaluation, distance) if periodic else None
+        self._until_renewal, self._predicted = (
+            RENEW_AFTER,
+            (evaluation, distance) if periodic else None,
+        )
 
     def missed(self) -> None:
         """Forces were asked for that are not kept, perhaps because of a wrong prediction."""
@@ -97,8 +100,8 @@ class RequestPeriod:
         """The same as ``due``, of an evaluation whose forces are then sent."""
         if self._predicted is None or not self.due(evaluation):
             return False
-        self._left -= 1
-        if self._left <= 0:
+        self._until_renewal -= 1
+        if self._until_renewal <= 0:
             self.forget()
         return True
 

@@ -47,19 +47,19 @@ class BondLoops:
         )
         self._bonds = _Bonds()
         self._at = ctypes.byref(self._bonds)
-        self._kept: dict[str, np.ndarray] = {}
+        self._held_arrays: dict[str, np.ndarray] = {}
         self.d, self.r, self.weight = np.empty((0, 3)), np.empty(0), np.empty(0)
 
     def set(self, **arrays: np.ndarray) -> None:
         """Sets arrays of ``bonds_t`` in bond_step.c by name; they are kept until set again."""
         for name, a in arrays.items():
-            a = self._kept[name] = np.ascontiguousarray(a, _ARRAYS[name])
+            a = self._held_arrays[name] = np.ascontiguousarray(a, _ARRAYS[name])
             setattr(self._bonds, name, a.ctypes.data)
         sizes = {"listed_at": "atoms", "i": "listed", "use": "used"}
         for name in sizes.keys() & arrays.keys():
-            setattr(self._bonds, sizes[name], len(self._kept[name]))
+            setattr(self._bonds, sizes[name], len(self._held_arrays[name]))
         if "i" in arrays:
-            m = len(self._kept["i"])
+            m = len(self._held_arrays["i"])
             self.d, self.r, self.weight = np.empty((m, 3)), np.empty(m), np.empty(m)
             self.set(d=self.d, r=self.r, weight=self.weight)
 

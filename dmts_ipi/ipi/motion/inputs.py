@@ -37,13 +37,13 @@ from .thermostats import LocalTau, ThermoLocal
 LOCAL, BONDS = "local_tau", "bonds"
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _list_items(text: str) -> tuple[str, ...]:
     return tuple(w for w in text.strip().strip("[]").replace(",", " ").split() if w)
 
 
 def _indices(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(w) for w in _words(text))
+        return tuple(int(w) for w in _list_items(text))
     except ValueError as error:
         raise InputError(f"{LOCAL}: atoms", text, "must be indices such as '0, 7'") from error
 
@@ -72,7 +72,7 @@ class InputLocalTau(InputValue):
         Raises:
             InputError: it names no atoms.
         """
-        names, atoms = _words(self.names.fetch()), _indices(self.atoms.fetch())
+        names, atoms = _list_items(self.names.fetch()), _indices(self.atoms.fetch())
         if not names and not atoms:
             raise InputError(LOCAL, "", "selects no atoms; write <local_tau names='H' ...>")
         return LocalTau(float(self.fetch()), names, atoms)
@@ -130,7 +130,7 @@ class InputBonds(Input):
             )
         limits = (float(reach[0]), float(reach[1])) if len(reach) == 2 else (0.0, 0.0)
         entry = BondTau(
-            float(self.tau.fetch()), _words(self.names.fetch()), limits, pairs.reshape(-1, 2)
+            float(self.tau.fetch()), _list_items(self.names.fetch()), limits, pairs.reshape(-1, 2)
         )
         entry.check()
         return entry
@@ -285,7 +285,7 @@ class _Quantities:
 
     def quantities(self, element: ET.Element, to: str) -> list[float]:
         """The numbers of a tag that holds a list."""
-        return [self._convert(element, word, to) for word in _words(element.text or "")]
+        return [self._convert(element, word, to) for word in _list_items(element.text or "")]
 
     def _convert(self, element: ET.Element, text: str, to: str) -> float:
         dimension = _DIMENSIONS[to]

@@ -29,7 +29,7 @@ class PrefetchedNormals:
         self._generator = generator
         self._block, self._at = np.empty(0), 0
         self._before: Any = None  # the generator's state in front of the block
-        self._taken, self._others = 0, False  # since the last ``prepare``
+        self._taken, self._other_draws = 0, False  # since the last ``prepare``
 
     @property
     def ahead(self) -> int:
@@ -38,9 +38,9 @@ class PrefetchedNormals:
 
     def prepare(self) -> None:
         """Draws as many as were taken since the last time, if these were normal numbers only."""
-        count, others = self._taken, self._others
-        self._taken, self._others = 0, False
-        if others or not count or self.ahead:
+        count, other_draws = self._taken, self._other_draws
+        self._taken, self._other_draws = 0, False
+        if other_draws or not count or self.ahead:
             return
         self._before = self._generator.bit_generator.state
         if len(self._block) != count:
@@ -68,7 +68,7 @@ class PrefetchedNormals:
 
     @property
     def _plain(self) -> np.random.Generator:
-        self._others = True
+        self._other_draws = True
         self._put_back()
         return self._generator
 

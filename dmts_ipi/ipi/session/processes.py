@@ -54,7 +54,7 @@ def find_driver(at: Socket, ipi: int | None) -> int | None:
     candidates = [] if at.mode == "unix" else sorted(_clients_of_port(at.port))
     if not candidates:
         words = {at.address, *map(str, at.paths)} if at.mode == "unix" else {str(at.port)}
-        candidates = [pid for pid in psutil.pids() if words & set(_words(pid)[1:])]
+        candidates = [pid for pid in psutil.pids() if words & set(_command_line(pid)[1:])]
     candidates = [pid for pid in candidates if pid not in (ipi, os.getpid())]
     programs = [pid for pid in candidates if _program(pid) not in STARTERS]
     return min(programs or candidates, default=None)
@@ -63,7 +63,7 @@ def find_driver(at: Socket, ipi: int | None) -> int | None:
 def input_of(pid: int) -> Path | None:
     """The input or checkpoint that an i-PI was started with; None: its command does not say."""
     where = folder_of(pid)
-    for word in reversed(_words(pid)[1:]) if where is not None else ():
+    for word in reversed(_command_line(pid)[1:]) if where is not None else ():
         path = (where or Path()) / word
         try:
             with open(path, "rb") as stream:
@@ -113,7 +113,7 @@ def ended(process: psutil.Process | int) -> bool:
         return False
 
 
-def _words(pid: int) -> list[str]:
+def _command_line(pid: int) -> list[str]:
     """Command line of a process; empty where it has ended."""
     try:
         return psutil.Process(pid).cmdline()
@@ -122,7 +122,7 @@ def _words(pid: int) -> list[str]:
 
 
 def _program(pid: int) -> str:
-    words = _words(pid)
+    words = _command_line(pid)
     return Path(words[0]).name if words else ""
 
 
@@ -131,7 +131,8 @@ def _python_programs(name: str) -> list[int]:
     return [
         pid
         for pid in psutil.pids()
-        if _program(pid).startswith("python") and name in (Path(w).name for w in _words(pid)[1:])
+        if _program(pid).startswith("python")
+        and name in (Path(w).name for w in _command_line(pid)[1:])
     ]
 
 

@@ -330,23 +330,23 @@ class Labeller:
 
         costs = [cost(t) for t in self.tasks]
         self._ends = list(np.cumsum(costs))
-        self._left = sum(costs[start:])
+        self._steps_left = sum(costs[start:])
         inside = self.store.state.get("inside") or {}
-        self._left -= int(inside.get("step", 0))
+        self._steps_left -= int(inside.get("step", 0))
         self._done, self._spoke = 0, time.monotonic()
         self._began: float | None = None
 
     def _tick(self, task: Task, steps: int, temperature_K: float | None = None) -> None:
         now = time.monotonic()
         if self._began is None:  # the first call compiles: no measure of what is left
-            self._began, self._left = now, self._left - steps
+            self._began, self._steps_left = now, self._steps_left - steps
             return
         self._done += steps
         if now - self._spoke < self._every_s:
             return
         self._spoke = now
         each = (now - self._began) / max(self._done, 1)
-        left = each * max(self._left - self._done, 0)
+        left = each * max(self._steps_left - self._done, 0)
         warm = "" if temperature_K is None else f"  {temperature_K:.0f} K"
         self._report(
             f"{task.title}{warm}  {self.total_frames} frames  {each * 1e3:.1f} ms/step  "
