@@ -19,26 +19,26 @@ from dmts_ipi.ipi.patches import exchange
 
 
 class LevelForces(Protocol):
-    """What the loop needs."""
+    """The interface through which the loop on plain arrays obtains forces."""
 
     def begin(self) -> None:
-        """An outer step begins, at the positions of i-PI's beads."""
+        """Begins an outer step at the positions of i-PI's beads."""
 
     def ask(self, levels: list[int]) -> None:
-        """The forces of these levels are the next ones wanted, at the last q."""
+        """Requests the forces of these levels at the last positions q."""
 
     def moved(self, q: np.ndarray, levels: list[int]) -> None:
-        """Atoms are at q (3 n,), bohr; the forces of these levels are the next ones wanted."""
+        """Moves the atoms to q (3 n,), bohr, and requests the forces of these levels there."""
 
     def level(self, k: int) -> np.ndarray:
         """Force of a level at the last q, (3 n,), atomic units."""
 
     def finish(self, q: np.ndarray) -> None:
-        """The outer step is over, at q: i-PI's beads and forces are updated."""
+        """Ends the outer step at q and updates i-PI's beads and forces."""
 
 
 class DependForces:
-    """By i-PI's own objects."""
+    """Forces obtained through i-PI's own objects."""
 
     def __init__(self, forces: Any, beads: Any) -> None:
         self._forces, self._beads = forces, beads
@@ -110,14 +110,14 @@ class _Component:
 
 
 class ArrayForces:
-    """Without i-PI's objects, for one bead and constant cell."""
+    """Forces obtained without i-PI's objects, for one bead and a constant cell."""
 
     def __init__(self, forces: Any, beads: Any, cell: Any) -> None:
         self._forces, self._beads, self._cell_object = forces, beads, cell
         self._components = [_Component(c) for c in forces.mforces]
 
     def begin(self) -> None:
-        """Looks at what may have changed between two steps: weights, cell, forces."""
+        """Reads what may have changed between two steps: weights, cell, forces."""
         cell = self._cell_object
         self._cell = dstrip(cell.h).copy(), dstrip(cell.ih).copy()
         self._q = dstrip(self._beads.q)[0].copy()
@@ -165,7 +165,7 @@ class ArrayForces:
 
 
 def _share(component: Any, k: int) -> float | None:
-    """Weight of a component in a level; None: it has no part in it."""
+    """Weight of a component in a level; None if it does not act there."""
     weights = component.mts_weights
     if len(weights) == 0:
         # i-PI would fail on these: such a force is never used on arrays (see _covered)
@@ -186,7 +186,7 @@ def _covered(component: Any) -> bool:
 
 
 def level_forces(forces: Any, beads: Any, cell: Any) -> LevelForces:
-    """On arrays where every forcefield is covered, else by i-PI's objects."""
+    """``ArrayForces`` if it supports every forcefield, otherwise i-PI's own objects."""
     if all(_covered(c) for c in forces.mforces):
         return ArrayForces(forces, beads, cell)
     return DependForces(forces, beads)

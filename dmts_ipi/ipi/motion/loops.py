@@ -16,7 +16,7 @@ _found: dict[str, ctypes.CDLL | NotCompiled] = {}
 
 
 def loops(unit: str, size: str, record: type[ctypes.Structure], **functions: tuple) -> ctypes.CDLL:
-    """The functions of a C file here, or why there are none: looked for once.
+    """Compiles and loads the functions of a C file in this folder, at most once per process.
 
     Args:
         unit: the file.

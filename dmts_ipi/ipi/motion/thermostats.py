@@ -209,7 +209,7 @@ def time_constants(names: Sequence[str], tau: float, local: Sequence[LocalTau]) 
 
 
 def as_local(thermostat: Any) -> Any:
-    """Our class in the place of i-PI's plain Langevin and FFL, which it also does; else as is."""
+    """Replaces i-PI's plain Langevin and FFL by ``ThermoLocal``; returns any other unchanged."""
     if type(thermostat) is ThermoLangevin:
         new = ThermoLocal("langevin", thermostat.tau)
     elif type(thermostat) is ThermoFFL and thermostat.flip == "rescale":
