@@ -17,6 +17,10 @@ from .core.errors import DmtsError
 from .core.options import HelpFormatter, OptionParser
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "auto": (
+        "dmts_ipi.commands.auto",
+        "go from a structure and a teacher to a finished run and its report",
+    ),
     "label": ("dmts_ipi.commands.label", "sample configurations with a teacher and label them"),
     "distill": ("dmts_ipi.commands.distill", "train a student on labels"),
     "evaluate": (

@@ -170,6 +170,41 @@ def run_one(words: list[str], log: str, folder: str) -> int:
     return status if status >= 0 else 128 - status
 
 
+def run_here(words: Sequence[str]) -> tuple[int, str]:
+    """Runs a command line to its end; what it writes to stderr is seen at once.
+
+    On Ctrl-C and SIGTERM it is stopped by SIGTERM and waited for.
+
+    Returns:
+        Its exit status (128 and more: a signal) and what it wrote to stdout.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        Stopped: SIGTERM.
+    """
+    process = subprocess.Popen(
+        list(words),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C comes from us, once
+        preexec_fn=_end_with_parent() if sys.platform.startswith("linux") else None,
+    )
+    with _terminable():
+        try:
+            output = process.communicate()[0]
+        except BaseException:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            raise
+    status = process.returncode
+    return (status if status >= 0 else 128 - status), output
+
+
 def _end_with_parent() -> Callable[[], None]:
     """Before exec: the kernel is asked for a SIGTERM when the worker dies, which stops cleanly."""
     prctl = ctypes.CDLL(None).prctl

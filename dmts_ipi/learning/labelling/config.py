@@ -66,7 +66,14 @@ class LabelConfig(StrictModel):
         ge=0,
         description="number of bursts (consecutive frames with velocities) per structure",
     )
-    burst_frames: int = Field(60, ge=16, description="frames per burst, 1 fs apart")
+    burst_frames: int = Field(60, ge=16, description="frames per burst")
+    burst_step_fs: float = Field(
+        1.0,
+        gt=0,
+        le=10,
+        description="time step of bursts, and time between their frames, fs; it must resolve the "
+        "fastest vibration",
+    )
     burst_gap_fs: float = Field(200.0, ge=0, description="time between bursts, fs")
     burst_temperature_K: float = Field(300.0, gt=0, description="temperature of bursts, K")
     force_limit_eV_per_A: float = Field(

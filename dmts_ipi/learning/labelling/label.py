@@ -67,6 +67,8 @@ def fingerprint(config: LabelConfig, identity: str, frames: Sequence[Frame], sha
     """Hash of all that decides the output: options, teacher, structures, shard."""
     digest = hashlib.sha256()
     options = config.model_dump(exclude={"device", "structures", "frames"})
+    if options["burst_step_fs"] == 1.0:  # as before it was an option: labels begun then go on
+        del options["burst_step_fs"]
     digest.update(json.dumps([options, identity, shard], sort_keys=True).encode())
     for f in frames:
         for a in (f.numbers, f.positions, f.cell, f.pbc):

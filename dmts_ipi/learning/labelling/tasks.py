@@ -8,7 +8,6 @@ from dmts_ipi.core.errors import InputError
 
 from .config import LabelConfig
 
-BURST_STEP_FS = 1.0
 BURSTS_PER_TASK = 5
 EQUILIBRATION_FRICTION_PER_PS = 50.0
 
@@ -60,7 +59,7 @@ class Schedule:
     @property
     def step_fs(self) -> float:
         """Time step, fs."""
-        return BURST_STEP_FS if self.task.kind == "bursts" else self.config.step_fs
+        return self.config.burst_step_fs if self.task.kind == "bursts" else self.config.step_fs
 
     @property
     def _equilibration(self) -> int:
