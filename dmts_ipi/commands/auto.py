@@ -27,13 +27,6 @@ from .many import ours
 CONFIG, JOURNAL, DECISIONS = "auto.yaml", "auto.json", "decisions.md"
 START, LABELS, STUDENT, RUN = "start.extxyz", "labels.extxyz", "student", "run"
 STS, REPORT = "sts", "report"
-    "start.extxyz",
-    "labels.extxyz",
-    "student",
-    "run",
-    "sts",
-    "report",
-)
 STS_STEPS = 300  # of the short run that measures the speed of single time steps
 HMR_AMU = 3.0
 RELAX_BELOW_EV_PER_A, RELAX_STEPS = 8.0, 500
