@@ -40,10 +40,21 @@ class StudentArchitecture(ArchitectureConfig):
 
     energy: bool = Field(default=False, description="energy readout, forces by autograd")
 
+    channels: int = Field(
+        default=0,
+        ge=0,
+        description="channels in which each atom mixes the densities of its neighbours' elements; "
+        "0: one block of densities for each element",
+    )
+
     @property
     def radial(self) -> int:
         """Number of radial functions."""
         return self.bessel + self.gaussians
+
+    def blocks(self, n_elements: int) -> int:
+        """Blocks of ``radial`` densities that an atom's network reads."""
+        return min(self.channels, n_elements) if self.channels else n_elements
 
     @property
     def cutoffs_A(self) -> tuple[float, float, float]:

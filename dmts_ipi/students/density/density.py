@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Output layers and biases stay with AdamW, as Muon's authors advise.
 OUTPUT_LAYERS = ("g0", "energy", "out", "out1", "out2", "far", "gates", "near_gates")
+# Tables by element are no layers: each row is used for its element alone.
+ELEMENT_TABLES = ("mixing", "near_factor", "far_factor", "far_terms")
 
 
 class Density(Architecture):
@@ -64,7 +66,9 @@ class Density(Architecture):
         return {
             name
             for name, p in network.named_parameters()
-            if p.ndim == 2 and name.split(".")[-2] not in OUTPUT_LAYERS
+            if p.ndim == 2
+            and name.split(".")[-2] not in OUTPUT_LAYERS
+            and name.split(".")[-1] not in ELEMENT_TABLES
         }
 
     def trains_compiled(self, config: StudentArchitecture) -> bool:

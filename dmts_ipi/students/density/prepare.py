@@ -66,7 +66,8 @@ def calibrate(student: Student, batches: Sequence[DensityBatch]) -> None:
         u, r, r2 = student.geometry(b.positions, b.cell, n, g.neighbour, g.shifts, g.pad)
         y = basis.harmonics(u)
         value, _ = student.radial(r, r2)
-        density = student.densities(value, y, b.layout.columns)
+        by_element = student.densities(value, y, b.layout.columns)
+        density = student.mixed(by_element, b.layout.counts)
         seen.append((b.layout.counts, density, y, value, g.neighbour))
 
     def of_species(k: int, tensors: Sequence[Tensor]) -> Tensor:
