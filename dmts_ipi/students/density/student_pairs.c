@@ -160,10 +160,9 @@ static inline const real *row_of(const system_t *s, int32_t edge, real *u, real 
 /* A' (atoms, 9, FIXED) of a range of atoms: only elements among an atom's neighbours cost time. */
 void densities(const system_t *s, real *out, int64_t a0, int64_t a1)
 {
-    enum { BLOCK = 9 * RADIAL };
+    enum { WIDE = PAD(RADIAL) / LANES }; /* what lies after the values in a row fills up lanes */
     for (int64_t i = a0; i < a1; i++) {
-        ON_LINES real sum[SPECIES][BLOCK];
-        ON_LINES real mixed[MIXED][BLOCK];
+        ON_LINES vector sum[SPECIES][9][WIDE];
         unsigned char is_neighbour[SPECIES] = {0};
         int kinds[SPECIES], count = 0;
         for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
@@ -174,29 +173,27 @@ void densities(const system_t *s, real *out, int64_t a0, int64_t a1)
             if (!row)
                 continue;
             const int32_t kind = s->species[j];
-            real *to = sum[kind];
+            vector(*to)[WIDE] = sum[kind];
             if (!is_neighbour[kind]) {
                 is_neighbour[kind] = 1;
                 kinds[count++] = kind;
                 memset(to, 0, sizeof sum[kind]);
             }
-            const real *v = row + R_VALUE;
-            for (int m = 0; m < 9; m++)
-                for (int n = 0; n < RADIAL; n++)
-                    to[m * RADIAL + n] += y[m] * v[n];
-        }
-        memset(mixed, 0, sizeof mixed);
-        const real *w = s->parameters + P_MIXING + s->species[i] * SPECIES * MIXED;
-        for (int c = 0; c < count; c++)
-            for (int k = 0; k < MIXED; k++) {
-                const real part = w[kinds[c] * MIXED + k];
-                for (int n = 0; n < BLOCK; n++)
-                    mixed[k][n] += part * sum[kinds[c]][n];
+            for (int n = 0; n < WIDE; n++) {
+                const vector v = *(const vector *)(row + R_VALUE + n * LANES);
+                for (int m = 0; m < 9; m++)
+                    to[m][n] += y[m] * v;
             }
+        }
+        const real *w = s->parameters + P_MIXING + s->species[i] * SPECIES * MIXED;
         for (int m = 0; m < 9; m++)
-            for (int k = 0; k < MIXED; k++)
-                memcpy(out + ((i - a0) * 9 + m) * FIXED + k * RADIAL, mixed[k] + m * RADIAL,
-                       RADIAL * sizeof(real));
+            for (int k = 0; k < MIXED; k++) {
+                ON_LINES vector mixed[WIDE] = {0};
+                for (int c = 0; c < count; c++)
+                    for (int n = 0; n < WIDE; n++)
+                        mixed[n] += w[kinds[c] * MIXED + k] * sum[kinds[c]][m][n];
+                memcpy(out + ((i - a0) * 9 + m) * FIXED + k * RADIAL, mixed, RADIAL * sizeof(real));
+            }
     }
 }
 #else
@@ -476,11 +473,12 @@ static void near_forces(const system_t *s, const int64_t *pairs, int count, cons
         const real *fi = p + P_NEAR_FACTOR + zi * W, *fj = p + P_NEAR_FACTOR + zj * W;
         const real *terms = p + P_NEAR_TERMS + (zi * SPECIES + zj) * (1 + NEAR_BESSEL) * W;
         ON_LINES real sum[W];
-        for (int k = 0; k < W; k++)
-            sum[k] = hidden[b * W + k] + terms[k];
-        for (int n = 0; n < NEAR_BESSEL; n++)
-            for (int k = 0; k < W; k++)
-                sum[k] += in[b * NEAR_IN + n] * terms[(1 + n) * W + k];
+        for (int c = 0; c < W; c += LANES) {
+            vector part = *(const vector *)(hidden + b * W + c) + *(const vector *)(terms + c);
+            for (int n = 0; n < NEAR_BESSEL; n++)
+                part += in[b * NEAR_IN + n] * *(const vector *)(terms + (1 + n) * W + c);
+            *(vector *)(sum + c) = part;
+        }
         for (int k = 0; k < H; k++)
             hidden[b * W + k] = silu(sum[k] + pi[k] * fj[k] + pj[k] * fi[k]);
 #else
