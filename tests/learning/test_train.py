@@ -386,3 +386,16 @@ def test_a_frame_that_overflows_costs_one_step_only(tmp_path):
     assert same(before, t.parameters)
     t.run()
     assert t.progress.step == 12
+
+
+@pytest.mark.parametrize("base", ["none", "short", "gaussians"])
+def test_pair_force_before_training_is_the_one_that_is_wanted(tmp_path, base):
+    architecture = TINY.model_copy(update={"base": base})
+    t = trainer(tmp_path, architecture=architecture, steps=2)
+    used = t.student.base.abs().amax((0, 1)) > 0  # of each radial function
+    assert used[TINY.bessel :].all() == (base != "none")
+    assert used[: TINY.bessel].all() == (base == "gaussians")
+    assert ("base_rmse_eV_per_A" in t.prepared.figures) == (base != "none")
+    t.run()
+    record = json.loads((tmp_path / "model.json").read_text())
+    assert record["architecture"]["base"] == base

@@ -97,3 +97,42 @@ def test_the_tables_of_elements_are_left_to_adamw():
     assert "pair.dense.weight" in hidden
     assert not [n for n in hidden if "mixing" in n or n.startswith("pair_elements")]
     assert TINY.channels == 0
+
+
+def test_frames_for_the_scales_cover_elements_that_are_rare():
+    from dmts_ipi.students.density.prepare import SETUP_ATOMS, SETUP_FRAMES, setup_frames
+
+    counts = [(10, 5, 0)] * 90 + [(10, 5, 2)] * 10
+    order = np.arange(100)
+    assert setup_frames(counts[:90], np.arange(90)) == list(range(SETUP_FRAMES))
+    chosen = setup_frames(counts, order)
+    assert chosen == [*range(SETUP_FRAMES), *range(90, 100)]  # all that have the third element
+    assert SETUP_ATOMS > 10 * 2
+
+
+def test_an_element_that_is_always_alone_gets_finite_scales():
+    from dmts_ipi.core.frames import Frame
+    from dmts_ipi.students.density.batches import GraphSet
+    from dmts_ipi.students.density.prepare import prepare
+
+    rng = np.random.default_rng(2)
+    frames = []
+    for _ in range(6):
+        x = np.array([[0, 0, 0], [0, 0, 1.0], [0, 0.9, 0.2], [30, 0, 0]]) + rng.normal(
+            scale=0.03, size=(4, 3)
+        )
+        frames.append(
+            Frame(np.array([8, 1, 1, 11]), x, np.zeros((3, 3)), np.zeros(3, bool), forces=0 * x)
+        )
+    student = make_student(elements=[1, 8, 11], channels=2, base="short")
+    prepare(student, GraphSet(frames, student.architecture, [1, 8, 11]), 0)
+    sodium = student.atoms[2]
+    assert float(sodium.scale0.max()) <= 1.0
+    assert all(torch.isfinite(v).all() for v in student.state_dict().values())
+    met = np.array([[0, 0, 0], [0, 0, 1.0], [0, 0.9, 0.2], [2.2, 0, 0]])  # it never met a neighbour
+    force = (
+        plain(student)
+        .compute(frames[0].numbers, met, np.zeros((3, 3)), np.zeros(3, bool))
+        .forces_eV_per_A
+    )
+    assert np.abs(force).max() < 1e3

@@ -47,6 +47,12 @@ class StudentArchitecture(ArchitectureConfig):
         "0: one block of densities for each element",
     )
 
+    base: Literal["none", "short", "gaussians"] = Field(
+        default="gaussians",
+        description="pair force fitted by least squares before training. none; short: on the "
+        "Gaussians of bonds alone; gaussians: on all radial functions",
+    )
+
     @property
     def radial(self) -> int:
         """Number of radial functions."""
@@ -78,5 +84,11 @@ class StudentArchitecture(ArchitectureConfig):
 
 # The defaults of the fields are those of files written before a field existed.
 NEW_STUDENT = StudentArchitecture(
-    bessel=8, gaussians=5, gaussian_width_A=0.3, normalise=True, head_scale=0.02
+    bessel=8,
+    gaussians=5,
+    gaussian_width_A=0.3,
+    normalise=True,
+    head_scale=0.02,
+    channels=3,
+    base="short",
 )

@@ -46,10 +46,12 @@ class Density(Architecture):
         return GraphSet(frames, config, elements)
 
     def prepare(self, network: nn.Module, frames: FrameSet, seed: int) -> Prepared:
-        """Scales of features, the wall, and a pair force by least squares."""
+        """Scales of features, the wall, and a pair force by least squares where one is wanted."""
         assert isinstance(network, Student)
         assert isinstance(frames, GraphSet)
         rmse = prepare(network, frames, seed)
+        if rmse is None:
+            return Prepared()
         text = f"base pair force alone: RMSE {1e3 * rmse:.0f} meV/A"
         return Prepared(text, {"base_rmse_eV_per_A": rmse})
 

@@ -86,20 +86,23 @@ class AtomFeatures(nn.Module):
             self.lift2 = nn.Linear(h + m + self.invariants2.size, h)
             self.dense2 = nn.Linear(h, h)
 
+    def whole_mixing(self) -> Tensor:
+        """w of every radial function, (s * radial, k * radial): one matrix product mixes."""
+        one = torch.eye(self.a.radial, dtype=self.mixing.dtype, device=self.mixing.device)
+        return torch.kron(self.mixing, one)
+
     def mix(self, density: Tensor) -> Tensor:
         """A'[k] = sum_s w[s, k] A[s]: densities by element (n, 9, s * radial) to channels."""
-        a = density.unflatten(-1, (self.n_species, -1))
-        return torch.einsum("nlsr,sk->nlkr", a, self.mixing).flatten(-2)
+        return density @ self.whole_mixing()
 
-    def unmix(self, g: Tensor, base: Tensor) -> Tensor:
+    def unmix(self, g: Tensor, base: Tensor | None) -> Tensor:
         """G[s] = sum_k w[s, k] G'[k]: by channel (n, 9, f + m) to elements (n, 9, s * radial + m).
 
-        ``base`` (n, s * radial + m) is added to the l = 0 part.
+        ``base`` (n, s * radial + m), if there is one, is added to the l = 0 part.
         """
-        by_channel = g[..., : self.fixed].unflatten(-1, (-1, self.a.radial))
-        by_element = torch.einsum("nlkr,sk->nlsr", by_channel, self.mixing).flatten(-2)
-        whole = torch.cat([by_element, g[..., self.fixed :]], dim=-1)
-        return torch.cat([(whole[:, 0] + base)[:, None], whole[:, 1:]], dim=1)
+        by_element = g[..., : self.fixed] @ self.whole_mixing().T
+        g = torch.cat([by_element, g[..., self.fixed :]], dim=-1)
+        return g if base is None else torch.cat([(g[:, 0] + base)[:, None], g[:, 1:]], dim=1)
 
     def standardise(self, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Densities (n, 9, f) -> scaled l = 0 (n, f), 1 (n, 3, f), 2 (n, 5, f)."""
@@ -256,9 +259,10 @@ class PairElements(nn.Module):
     def ends(
         self, head: Tensor, factor: Tensor, i: Tensor, j: Tensor, zi: Tensor, zj: Tensor
     ) -> Tensor:
-        """v[z_j] P(x_i) + v[z_i] P(x_j), (e, h). A product's gradient needs no scatter."""
-        of_i, of_j = (one_hot(z, self.n_species, factor.dtype) @ factor for z in (zi, zj))
-        return head[i] * of_j + head[j] * of_i
+        """v[z_j] P(x_i) + v[z_i] P(x_j), (e, h)."""
+        s = self.n_species
+        by_partner = (head.unsqueeze(1) * factor).flatten(0, 1)  # (n * s, h)
+        return by_partner[i * s + zj] + by_partner[j * s + zi]
 
     def near(self, p: Tensor, pair: tuple[Tensor, Tensor, Tensor, Tensor], r: Tensor) -> Tensor:
         """p_ij (e, h) from P (n, h), atoms and elements of both ends (e,), bessel(r) (e, b)."""

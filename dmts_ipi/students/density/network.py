@@ -189,9 +189,11 @@ class Student(nn.Module):
             q = _GatherRows.apply(self.send(h, layout.counts), g.neighbour, g.reverse)
             sent, sent_slope = self.rho(value) * q, self.rho(slope) * q
             message = torch.bmm(y.transpose(1, 2), sent)
-        base = nn.functional.pad(self.base.reshape(s, -1), (0, a.messages))[g.species]
-        by_element = None if a.channels else base
-        heads = self.by_species(layout.counts, "second", h, density, by_element, message)
+        base: Tensor | None = None
+        if a.base != "none":
+            base = nn.functional.pad(self.base.reshape(s, -1), (0, a.messages))[g.species]
+        early = None if a.channels else base  # with channels it is added by element, after them
+        heads = self.by_species(layout.counts, "second", h, density, early, message)
         if a.channels:
             heads[0] = self.by_species(layout.counts, "unmix", heads[0], base)
 
