@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from dmts_ipi.core.frames import Frame
@@ -14,7 +15,7 @@ from .architecture import NEW_STUDENT, StudentArchitecture
 from .batches import DensityBatch, GraphSet
 from .energy import EnergyStudent, new_student
 from .network import Student
-from .prepare import fit_atom_energies, prepare
+from .prepare import fit_atom_energies, prepare, set_wall
 
 if TYPE_CHECKING:
     from dmts_ipi.core.model import ForceModel
@@ -54,6 +55,15 @@ class Density(Architecture):
             return Prepared()
         text = f"base pair force alone: RMSE {1e3 * rmse:.0f} meV/A"
         return Prepared(text, {"base_rmse_eV_per_A": rmse})
+
+    def adapt(self, network: nn.Module, frames: FrameSet) -> Prepared:
+        """Lowers the wall where the new frames come closer; scales and the base stay."""
+        assert isinstance(network, Student)
+        assert isinstance(frames, GraphSet)
+        before = network.inner.clone()
+        set_wall(network, (frames.batch([k]) for k in range(len(frames))))
+        network.inner.copy_(torch.minimum(before, network.inner))
+        return Prepared()
 
     def outputs(self, network: nn.Module, batch: DensityBatch) -> dict[str, Tensor]:
         """Forces, and the sums over the batch of virial and (of a conservative one) energy."""
