@@ -487,19 +487,18 @@ def begin_from(
     network, record = read_student(Path(folder))
     elements = [int(z) for z in record["elements"]]
     missing = sorted(set(labelled) - set(elements))
+    name = str(record.get("name") or Path(folder).name)
     if missing:
         known = ", ".join(chemical_symbols[z] for z in elements)
         raise InputError(
-            "from", folder, f"the student knows {known}, the labels have "
+            "from", name, f"the student knows {known}, the labels have "
             f"{chemical_symbols[missing[0]]}; train a new student, without --from",
         )  # fmt: skip
-    own = parse_sizes(record["architecture"], "architecture")
-    if own.model_dump() != sizes.model_dump():
+    if parse_sizes(record["architecture"], "architecture").model_dump() != sizes.model_dump():
         raise InputError(
-            "from", folder, "has other sizes than those given; leave out architecture and forces"
+            "from", name, "has other sizes than those given; leave out architecture and forces"
         )
-    start = {"name": str(record.get("name") or Path(folder).name)}
-    start["weights_sha256"] = str(record["weights_sha256"])
+    start = {"name": name, "weights_sha256": str(record["weights_sha256"])}
     return network.requires_grad_(True).train(), elements, start
 
 
