@@ -26,6 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--forces", choices=["direct", "conservative"], default=hide, help="direct: forces as in "
         "DMTS-NC (default); conservative: an energy and its gradient by autograd, "
         "slower")  # fmt: skip
+    add("--from", dest="start", default=hide, metavar="STUDENT", help="goes on from the weights of "
+        "this student, at half the learning rates; it must know the elements of the "
+        "labels")  # fmt: skip
     add("--architecture", default=hide, metavar="KIND", help="architecture of the student: density "
         "(default), or one that another package adds")  # fmt: skip
     length = parser.add_mutually_exclusive_group()
@@ -80,6 +83,9 @@ def build_config(args: argparse.Namespace) -> Any:
     fields.update({name: given[name] for name in OPTIONS if name in given})
     if args.no_compile:
         fields["compile"] = False
+    start = given.get("start", fields.get("start"))
+    if start is not None:
+        _start_from(str(start), fields)
     sizes = fields.get("architecture")
     if "architecture" in given:
         kind = given["architecture"]
@@ -99,6 +105,29 @@ def build_config(args: argparse.Namespace) -> Any:
     if fields.get("steps") is None and fields.get("minutes") is None:
         raise InputError("minutes", "", "give --minutes or --steps, or one of them in the YAML")
     return parse_config(fields, where)
+
+
+def _start_from(name: str, fields: dict[str, Any]) -> None:
+    """Gives the options of a training that starts from a student.
+
+    Args:
+        name: of a student that ships, or its folder.
+        fields: options that were given; its sizes and half of the usual rates are added.
+
+    Raises:
+        InputError: there is no such student.
+    """
+    from dmts_ipi.learning.training.config import TrainConfig
+    from dmts_ipi.models.load import FOLDER, parse_spec
+    from dmts_ipi.students.files import read_student_record
+
+    spec = parse_spec(name)
+    if spec.kind != FOLDER:
+        raise InputError("from", name, "give a student's folder, or the name of one that ships")
+    fields["start"] = spec.target
+    fields.setdefault("architecture", read_student_record(Path(spec.target))["architecture"])
+    for rate in ("learning_rate", "muon_learning_rate"):
+        fields.setdefault(rate, 0.5 * TrainConfig.model_fields[rate].default)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -152,6 +181,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"student in {args.out}: step {progress.best_step}, curve in {args.out / CURVE}")
         if progress.warning:
             print(f"warning: {progress.warning}", file=sys.stderr)
+        elif progress.note:
+            print(f"note: {progress.note}", file=sys.stderr)
     finally:
         leave_workers(workers)
     return 0

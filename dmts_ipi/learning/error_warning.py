@@ -10,6 +10,7 @@ from typing import Any
 LARGEST_PART = 0.3
 # Held-out frames that are so much worse than those of the training are unlike them.
 FAR_ABOVE_TRAINING = 3.0
+ABOVE_TRAINING = 1.5  # from here on more labels help more than more steps
 LEAST_RMSE_EV_PER_A = 0.02  # below it the ratio to the training frames says nothing
 ALL = "all atoms"
 
@@ -51,6 +52,21 @@ def error_warning(
             f"much alike; {more}"
         )
     return ""
+
+
+def more_labels_help(held_out_rmse: float, training_rmse: float) -> str:
+    """A sentence where held-out frames are much worse than those of the training; else empty.
+
+    Args:
+        held_out_rmse, training_rmse: of the force components, eV/A.
+    """
+    if held_out_rmse < LEAST_RMSE_EV_PER_A or held_out_rmse < ABOVE_TRAINING * training_rmse:
+        return ""
+    return (
+        f"held-out force RMSE {1e3 * held_out_rmse:.0f} meV/A is "
+        f"{held_out_rmse / training_rmse:.1f} times that of training frames: more labels would "
+        "help more than a longer training"
+    )
 
 
 def warning_of_figures(figures: Mapping[str, Any]) -> str:

@@ -69,6 +69,7 @@ class Batch:
         n_frames: how many frames were joined.
         targets: labels by ``LABEL_OF``'s names: ``forces`` (m, 3); ``energy`` (frames,) and
             ``virial`` (frames, 3, 3), NaN for frames without.
+        weight: (m,), 0 for rows that are no atom but fill the batch up; None: all are atoms.
     """
 
     positions: Tensor
@@ -76,6 +77,7 @@ class Batch:
     graph: Any
     n_frames: int
     targets: dict[str, Tensor]
+    weight: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def forces(self) -> Tensor:
@@ -84,8 +86,13 @@ class Batch:
 
 
 class FrameSet(ABC):
-    """Frames and their neighbours, from which batches are made."""
+    """Frames and their neighbours, from which batches are made.
 
+    Attributes:
+        mixes: whether a batch may join frames of different groups.
+    """
+
+    mixes: bool = False
     frames: list[Frame]
     elements: list[int]
     # Of each element, eV; taken from the labels' energies. None: energies are not trained on.
@@ -95,17 +102,33 @@ class FrameSet(ABC):
         return len(self.frames)
 
     def groups(self) -> list[list[int]]:
-        """Frame numbers that may share a batch; by default those of one composition."""
+        """Frame numbers that may share a batch in any case; by default those of one composition."""
         groups: dict[bytes, list[int]] = {}
         for k, frame in enumerate(self.frames):
             groups.setdefault(np.sort(frame.numbers).tobytes(), []).append(k)
         return list(groups.values())
 
+    def needs(self, index: Sequence[int]) -> np.ndarray:
+        """What frames need of the room of a batch: (frames, kinds of things), atoms first."""
+        return np.array([[len(self.frames[k].numbers)] for k in index])
+
+    def set_room(self, index: Sequence[int], room: np.ndarray) -> None:  # noqa: B027
+        """Makes room, (kinds of things,) as of ``needs``, for batches of these frames.
+
+        ``padded_batch`` fills all of them up to it: for a training step that is compiled.
+        """
+
+    def padded_batch(
+        self, index: Sequence[int], dtype: torch.dtype = torch.float32, device: str = "cpu"
+    ) -> Batch:
+        """``batch``, filled up to the shape of ``set_room`` where there is one."""
+        return self.batch(index, dtype, device)
+
     @abstractmethod
     def batch(
         self, index: Sequence[int], dtype: torch.dtype = torch.float32, device: str = "cpu"
     ) -> Batch:
-        """Joins frames of one group."""
+        """Joins frames of one group; of any group where ``mixes``."""
 
     @abstractmethod
     def atom_rows(self, index: Sequence[int]) -> list[np.ndarray]:
@@ -174,6 +197,10 @@ class Architecture(ABC):
 
     def prepare(self, network: nn.Module, frames: FrameSet, seed: int) -> Prepared:
         """Fits to the training frames the parameters that are not trained, such as scales."""
+        return Prepared()
+
+    def adapt(self, network: nn.Module, frames: FrameSet) -> Prepared:
+        """What a trained network takes from new frames before it is trained further on them."""
         return Prepared()
 
     def outputs(self, network: nn.Module, batch: Any) -> dict[str, Tensor]:

@@ -57,6 +57,8 @@ def pair_graph(
 class PairFrames(FrameSet):
     """Frames whose batches have a ``PairGraph``; atoms stay in their order."""
 
+    mixes = True
+
     def __init__(self, frames: Sequence[Frame], elements: list[int], reach_A: float) -> None:
         self.frames, self.elements, self.reach_A = list(frames), elements, reach_A
 

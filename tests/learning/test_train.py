@@ -17,12 +17,21 @@ import yaml
 from dmts_ipi.cli import main
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.frames import Frame, write_frames
+from dmts_ipi.learning.error_warning import more_labels_help
 from dmts_ipi.learning.training import optim as train_optim
 from dmts_ipi.learning.training.config import TrainConfig
+from dmts_ipi.learning.training.loss import force_term, student_loss
 from dmts_ipi.learning.training.muon import Muon
 from dmts_ipi.learning.training.parallel import Workers, leave_workers
 from dmts_ipi.learning.training.report import Reporter
-from dmts_ipi.learning.training.split import BatchSampler, frames_per_batch, partners, split_frames
+from dmts_ipi.learning.training.split import (
+    ATOMS_PER_BATCH,
+    BatchSampler,
+    frames_per_batch,
+    make_pool,
+    partners,
+    split_frames,
+)
 from dmts_ipi.learning.training.train import STATE, Trainer
 from dmts_ipi.students.files import load_student, read_student
 from student_tools import TINY, toy_frames
@@ -107,13 +116,13 @@ def test_batches_join_frames_without_changing_their_forces(tmp_path):
     t = trainer(tmp_path)
     joined = t.train_set.batch([0, 1, 2])
     together, _ = t.student(joined.positions, joined.cell, joined.graph, joined.layout)
-    rows, layout = t.train_set.rows, t.train_set.layouts[t.train_set.rows[0].counts]
+    rows = t.train_set.atom_rows([0, 1, 2])
     for k in range(3):
         one = t.train_set.batch([k])
         alone, _ = t.student(one.positions, one.cell, one.graph, one.layout)
-        where = t.train_set.places(rows[k], layout, 3, k)
-        torch.testing.assert_close(together[where], alone, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(joined.forces[where], one.forces)
+        own = t.train_set.atom_rows([k])[0]
+        torch.testing.assert_close(together[rows[k]], alone[own], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(joined.forces[rows[k]], one.forces[own])
 
 
 def test_pair_force_of_a_rare_pair_stays_small(tmp_path):
@@ -149,14 +158,91 @@ def test_a_useless_student_is_warned_of(tmp_path, capsys):
     assert "warning: force RMSE" in capsys.readouterr().err
 
 
-def test_frames_of_different_composition_train_together(tmp_path):
+def mixed_frames() -> list[Frame]:
+    """Boxes of four molecules, and single molecules and pairs of them."""
     small = [
-        Frame(f.numbers[:6], f.positions[:6], f.cell, np.zeros(3, bool), forces=f.forces[:6])
-        for f in toy_frames(4, seed=50)
+        Frame(f.numbers[:n], f.positions[:n], f.cell, np.zeros(3, bool), forces=f.forces[:n])
+        for n in (6, 3)
+        for f in toy_frames(4, seed=50 + n)
     ]
-    t = trainer(tmp_path, frames=[*FRAMES, *small], batch_frames=2)
-    assert len(t.train_set.groups()) == 2
+    return [*FRAMES, *small]
+
+
+def test_frames_of_different_composition_train_together(tmp_path):
+    t = trainer(tmp_path, frames=mixed_frames(), batch_frames=2)
+    assert len(t.train_set.groups()) == 3
+    compositions = [
+        {t.train_set.rows[k].counts for k in t.sampler.batch(step)} for step in range(12)
+    ]
+    assert any(len(c) == 2 for c in compositions)  # in one batch
     t.run()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_mixed_batches_do_not_change_forces_or_loss(tmp_path, padded):
+    t = trainer(tmp_path, frames=mixed_frames(), batch_frames=None)
+    index = [0, len(t.train_set) - 1, 1, len(t.train_set) - 4]
+    assert len({t.train_set.rows[k].counts for k in index}) > 1
+    batch = t.train_set.batch(index)
+    rows = t.train_set.atom_rows(index)
+    if padded:
+        t.train_set.set_room(index, 1.3 * t.train_set.needs(index).sum(axis=0))
+        batch = t.train_set.padded_batch(index)
+        assert batch.weight is not None
+        assert len(batch.positions) > sum(len(r) for r in rows)
+    together, virial = t.student(batch.positions, batch.cell, batch.graph, batch.layout)
+    real = torch.ones(len(together), dtype=bool) if batch.weight is None else batch.weight > 0
+    assert torch.equal(together[~real], torch.zeros_like(together[~real]))
+    errors, whole = [], torch.zeros(3, 3, dtype=torch.float64)
+    for k in index:
+        one = t.train_set.batch([k])
+        alone, part = t.student(one.positions, one.cell, one.graph, one.layout)
+        whole += part
+        errors.append(alone - one.forces)
+        if not padded:
+            place = rows[index.index(k)]
+            own = alone[t.train_set.atom_rows([k])[0]]
+            torch.testing.assert_close(together[place], own, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(virial, whole, atol=1e-4, rtol=1e-4)
+    args = t.weights, 0.1, None, 0.0
+    loss = student_loss(t.architecture, t.student, batch, *args)
+    torch.testing.assert_close(loss, force_term(torch.cat(errors), 0.1, None, 0.0))
+
+
+def test_every_frame_of_a_pool_is_visited_once_an_epoch_in_batches_that_fit():
+    rng = np.random.default_rng(0)
+    needs = np.stack([rng.integers(5, 40, 300), rng.integers(0, 4, 300)], axis=1)
+    frames = list(range(100, 400))
+    for alike in (False, True):
+        pool = make_pool(frames, needs, None, alike, 0)
+        batches = pool.batches(np.random.default_rng(1))
+        assert sorted(k for b in batches for k in b) == frames
+        sums = np.array([np.sum([needs[k - 100] for k in b], axis=0) for b in batches])
+        assert (sums <= pool.room).all()
+        assert sums[:, 0].mean() > 0.8 * ATOMS_PER_BATCH
+        assert np.isfinite(pool.room).all() == alike
+    sampler = BatchSampler([], [], 1, 3, [make_pool(frames, needs, None, True, 0)])
+    again = BatchSampler([], [], 1, 3, [make_pool(frames, needs, None, True, 0)])
+    assert [sampler.batch(s) for s in range(90)] == [again.batch(s) for s in range(90)]
+
+
+def test_batches_of_a_compiled_training_have_one_shape(tmp_path, monkeypatch):
+    """One compilation serves all mixed batches; it is announced and costs no training time."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    text = StringIO()
+    t = Trainer(
+        mixed_frames(),
+        config(batch_frames=None, compile=True, steps=8),
+        tmp_path,
+        {"name": "toy"},
+        "0" * 64,
+        reporter=Reporter(text),
+    )
+    shapes = {t._batch(t.sampler.batch(step))[0].layout for step in range(20)}
+    assert len(shapes) == 1
+    t.run()
+    assert text.getvalue().count("compiling the training step") == 1
+    assert text.getvalue().count("compiled in") == 1
 
 
 def test_gradients_of_the_gather_functions():
@@ -386,3 +472,75 @@ def test_a_frame_that_overflows_costs_one_step_only(tmp_path):
     assert same(before, t.parameters)
     t.run()
     assert t.progress.step == 12
+
+
+@pytest.mark.parametrize("base", ["none", "short", "gaussians"])
+def test_pair_force_before_training_is_the_one_that_is_wanted(tmp_path, base):
+    architecture = TINY.model_copy(update={"base": base})
+    t = trainer(tmp_path, architecture=architecture, steps=2)
+    used = t.student.base.abs().amax((0, 1)) > 0  # of each radial function
+    assert used[TINY.bessel :].all() == (base != "none")
+    assert used[: TINY.bessel].all() == (base == "gaussians")
+    assert ("base_rmse_eV_per_A" in t.prepared.figures) == (base != "none")
+    t.run()
+    record = json.loads((tmp_path / "model.json").read_text())
+    assert record["architecture"]["base"] == base
+
+
+def test_training_goes_on_from_a_student(tmp_path, capsys):
+    """Weights and scales are the student's, the wall is lowered, the rates are halved."""
+    trainer(tmp_path / "first", steps=60).run()
+    close = [replace(f, positions=f.positions.copy()) for f in toy_frames(6, seed=30)]
+    for f in close:
+        f.positions[1] = f.positions[0] + [0.7, 0, 0]
+    write_frames(tmp_path / "more.extxyz", close)
+    arguments = ["distill", "--labels", str(tmp_path / "more.extxyz"), "--teacher", "toy"]
+    arguments += ["--from", str(tmp_path / "first"), "--no-compile", "--seed", "3"]
+    assert main([*arguments, "--steps", "1", "--out", str(tmp_path / "second")]) == 0
+    first, second = (read_student(tmp_path / name)[0] for name in ("first", "second"))
+    assert torch.equal(first.atoms[0].scale0, second.atoms[0].scale0)
+    change = max(
+        float((a - b).abs().max())
+        for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
+    assert 0 < change < 0.01
+    assert float(second.inner[0, 1, 1]) < float(first.inner[0, 1, 1])
+    record = json.loads((tmp_path / "second/model.json").read_text())
+    options = record["training"]["options"]
+    assert options["learning_rate"] == TrainConfig(steps=1).learning_rate / 2
+    assert options["muon_learning_rate"] == TrainConfig(steps=1).muon_learning_rate / 2
+    start = json.loads((tmp_path / "first/model.json").read_text())["weights_sha256"]
+    assert record["training"]["started_from"] == {"name": "first", "weights_sha256": start}
+
+    capsys.readouterr()
+    sulphur = [replace(f, numbers=np.where(f.numbers == 8, 16, f.numbers)) for f in close]
+    write_frames(tmp_path / "more.extxyz", sulphur)
+    assert main([*arguments, "--steps", "1", "--out", str(tmp_path / "third")]) == 2
+    error = capsys.readouterr().err
+    assert "the student knows H, O, the labels have S" in error
+    assert not (tmp_path / "third/model.json").exists()
+
+
+def test_training_ends_when_only_its_own_error_falls(tmp_path):
+    rng = np.random.default_rng(1)
+    noise = [replace(f, forces=rng.normal(size=f.forces.shape)) for f in toy_frames(4)]
+    text = StringIO()
+    options = {"steps": 300, "validations": 60, "patience": 5, "weight_decay": 0.0}
+    t = Trainer(
+        noise, config(**options), tmp_path, {"name": "toy"}, "0" * 64, reporter=Reporter(text)
+    )
+    progress = t.run()
+    assert progress.ended_early
+    assert progress.best_step < progress.step < 300
+    assert "ends here: the held-out error has not fallen for 5 validations" in text.getvalue()
+    again = trainer(tmp_path, frames=noise, **options)
+    assert again.resume()
+    assert again.run().step == progress.step  # it has ended
+    never = trainer(tmp_path / "never", frames=noise, **{**options, "steps": 60, "patience": 0})
+    assert never.run().step == 60
+
+
+def test_a_sentence_says_when_more_labels_would_help():
+    assert more_labels_help(0.030, 0.025) == ""
+    assert more_labels_help(0.010, 0.002) == ""  # small enough as it is
+    assert "2.0 times that of training frames: more labels" in more_labels_help(0.060, 0.030)

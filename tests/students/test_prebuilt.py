@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import dmts_ipi
 from dmts_ipi.core import compiled
 from dmts_ipi.core.compiled import NotCompiled
 from dmts_ipi.students.density import kernels
@@ -15,18 +17,18 @@ from dmts_ipi.students.density.architecture import NEW_STUDENT
 from dmts_ipi.students.density.cpu import CpuStudent
 from dmts_ipi.students.density.energy import new_student
 from dmts_ipi.students.density.model import StudentModel
+from dmts_ipi.students.files import read_student
 from student_tools import make_student, water_box
 
 
-def test_a_wheel_holds_the_sizes_that_distill_trains_by_default():
+def test_a_wheel_holds_the_shipped_student_and_the_sizes_that_distill_trains_by_default():
     wanted = json.loads((kernels.HERE / "prebuilt.json").read_text())
     assert wanted["units"] == [u.name for u in kernels.UNITS]
     assert wanted["headers"] == [kernels.HEADER.name]
+    shipped, _ = read_student(Path(dmts_ipi.__file__).parent / "pretrained/water-student")
+    students = [shipped, *(new_student(NEW_STUDENT, list(range(1, n + 1))) for n in range(1, 6))]
     assert wanted["flags"] == [
-        kernels.flags_of(
-            kernels.sizes_of(new_student(NEW_STUDENT, list(range(1, n + 1))), torch.float32)
-        )
-        for n in range(1, 6)
+        kernels.flags_of(kernels.sizes_of(student, torch.float32)) for student in students
     ]
 
 

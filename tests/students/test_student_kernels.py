@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 PBC = np.ones(3, bool)
 FULLY_OPTIMISED = student_kernels.COMPILE
+ORGANIC = [1, 6, 7, 8, 16]
 PARTS = [
     {},
     {"normalise": False},
@@ -29,6 +30,10 @@ PARTS = [
     {"near_hidden": 0},
     {"far_bessel": 0, "triple_invariants": 0},
     {"hidden": 17, "messages": 21, "invariants": 9, "head_channels": 5, "near_channels": 3},
+    {"channels": 3},
+    {"channels": 3, "elements": ORGANIC},
+    {"channels": 2, "elements": ORGANIC, "messages": 0, "near_hidden": 0},
+    {"channels": 3, "elements": ORGANIC, "far_bessel": 0, "near_hidden": 5, "hidden": 17},
 ]
 
 
@@ -75,6 +80,21 @@ def test_equals_torch_for_every_kind_of_structure():
     assert_equal(kernels, plain, np.array([1, 1]), hydrogens, cell, np.zeros(3, bool))
 
 
+def test_equals_torch_for_five_elements_in_three_channels():
+    """Walls, elements of which some atoms have no neighbour, atoms that are alone."""
+    student = make_student(1, elements=ORGANIC, channels=3)
+    with torch.no_grad():
+        student.inner[..., 0], student.inner[..., 1] = 0.7, 1.1
+    kernels, plain = both(student)
+    numbers, x, cell = water_box(3)
+    numbers = np.random.default_rng(4).choice([1, 6, 7, 8], len(numbers))
+    assert_equal(kernels, plain, numbers, x, cell, PBC)
+    assert_equal(kernels, plain, numbers, x, cell, np.zeros(3, bool))
+    assert_equal(kernels, plain, numbers[:3], x[:3] * 4, cell, np.zeros(3, bool))
+    numbers[5] = 16
+    assert_equal(kernels, plain, numbers, x, cell, PBC)
+
+
 def test_equals_torch_along_a_path_with_a_skin_and_a_moving_cell():
     kernels, plain = both(make_student())
     numbers, x, cell = water_box(8)
@@ -92,7 +112,7 @@ def test_odd_sizes_fully_optimised_and_several_chunks_of_atoms(monkeypatch):
     numbers, x, cell = water_box(5)
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
-        kernels, plain = both(make_student(**PARTS[-1]))
+        kernels, plain = both(make_student(**PARTS[5]))
         assert_equal(kernels, plain, numbers, x, cell, PBC)
         turns = np.diff(kernels.evaluator._species) < 0
         assert turns.sum() == (len(numbers) - 1) // 7

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -33,10 +35,12 @@ TINY = StudentArchitecture(
 )
 
 
-def make_student(seed: int = 0, **changes: object) -> Student:
+def make_student(
+    seed: int = 0, elements: Sequence[int] = tuple(ELEMENTS), **changes: object
+) -> Student:
     """A student whose every weight is random, so that every part of it acts."""
     torch.manual_seed(seed)
-    student = new_student(TINY.model_copy(update=changes), ELEMENTS)
+    student = new_student(TINY.model_copy(update=changes), list(elements))
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.copy_(0.3 * torch.randn_like(parameter))

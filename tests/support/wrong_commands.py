@@ -88,6 +88,21 @@ def by_models(*names: str, teacher: str = "") -> Callable[[], Words]:
     return build
 
 
+def going_on_from(student: str, *more: str, oxygen: int = 8) -> Callable[[], Words]:
+    """``distill --from`` on labels of a model, with another element in the place of oxygen."""
+
+    def build() -> Words:
+        frame = Frame.from_atoms(toy_box())
+        frame.numbers[frame.numbers == 8] = oxygen
+        forces = np.ones_like(frame.positions)
+        one = replace(frame, forces=forces, teacher="a", teacher_identity="a")
+        write_frames(Path("labels.extxyz"), [one, one])
+        given = ["--labels", "labels.extxyz", "--out", "student", "--steps", 5]
+        return ["distill", *given, "--from", student, *more]
+
+    return build
+
+
 def of_another_program() -> Words:
     """``distill`` on labels whose forces have a name of their own."""
     atoms = toy_box()
@@ -250,6 +265,18 @@ LABELS = [
     Case("an outer step that is not positive", labelled("evaluate", "--outer-fs", 0)),
     Case("no thread", labelled("distill", "--steps", 5, "--threads", 0)),
     Case("an unknown device, `distill`", labelled("distill", "--steps", 5, "--device", "abacus")),
+    Case(
+        "a student to start from that lacks an element",
+        going_on_from("water-student", oxygen=16),
+    ),
+    Case(
+        "a student to start from that is none",
+        going_on_from("ase:toy_water.ToyWater"),
+    ),
+    Case(
+        "a student to start from, with other sizes",
+        going_on_from("water-student", "--forces", "conservative"),
+    ),
     Case(
         "a student folder that cannot be written", labelled("distill", "--steps", 5, "--out", TAKEN)
     ),

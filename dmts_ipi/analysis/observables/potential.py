@@ -50,7 +50,7 @@ class Potential(Observable[PotentialEnergy]):
             return None
         series = np.asarray(values, float) * (1000.0 / len(m.run.numbers))
         varies = bool(np.ptp(series) > 0) or len(series) < 2
-        if not varies:
+        if not varies and len(m.run.numbers) > 1:  # that of a single atom is constant
             m.notes.append(
                 "the teacher gives no energy: no potential energy, no conserved quantity"
             )

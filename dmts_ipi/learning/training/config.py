@@ -24,6 +24,9 @@ class TrainConfig(StrictModel):
     """
 
     architecture: SerializeAsAny[ArchitectureConfig] = NEW_STUDENT
+    start: str | None = Field(
+        default=None, description="folder of a student whose weights the training starts from"
+    )
     steps: int | None = Field(default=None, ge=1, description="length of the training in steps")
     minutes: float | None = Field(
         default=None, gt=0, description="length of the training in minutes"
@@ -55,6 +58,12 @@ class TrainConfig(StrictModel):
     difference_fs: float = Field(default=3.0, gt=0, description="time between those frames")
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     validations: int = Field(default=25, ge=1, description="number of validations and checkpoints")
+    patience: int = Field(
+        default=8,
+        ge=0,
+        description="validations without a smaller held-out error, while that of the training "
+        "falls, after which the training ends; 0: it never ends early",
+    )
     validation_frames: int = Field(default=48, ge=1, description="most frames used for the error")
     heating_at_fs: float = Field(
         default=6.0, gt=1, description="outer step at which checkpoints compete"

@@ -37,25 +37,34 @@ def student_loss(
     for name, weight in weights.items():
         label = batch.targets[LABEL_OF[name]]
         if name in (FORCES, DIRECT):
-            term = force_term(outputs[name] - label, huber, pairs, difference_weight)
+            error = outputs[name] - label
+            term = force_term(error, huber, pairs, difference_weight, batch.weight)
         else:
             term = per_atom_term(outputs[name], label, len(batch.positions) / batch.n_frames)
         terms.append(term if weight == 1.0 else weight * term)
     return terms[0] if len(terms) == 1 else torch.stack(terms).sum()
 
 
-def force_term(error: Tensor, huber: float, pairs: Tensor | None, weight: float) -> Tensor:
+def force_term(
+    error: Tensor,
+    huber: float,
+    pairs: Tensor | None,
+    weight: float,
+    atoms: Tensor | None = None,
+) -> Tensor:
     """Pseudo-Huber of the error vectors (m, 3), and of their change between paired frames.
 
-    delta (sqrt(1 + |e|^2 / delta^2) - 1), averaged over atoms; eV/A.
+    delta (sqrt(1 + |e|^2 / delta^2) - 1), averaged over atoms; eV/A. ``atoms`` (m,) is 0 for rows
+    that are none (``Batch.weight``).
     """
 
     def robust(e: Tensor) -> Tensor:
-        return (huber * (torch.sqrt(1.0 + e.square().sum(-1) / huber**2) - 1.0)).mean()
+        return huber * (torch.sqrt(1.0 + e.square().sum(-1) / huber**2) - 1.0)
 
-    loss = robust(error)
+    each = robust(error)
+    loss = each.mean() if atoms is None else (each * atoms).sum() / atoms.sum()
     if pairs is not None:
-        loss = loss + weight * robust(error[pairs[1]] - error[pairs[0]])
+        loss = loss + weight * robust(error[pairs[1]] - error[pairs[0]]).mean()
     return loss
 
 

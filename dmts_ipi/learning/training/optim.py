@@ -42,8 +42,14 @@ def make_optimizers(
 
 
 def rate(progress: float, step: int, config: TrainConfig) -> float:
-    """Part of the peak learning rate: linear warm-up, then one cosine over ``progress`` 0..1."""
-    warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    """Part of the peak learning rate: linear warm-up, then one cosine over ``progress`` 0..1.
+
+    The warm-up of a short training takes a third of its steps at most.
+    """
+    steps = config.warmup_steps
+    if config.steps is not None:
+        steps = min(steps, config.steps // 3)
+    warm = min(1.0, (step + 1) / max(steps, 1))
     cosine = 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
     return warm * (config.final_rate + (1.0 - config.final_rate) * cosine)
 

@@ -13,24 +13,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from ase.data import chemical_symbols
+from torch import Tensor, nn
 
 from dmts_ipi.core.durations import duration
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.frames import Frame
-from dmts_ipi.learning.error_warning import error_warning
+from dmts_ipi.learning.error_warning import error_warning, more_labels_help
 from dmts_ipi.models.devices import resolve_device
 from dmts_ipi.models.model_files import pack, write_atomically
-from dmts_ipi.students.contract import DIRECT, ENERGY, FORCES, VIRIAL, Batch, FrameSet
-from dmts_ipi.students.files import save_student
-from dmts_ipi.students.registry import architecture_of
+from dmts_ipi.students.contract import (
+    DIRECT,
+    ENERGY,
+    FORCES,
+    LABEL_OF,
+    VIRIAL,
+    ArchitectureConfig,
+    Batch,
+    FrameSet,
+)
+from dmts_ipi.students.files import read_student, save_student
+from dmts_ipi.students.registry import architecture_of, parse_sizes
 
 from .config import TrainConfig
 from .loss import student_loss
 from .optim import make_optimizers, optimizer_tensors, rate, restore_optimizers
 from .parallel import Workers
 from .report import Reporter
-from .split import BatchSampler, frames_per_batch, partners, split_frames
+from .split import BatchSampler, partners, plan_batches, split_frames
 from .validate import Validation, Validator
 
 log = logging.getLogger(__name__)
@@ -40,7 +50,8 @@ HISTORY = "training/history.json"
 CURVE = "training/curve.png"
 CACHED_BATCHES = 6000
 COMPARED_FRAMES = 16  # of the training, whose error is compared with that of held-out frames
-MOST_COMPILED_COMPOSITIONS = 4
+MOST_COMPILED_SHAPES = 4
+OVERFITTING = 0.9  # part to which the loss has fallen while the held-out error has not
 
 
 @dataclass
@@ -55,6 +66,11 @@ class Progress:
     losses: list[float] = field(default_factory=list)  # since the last validation
     history: list[dict[str, float]] = field(default_factory=list)
     warning: str = ""  # of the errors of the best checkpoint
+    note: str = ""  # whether more labels would help
+    best_mae: float | None = None  # of all validations, eV/A, with its number and the loss then
+    best_mae_validation: int = 0
+    best_mae_loss: float = 0.0
+    ended_early: bool = False
 
 
 class Trainer:
@@ -86,10 +102,15 @@ class Trainer:
         self.workers = workers or Workers()
         self.reporter = reporter or Reporter()
         torch.manual_seed(config.seed)
-        self.elements = sorted({int(z) for f in frames for z in f.numbers})
         a = config.architecture
         self.architecture = architecture_of(a)
-        self.student = self.architecture.build(a, self.elements)
+        self.started_from: dict[str, Any] | None = None
+        labelled = sorted({int(z) for f in frames for z in f.numbers})
+        if config.start is None:
+            self.elements = labelled
+            self.student = self.architecture.build(a, self.elements)
+        else:
+            self.student, self.elements, self.started_from = begin_from(config.start, a, labelled)
         given: Mapping[Any, float] = config.loss_weights or self.architecture.weights(a)
         self.weights = {str(name): weight for name, weight in given.items() if weight > 0}
         kept, held = split_frames(frames, config.validation_fraction, config.seed)
@@ -104,16 +125,21 @@ class Trainer:
             else {}
         )
         self.sizes = (len(kept), len(held))
-        groups = self.train_set.groups()
-        sizes = [
-            config.batch_frames
-            or min(len(g), frames_per_batch(len(self.train_set.frames[g[0]].numbers)))
-            for g in groups
-        ]
-        self.sampler = BatchSampler(groups, sizes, self.workers.world, config.seed)
+        # A sum over a batch (energy, virial) has another number of frames in each mixed batch.
+        sums = {LABEL_OF[name] for name in self.weights} - {FORCES}
+        compiled = config.compile and self.architecture.trains_compiled(a)
+        alike = compiled and not sums and not self.later
+        groups, sizes, pools = plan_batches(
+            self.train_set, config.batch_frames, sums, alike, config.seed
+        )
+        self.sampler = BatchSampler(groups, sizes, self.workers.world, config.seed, pools)
         self._cache: dict[tuple[int, ...], tuple[Batch, Tensor | None]] = {}
         self.progress = Progress()
-        self.prepared = self.architecture.prepare(self.student, self.train_set, config.seed)
+        if config.start is None:
+            self.prepared = self.architecture.prepare(self.student, self.train_set, config.seed)
+        else:
+            with torch.no_grad():
+                self.prepared = self.architecture.adapt(self.student, self.train_set)
         self._check_outputs()
         self.student.to(config.device)
         self.parameters = dict(self.student.named_parameters())
@@ -121,9 +147,13 @@ class Trainer:
         self.optimizers = make_optimizers(
             self.student, config, self.architecture.hidden_matrices(self.student)
         )
-        # Each composition is compiled by itself, a minute each: worth it for a few.
-        few = len(self.sampler.groups) <= MOST_COMPILED_COMPOSITIONS
-        self._compiled = config.compile and few and self.architecture.trains_compiled(a)
+        # Each shape of batches is compiled by itself, a minute each: worth it for a few.
+        self.shapes = len(groups) + len(pools)
+        self._compiled = compiled and self.shapes <= MOST_COMPILED_SHAPES and (alike or not pools)
+        self._seen_shapes: set[object] = set()
+        self._compiling_s = 0.0
+        if self._compiled and pools:
+            self.train_set.set_room(pools[0].frames, pools[0].room)
         self._loss = torch.compile(student_loss, dynamic=False) if self._compiled else student_loss
 
     def _check_outputs(self) -> None:
@@ -155,7 +185,8 @@ class Trainer:
         pairs: Tensor | None = None
         links = [(b, self.later[k]) for b, k in enumerate(index) if k in self.later]
         frames += [later for _, later in links]
-        batch = self.train_set.batch(frames, device=device)
+        join = self.train_set.batch if links else self.train_set.padded_batch
+        batch = join(frames, device=device)
         if links:
             where = self.train_set.atom_rows(frames)
             first = np.concatenate([where[b] for b, _ in links])
@@ -183,8 +214,12 @@ class Trainer:
             c.difference_weight,
         )
         if self._compiled:
+            began, shape = time.monotonic(), shape_of(batch, pairs)
             try:
                 loss = self._loss(*arguments)
+                if shape not in self._seen_shapes:
+                    self._seen_shapes.add(shape)
+                    self._took_to_compile(time.monotonic() - began)
             except Exception as error:  # no compiler, or one that fails: any exception
                 why = " ".join(str(error).split()) or type(error).__name__
                 log.warning("warning: trains uncompiled and slower (%s)", why[:200])
@@ -231,7 +266,7 @@ class Trainer:
         self._say_start()
         begin, before, first = time.monotonic(), p.elapsed_s, p.step
         losses = [torch.tensor(x) for x in p.losses]
-        while not self.workers.agree(self.fraction_done() >= 1.0):
+        while not self.workers.agree(self.fraction_done() >= 1.0 or p.ended_early):
             if stop_after_steps is not None and p.step - first >= stop_after_steps:
                 p.losses = [float(x) for x in losses]
                 self._save_state()
@@ -239,6 +274,9 @@ class Trainer:
             losses.append(self.step())
             if p.step == first + 1:
                 begin = time.monotonic()  # the first step compiles: it is not training
+            else:
+                begin += self._compiling_s
+            self._compiling_s = 0.0
             p.elapsed_s = before + time.monotonic() - begin
             if self.workers.leads:
                 self.reporter.tick(p.step, min(self.fraction_done(), 1.0), p.elapsed_s)
@@ -258,8 +296,18 @@ class Trainer:
         self.reporter.line(
             f"{count} parameters, {self.sizes[0]} frames to train on, {self.sizes[1]} held out"
             + (f"; {self.prepared.text}" if self.prepared.text else "")
-            + ("; compiling" if self._compiled else "")
         )
+        if self._compiled:
+            times = f", for each of {self.shapes} shapes of batches" if self.shapes > 1 else ""
+            self.reporter.line(
+                f"compiling the training step: a minute or two{times}, not counted as training "
+                "(--no-compile trains without, some three times slower)"
+            )
+
+    def _took_to_compile(self, seconds: float) -> None:
+        self._compiling_s += seconds
+        if self.workers.leads:
+            self.reporter.line(f"compiled in {duration(seconds)}")
 
     def _validate(self, loss: float) -> None:
         p = self.progress
@@ -285,10 +333,27 @@ class Trainer:
             p.best_score, p.best_step = result.score, int(p.step)
             training_rmse = self.validator.rmse(self.student, self.train_set, COMPARED_FRAMES)
             p.warning = error_warning(result.parts, training_rmse)
+            p.note = more_labels_help(result.rmse, training_rmse)
             self._save_model(result, row)
         self._set_weights(now)
+        p.ended_early = self._overfits(result.mae, loss)
         self._save_state()
         self._say(row, result, better)
+        if p.ended_early:
+            self.reporter.line(
+                f"ends here: the held-out error has not fallen for {self.config.patience} "
+                "validations while that of the training has; more labels would help"
+            )
+
+    def _overfits(self, mae: float, loss: float) -> bool:
+        """Whether only the training error has fallen for as long as patience allows."""
+        p, patience = self.progress, self.config.patience
+        if p.best_mae is None or mae < p.best_mae:
+            p.best_mae, p.best_mae_validation, p.best_mae_loss = mae, p.validations, loss
+        waited = p.validations - p.best_mae_validation
+        undecided = bool(self.validator.groups) and not self._late()
+        learns = loss < OVERFITTING * p.best_mae_loss
+        return bool(patience) and waited >= patience and learns and not undecided
 
     def _late(self) -> bool:
         """Whether checkpoints already compete by heating (it costs many evaluations)."""
@@ -329,6 +394,7 @@ class Trainer:
                     "frames": self.sizes[0],
                     "held_out_frames": self.sizes[1],
                     "chosen_by": self.validator.chosen_by,
+                    **({"started_from": self.started_from} if self.started_from else {}),
                     **self.prepared.figures,
                     "options": c.model_dump(mode="json", exclude={"architecture"}),
                 },
@@ -400,6 +466,46 @@ class Trainer:
         if progress["best_score"] is None:
             self.progress.best_score = math.inf
         return True
+
+
+def begin_from(
+    folder: str, sizes: ArchitectureConfig, labelled: Sequence[int]
+) -> tuple[nn.Module, list[int], dict[str, Any]]:
+    """A trained student as the start of a training.
+
+    Args:
+        folder: of the student.
+        sizes: those that are wanted.
+        labelled: elements of the labels.
+
+    Returns:
+        The network, the elements that it knows, and what is recorded of it.
+
+    Raises:
+        InputError: it has other sizes, or lacks an element of the labels.
+    """
+    network, record = read_student(Path(folder))
+    elements = [int(z) for z in record["elements"]]
+    missing = sorted(set(labelled) - set(elements))
+    name = str(record.get("name") or Path(folder).name)
+    if missing:
+        known = ", ".join(chemical_symbols[z] for z in elements)
+        raise InputError(
+            "from", name, f"the student knows {known}, the labels have "
+            f"{chemical_symbols[missing[0]]}; train a new student, without --from",
+        )  # fmt: skip
+    if parse_sizes(record["architecture"], "architecture").model_dump() != sizes.model_dump():
+        raise InputError(
+            "from", name, "has other sizes than those given; leave out architecture and forces"
+        )
+    start = {"name": name, "weights_sha256": str(record["weights_sha256"])}
+    return network.requires_grad_(True).train(), elements, start
+
+
+def shape_of(batch: Batch, pairs: Tensor | None) -> tuple[object, ...]:
+    """What a compiled training step depends on."""
+    layout = getattr(batch, "layout", tuple(batch.positions.shape))
+    return layout, None if pairs is None else tuple(pairs.shape)
 
 
 def _finite(value: float) -> float | None:

@@ -40,10 +40,27 @@ class StudentArchitecture(ArchitectureConfig):
 
     energy: bool = Field(default=False, description="energy readout, forces by autograd")
 
+    channels: int = Field(
+        default=0,
+        ge=0,
+        description="channels in which each atom mixes the densities of its neighbours' elements; "
+        "0: one block of densities for each element",
+    )
+
+    base: Literal["none", "short", "gaussians"] = Field(
+        default="gaussians",
+        description="pair force fitted by least squares before training. none; short: on the "
+        "Gaussians of bonds alone; gaussians: on all radial functions",
+    )
+
     @property
     def radial(self) -> int:
         """Number of radial functions."""
         return self.bessel + self.gaussians
+
+    def blocks(self, n_elements: int) -> int:
+        """Blocks of ``radial`` densities that an atom's network reads."""
+        return min(self.channels, n_elements) if self.channels else n_elements
 
     @property
     def cutoffs_A(self) -> tuple[float, float, float]:
@@ -67,5 +84,11 @@ class StudentArchitecture(ArchitectureConfig):
 
 # The defaults of the fields are those of files written before a field existed.
 NEW_STUDENT = StudentArchitecture(
-    bessel=8, gaussians=5, gaussian_width_A=0.3, normalise=True, head_scale=0.02
+    bessel=8,
+    gaussians=5,
+    gaussian_width_A=0.3,
+    normalise=True,
+    head_scale=0.02,
+    channels=3,
+    base="short",
 )

@@ -70,14 +70,15 @@ class CpuStudent:
         self._given = np.asarray(species, dtype=np.int32)
         self._species = self._given.copy()  # in the order of the last list
         n, s = len(species), len(student.elements)
+        partners = 1 if a.channels else s
         sizes = {
-            "density": (n, 9, s * a.radial),
+            "density": (n, 9, a.blocks(s) * a.radial),
             "hidden": (n, a.hidden),
             "q": (n, a.messages),
-            "scalars": (n, s * a.near_hidden),
+            "scalars": (n, partners * a.near_hidden),
             "vectors": (n, 3, a.near_channels),
             "tensors": (n, 5, a.near_channels),
-            "far": (n, s * a.far_bessel),
+            "far": (n, partners * a.far_bessel),
         }
         self._buffers = {k: torch.zeros(v, dtype=self._dtype) for k, v in sizes.items()}
         self._forces, self._virial = np.zeros((n, 3)), np.zeros((3, 3))

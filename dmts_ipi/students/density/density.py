@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from dmts_ipi.core.frames import Frame
@@ -14,13 +15,15 @@ from .architecture import NEW_STUDENT, StudentArchitecture
 from .batches import DensityBatch, GraphSet
 from .energy import EnergyStudent, new_student
 from .network import Student
-from .prepare import fit_atom_energies, prepare
+from .prepare import fit_atom_energies, prepare, set_wall
 
 if TYPE_CHECKING:
     from dmts_ipi.core.model import ForceModel
 
 # Output layers and biases stay with AdamW, as Muon's authors advise.
 OUTPUT_LAYERS = ("g0", "energy", "out", "out1", "out2", "far", "gates", "near_gates")
+# Tables by element are no layers: each row is used for its element alone.
+ELEMENT_TABLES = ("mixing", "near_factor", "far_factor", "far_terms")
 
 
 class Density(Architecture):
@@ -44,12 +47,23 @@ class Density(Architecture):
         return GraphSet(frames, config, elements)
 
     def prepare(self, network: nn.Module, frames: FrameSet, seed: int) -> Prepared:
-        """Scales of features, the wall, and a pair force by least squares."""
+        """Scales of features, the wall, and a pair force by least squares where one is wanted."""
         assert isinstance(network, Student)
         assert isinstance(frames, GraphSet)
         rmse = prepare(network, frames, seed)
+        if rmse is None:
+            return Prepared()
         text = f"base pair force alone: RMSE {1e3 * rmse:.0f} meV/A"
         return Prepared(text, {"base_rmse_eV_per_A": rmse})
+
+    def adapt(self, network: nn.Module, frames: FrameSet) -> Prepared:
+        """Lowers the wall where the new frames come closer; scales and the base stay."""
+        assert isinstance(network, Student)
+        assert isinstance(frames, GraphSet)
+        before = network.inner.clone()
+        set_wall(network, (frames.batch([k]) for k in range(len(frames))))
+        network.inner.copy_(torch.minimum(before, network.inner))
+        return Prepared()
 
     def outputs(self, network: nn.Module, batch: DensityBatch) -> dict[str, Tensor]:
         """Forces, and the sums over the batch of virial and (of a conservative one) energy."""
@@ -64,7 +78,9 @@ class Density(Architecture):
         return {
             name
             for name, p in network.named_parameters()
-            if p.ndim == 2 and name.split(".")[-2] not in OUTPUT_LAYERS
+            if p.ndim == 2
+            and name.split(".")[-2] not in OUTPUT_LAYERS
+            and name.split(".")[-1] not in ELEMENT_TABLES
         }
 
     def trains_compiled(self, config: StudentArchitecture) -> bool:

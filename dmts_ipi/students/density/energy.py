@@ -76,14 +76,15 @@ class EnergyStudent(Student):
         low, high = self.inner.reshape(-1, 2)[kind].unbind(-1)
         learned = basis.smooth_step(r, low, high) * (1.0 - g.pad)
         value = self.radial(r, r2)[0] * learned.unsqueeze(-1)
-        density = self.densities(value, y, layout.columns)
+        by_element = self.densities(value, y, layout.columns)
+        density = self.mixed(by_element, layout.counts)
         h = self.by_species(layout.counts, "first", density)
         message = None
         if a.messages:
             q = _GatherRows.apply(self.send(h, layout.counts), g.neighbour, g.reverse)
             message = torch.bmm(y.transpose(1, 2), self.rho(value) * q)
         heads = self.by_species(layout.counts, "second", h, density, message)
-        base = (self.base.reshape(s, -1)[g.species] * density[:, 0]).sum()
+        base = (self.base.reshape(s, -1)[g.species] * by_element[:, 0]).sum()
         total = heads[0].sum() + base + self.near_energy(vectors[1], g, heads[1:4])
         return total + self.far_energy(vectors[2], g, heads[-1]) if a.far_bessel else total
 
@@ -95,7 +96,7 @@ class EnergyStudent(Student):
 
     def near_energy(self, d: Tensor, g: Graph, heads: list[Tensor]) -> Tensor:
         """Energy of all near pairs, wall included."""
-        a, s = self.architecture, len(self.elements)
+        a = self.architecture
         i, j = g.near.unbind(0)
         u, r, r2 = self.polar(d, g.near_pad)
         zi, zj = g.species[i], g.species[j]
@@ -109,21 +110,19 @@ class EnergyStudent(Student):
             return total
         value, _ = basis.bessel(r, r2, a.near_cutoff_A, a.near_bessel)
         p, v, t = heads
-        p = p.reshape(-1, a.near_hidden)
-        both = p[i * s + zj] + p[j * s + zi]
+        both = self.near_scalars(p, (i, j, zi, zj), value)
         y2 = basis.harmonics(u)[:, 4:]
         fade = learned * basis.cutoff_and_slope(r2, a.near_cutoff_A)[0]
         return total + (self.pair(u, y2, value, both, (v[i], v[j], t[i], t[j])) * fade).sum()
 
     def far_energy(self, d: Tensor, g: Graph, head: Tensor) -> Tensor:
         """Energy of all far pairs."""
-        a, s = self.architecture, len(self.elements)
+        a = self.architecture
         i, j = g.far.unbind(0)
         _, r, r2 = self.polar(d, g.far_pad)
         zi, zj = g.species[i], g.species[j]
         value, _ = basis.bessel(r, r2, a.far_cutoff_A, a.far_bessel)
-        head = head.reshape(-1, a.far_bessel)
-        both = head[i * s + zj] + head[j * s + zi] + 2.0 * self.base_far[zi, zj]
+        both = self.far_coefficients(head, (i, j, zi, zj))
         low, high = self.inner[zi, zj].unbind(-1)
         return ((value * both).sum(-1) * basis.smooth_step(r, low, high)).sum()
 

@@ -52,6 +52,15 @@ class PaddedShape(NamedTuple):
     near: int
     far: int
 
+    def fits_into(self, other: PaddedShape) -> bool:
+        """Whether a graph of these sizes has room in the other."""
+        return (
+            all(a <= b for a, b in zip(self.counts, other.counts, strict=True))
+            and all(a <= b for a, b in zip(self.columns, other.columns, strict=True))
+            and self.near <= other.near
+            and self.far <= other.far
+        )
+
     def enlarged_for(self, other: PaddedShape | None) -> PaddedShape:
         """The smallest layout that holds what either holds; this one for other atoms."""
         if other is None or other.counts != self.counts:
@@ -175,46 +184,64 @@ def build_rows(
     )
 
 
+def places_of(rows: Sequence[NeighbourRows], counts: Sequence[int]) -> list[np.ndarray]:
+    """Where the sorted atoms of each structure stand when they are joined.
+
+    Species by species, and within each one structure by structure; ``counts`` (species,) may have
+    room for more atoms than there are.
+    """
+    first = np.cumsum((0, *counts[:-1]))
+    places = []
+    for r in rows:
+        start = np.cumsum((0, *r.counts[:-1]))
+        places.append(first[r.species] + np.arange(len(r.species)) - start[r.species])
+        first = first + np.asarray(r.counts)
+    return places
+
+
 def to_graph(
-    rows: Sequence[NeighbourRows], layout: PaddedShape, dtype: torch.dtype, device: str
+    rows: Sequence[NeighbourRows],
+    layout: PaddedShape,
+    dtype: torch.dtype,
+    device: str,
+    cells: Sequence[np.ndarray] | None = None,
 ) -> Graph:
     """Pads rows into tensors; several structures are joined, atoms sorted by species throughout.
 
-    ``layout`` holds the sizes for each structure; ``counts`` must agree.
+    Args:
+        rows: of each structure, of any composition.
+        layout: room for all of them together. Atoms beyond those that there are have no neighbours.
+        dtype, device: of the tensors.
+        cells: (3, 3) Angstrom of each structure, by which shifts are multiplied; None: they stay
+            in whole cells.
     """
-    copies = len(rows)
-    n = len(rows[0].order)
-    width = sum(layout.columns)
+    n, width = sum(layout.counts), sum(layout.columns)
     offset = np.cumsum((0, *layout.columns[:-1]))
-    # Sorted position in the joined list of atom a of structure b: species by species.
-    first = np.cumsum((0, *layout.counts[:-1]))
-    species = rows[0].species
-    place = np.arange(n) - first[species] + first[species] * copies
-    counts = np.asarray(layout.counts)[species]
-
-    neighbour = np.empty((n * copies, width), np.int64)
-    neighbour[:] = np.arange(n * copies)[:, None]
-    reverse = np.arange(n * copies * width)
-    shifts = np.zeros((n * copies * width, 3))
-    pad = np.ones(n * copies * width)
-    halves = [([], [], []) for _ in range(2)]  # type: ignore[var-annotated]
-    for b, r in enumerate(rows):
-        where = place + b * counts
-        slot = where[r.atom] * width + offset[species[r.other]] + r.rank
+    neighbour = np.empty((n, width), np.int64)
+    neighbour[:] = np.arange(n)[:, None]
+    reverse = np.arange(n * width)
+    shifts = np.zeros((n * width, 3))
+    pad = np.ones(n * width)
+    halves = [
+        (np.zeros((2, size), np.int64), np.zeros((size, 3)), np.ones(size))
+        for size in (layout.near, layout.far)
+    ]
+    used = [0, 0]
+    for b, (r, where) in enumerate(zip(rows, places_of(rows, layout.counts), strict=True)):
+        cell = np.eye(3) if cells is None else np.asarray(cells[b], float)
+        slot = where[r.atom] * width + offset[r.species[r.other]] + r.rank
         half = len(slot) // 2
         neighbour.reshape(-1)[slot] = where[r.other]
         reverse[slot] = np.concatenate([slot[half:], slot[:half]])
-        shifts[slot] = r.shifts
+        shifts[slot] = r.shifts @ cell
         pad[slot] = 0.0
-        for part, pairs, size in ((0, r.near, layout.near), (1, r.far, layout.far)):
-            index = np.zeros((2, size), np.int64)
-            index[:, : len(pairs.i)] = where[pairs.i], where[pairs.j]
-            cells = np.zeros((size, 3))
-            cells[: len(pairs.i)] = pairs.shifts
-            empty = np.ones(size)
-            empty[: len(pairs.i)] = 0.0
-            for store, value in zip(halves[part], (index, cells, empty), strict=True):
-                store.append(value)
+        for part, pairs in enumerate((r.near, r.far)):
+            index, vectors, empty = halves[part]
+            here = slice(used[part], used[part] + len(pairs.i))
+            index[:, here] = where[pairs.i], where[pairs.j]
+            vectors[here] = pairs.shifts @ cell
+            empty[here] = 0.0
+            used[part] += len(pairs.i)
 
     def real(a: np.ndarray) -> Tensor:
         return torch.as_tensor(a, dtype=dtype, device=device)
@@ -224,15 +251,15 @@ def to_graph(
 
     (near, near_s, near_p), (far, far_s, far_p) = halves
     return Graph(
-        whole(np.repeat(np.arange(len(layout.counts)), np.asarray(layout.counts) * copies)),
+        whole(np.repeat(np.arange(len(layout.counts)), layout.counts)),
         whole(neighbour),
         whole(reverse.reshape(-1, width)),
         real(shifts.reshape(-1, width, 3)),
         real(pad.reshape(-1, width)),
-        whole(np.concatenate(near, axis=1)),
-        real(np.concatenate(near_s)),
-        real(np.concatenate(near_p)),
-        whole(np.concatenate(far, axis=1)),
-        real(np.concatenate(far_s)),
-        real(np.concatenate(far_p)),
+        whole(near),
+        real(near_s),
+        real(near_p),
+        whole(far),
+        real(far_s),
+        real(far_p),
     )

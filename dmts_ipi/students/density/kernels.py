@@ -47,6 +47,7 @@ def sizes_of(student: Student, dtype: torch.dtype) -> dict[str, str]:
         **{f"REAL_{name.upper()}": f"{name}{suffix}" for name in ("exp", "sin", "cos", "sqrt")},
         "FEATURE_BOUND": repr(FEATURE_BOUND),
         "SPECIES": str(len(student.elements)),
+        "MIXED": str(a.blocks(len(student.elements)) if a.channels else 0),
         "BESSEL": str(a.bessel),
         "GAUSSIANS": str(a.gaussians),
         "MESSAGES": str(a.messages),
@@ -79,19 +80,43 @@ def parameters_of(student: Student) -> torch.Tensor:
         s.inner,
         s.charges,
         s.lengths,
-        s.base_far,
+        _far_base(student),
     ]
     if a.messages:
         parts.append(s.rho.weight.T)
     if a.near_hidden:
         pair = s.pair
-        first = torch.cat([pair.radial.weight.T, pair.lift.weight.T])
+        lift = pair.lift.weight.T
+        first = lift if a.channels else torch.cat([pair.radial.weight.T, lift])
         parts += [_padded(first), _padded(pair.dense.weight.T), _padded(pair.dense.bias)]
         parts += [_padded(pair.out.weight.T), _padded(pair.out.bias)]
     else:  # the C side keeps places for what a width of zero leaves
         parts.append(_padded(torch.zeros(1 + 2 * a.near_channels)))
+    if a.channels:
+        parts += _element_tables(student)
     dtype = next(s.parameters()).dtype
     return torch.cat([p.detach().to(device="cpu", dtype=dtype).reshape(-1) for p in parts])
+
+
+def _far_base(student: Student) -> torch.Tensor:
+    """(s, s, far_bessel): half of what a far pair has by its elements alone."""
+    if not (student.architecture.channels and student.architecture.far_bessel):
+        return student.base_far
+    elements = student.pair_elements
+    return student.base_far + 0.5 * elements.far_terms[elements.kind]
+
+
+def _element_tables(student: Student) -> list[torch.Tensor]:
+    """What a student with channels has by elements, after what every student has."""
+    a, elements = student.architecture, student.pair_elements
+    parts = [torch.stack([net.get_parameter("mixing") for net in student.atoms]), student.base]
+    if a.near_hidden:
+        terms = elements.near_terms.clone()
+        terms[:, 1:] += student.pair.radial.weight.T
+        parts += [_padded(elements.near_factor), _padded(terms[elements.kind])]
+    if a.far_bessel:
+        parts.append(elements.far_factor)
+    return parts
 
 
 def atom_parameters_of(student: Student) -> torch.Tensor:
@@ -113,7 +138,12 @@ def atom_parameters_of(student: Student) -> torch.Tensor:
         unused = torch.ones(size, dtype=base.dtype)
         parts.extend([module.mean, module.scale] if module else [unused, unused])
 
-    f, m, h, c, t = a.radial * s, a.messages, a.hidden, a.head_channels, a.triple_invariants
+    f, m, h, c, t = (
+        a.radial * a.blocks(s), a.messages, a.hidden, a.head_channels, a.triple_invariants
+    )  # fmt: skip
+    partners = 1 if a.channels else s
+    # With channels the base is added by element, where forces along edges are made.
+    base = base.new_zeros(s, f) if a.channels else base
     size = 2 * a.invariants + t
     for k, module in enumerate(student.atoms):
         assert isinstance(module, AtomNet)
@@ -134,11 +164,11 @@ def atom_parameters_of(student: Student) -> torch.Tensor:
         matrix(module.g0, h, f + m, True)
         matrix(module.out1, c + t, f + m, False)
         matrix(module.out2, c + t, f + m, False)
-        matrix(get("near"), h, near * s, True)
+        matrix(get("near"), h, near * partners, True)
         matrix(get("near_mix1"), f + m, a.near_channels, False)
         matrix(get("near_mix2"), f + m, a.near_channels, False)
         matrix(get("near_gates"), h, 2 * a.near_channels, True)
-        matrix(get("far"), h, far * s, True)
+        matrix(get("far"), h, far * partners, True)
     return torch.cat([p.detach().cpu().to(base.dtype).reshape(-1) for p in parts])
 
 

@@ -68,7 +68,10 @@ class AtomFeatures(nn.Module):
     def __init__(self, a: StudentArchitecture, n_species: int) -> None:
         super().__init__()
         self.a, self.n_species = a, n_species
-        f, m, h = a.radial * n_species, a.messages, a.hidden
+        blocks = a.blocks(n_species)
+        f, m, h = a.radial * blocks, a.messages, a.hidden
+        if a.channels:
+            self.mixing = nn.Parameter(torch.zeros(n_species, blocks))  # w[z_i, s, k]
         self.fixed, self.all = f, f + m
         for name, size in (("mean0", f), ("scale0", f), ("scale1", f), ("scale2", f)):
             start = torch.zeros(size) if name == "mean0" else torch.ones(size)
@@ -82,6 +85,24 @@ class AtomFeatures(nn.Module):
             self.invariants2 = Invariants(f + m, a.invariants, a.triple_invariants)
             self.lift2 = nn.Linear(h + m + self.invariants2.size, h)
             self.dense2 = nn.Linear(h, h)
+
+    def whole_mixing(self) -> Tensor:
+        """w of every radial function, (s * radial, k * radial): one matrix product mixes."""
+        one = torch.eye(self.a.radial, dtype=self.mixing.dtype, device=self.mixing.device)
+        return torch.kron(self.mixing, one)
+
+    def mix(self, density: Tensor) -> Tensor:
+        """A'[k] = sum_s w[s, k] A[s]: densities by element (n, 9, s * radial) to channels."""
+        return density @ self.whole_mixing()
+
+    def unmix(self, g: Tensor, base: Tensor | None) -> Tensor:
+        """G[s] = sum_k w[s, k] G'[k]: by channel (n, 9, f + m) to elements (n, 9, s * radial + m).
+
+        ``base`` (n, s * radial + m), if there is one, is added to the l = 0 part.
+        """
+        by_element = g[..., : self.fixed] @ self.whole_mixing().T
+        g = torch.cat([by_element, g[..., self.fixed :]], dim=-1)
+        return g if base is None else torch.cat([(g[:, 0] + base)[:, None], g[:, 1:]], dim=1)
 
     def standardise(self, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Densities (n, 9, f) -> scaled l = 0 (n, f), 1 (n, 3, f), 2 (n, 5, f)."""
@@ -127,13 +148,14 @@ class AtomFeatures(nn.Module):
     def add_pair_heads(self) -> None:
         """The layers of ``pair_heads``."""
         a, h = self.a, self.a.hidden
+        partners = 1 if a.channels else self.n_species  # else one head for each partner's element
         if a.near_hidden:
-            self.near = nn.Linear(h, a.near_hidden * self.n_species)
+            self.near = nn.Linear(h, a.near_hidden * partners)
             self.near_mix1 = nn.Linear(self.all, a.near_channels, bias=False)
             self.near_mix2 = nn.Linear(self.all, a.near_channels, bias=False)
             self.near_gates = nn.Linear(h, 2 * a.near_channels)
         if a.far_bessel:
-            self.far = nn.Linear(h, a.far_bessel * self.n_species)
+            self.far = nn.Linear(h, a.far_bessel * partners)
 
     def pair_heads(self, x: Tensor, a1: Tensor, a2: Tensor) -> list[Tensor]:
         """Near scalars, vectors, tensors; far scalars; each where there are such pairs."""
@@ -169,11 +191,11 @@ class AtomNet(AtomFeatures):
                 nn.init.zeros_(parameter)
 
     def second(
-        self, x: Tensor, density: Tensor, base: Tensor, message: Tensor | None
+        self, x: Tensor, density: Tensor, base: Tensor | None, message: Tensor | None
     ) -> list[Tensor]:
         """Heads: G (n, 9, f + m); near scalars, vectors, tensors; far scalars.
 
-        ``base`` (n, f + m) is added to the l = 0 part of G.
+        ``base`` (n, f + m), if there is one, is added to the l = 0 part of G.
         """
         a = self.a
         x, a1, a2 = self.seen(x, density, message)
@@ -188,7 +210,8 @@ class AtomNet(AtomFeatures):
             square = basis.vectors_to_tensor(vt, vt).transpose(1, 2)
             v_out = torch.cat([v_out, bent * gates[:, None, 2 * c : 2 * c + t]], dim=-1)
             w_out = torch.cat([w_out, square * gates[:, None, 2 * c + t :]], dim=-1)
-        g = torch.cat([(self.g0(small) + base)[:, None], self.out1(v_out), self.out2(w_out)], dim=1)
+        g0 = self.g0(small) if base is None else self.g0(small) + base
+        g = torch.cat([g0[:, None], self.out1(v_out), self.out2(w_out)], dim=1)
         return [g, *self.pair_heads(x, a1, a2)]
 
 
@@ -207,6 +230,57 @@ class AtomEnergyNet(AtomFeatures):
         """Heads: energy (n, 1), eV; near scalars, vectors, tensors; far scalars."""
         x, a1, a2 = self.seen(x, density, message)
         return [self.energy(x), *self.pair_heads(x, a1, a2)]
+
+
+class PairElements(nn.Module):
+    """What a student with element channels knows of the elements of a pair.
+
+    Near pairs: p_ij = v[z_j] P(x_i) + v[z_i] P(x_j) + b[{z_i, z_j}] + R[{z_i, z_j}] . bessel(r);
+    far pairs: the same with one head of ``far_bessel`` coefficients, without R.
+    """
+
+    kind: Tensor
+
+    def __init__(self, a: StudentArchitecture, n_species: int) -> None:
+        super().__init__()
+        self.n_species = s = n_species
+        first, second = torch.triu_indices(s, s)
+        kind = torch.zeros(s, s, dtype=torch.int64)
+        kind[first, second] = kind[second, first] = torch.arange(len(first))
+        self.register_buffer("kind", kind, persistent=False)
+        pairs = len(first)
+        if a.near_hidden:
+            self.near_factor = nn.Parameter(torch.ones(s, a.near_hidden))
+            self.near_terms = nn.Parameter(torch.zeros(pairs, 1 + a.near_bessel, a.near_hidden))
+        if a.far_bessel:
+            self.far_factor = nn.Parameter(torch.ones(s, a.far_bessel))
+            self.far_terms = nn.Parameter(torch.zeros(pairs, a.far_bessel))
+
+    def ends(
+        self, head: Tensor, factor: Tensor, i: Tensor, j: Tensor, zi: Tensor, zj: Tensor
+    ) -> Tensor:
+        """v[z_j] P(x_i) + v[z_i] P(x_j), (e, h)."""
+        s = self.n_species
+        by_partner = (head.unsqueeze(1) * factor).flatten(0, 1)  # (n * s, h)
+        return by_partner[i * s + zj] + by_partner[j * s + zi]
+
+    def near(self, p: Tensor, pair: tuple[Tensor, Tensor, Tensor, Tensor], r: Tensor) -> Tensor:
+        """p_ij (e, h) from P (n, h), atoms and elements of both ends (e,), bessel(r) (e, b)."""
+        _, _, zi, zj = pair
+        seen = torch.cat([torch.ones_like(r[:, :1]), r], dim=-1)
+        kinds = one_hot(self.kind[zi, zj], len(self.near_terms), r.dtype)
+        columns = (kinds.unsqueeze(-1) * seen.unsqueeze(1)).flatten(1)
+        return self.ends(p, self.near_factor, *pair) + columns @ self.near_terms.flatten(0, 1)
+
+    def far(self, p: Tensor, pair: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        """Coefficients (e, far_bessel) of far pairs."""
+        kinds = one_hot(self.kind[pair[2], pair[3]], len(self.far_terms), p.dtype)
+        return self.ends(p, self.far_factor, *pair) + kinds @ self.far_terms
+
+
+def one_hot(index: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """(e,) -> (e, count), 1 at the index."""
+    return (index.unsqueeze(-1) == torch.arange(count, device=index.device)).to(dtype)
 
 
 class NearNet(nn.Module):

@@ -10,6 +10,8 @@ x_i                   per-species MLP on A0 and on invariants V.V', T:T', V.T.V'
 B_i[c, lm]            message: sum over neighbours of q_c(x_j) rho_c(r) Y_lm, then a second MLP
 G_i . grad(R Y)       gradient-shaped head: the force that a gradient would have, its
                       coefficients G_i given by the network instead of differentiated
+channels              A' = sum_s w[z_i, s, k] A_i[s], and G_i[s] = sum_k w[z_i, s, k] G'_i[k]: with
+                      many elements the atom's network works on few learned mixtures of them
 near pairs            pair MLP on invariants of both ends: a u + sum b (V_i - V_j) + (T_i + T_j) u
 far pairs             radial force with coefficients of both ends, to a wider cutoff
 base, wall            least-squares pair force per species pair; ZBL below the sampled distances
@@ -28,7 +30,7 @@ from torch import Tensor, nn
 from . import basis
 from .architecture import StudentArchitecture
 from .graph import Graph, PaddedShape
-from .nets import AtomFeatures, AtomNet, NearNet
+from .nets import AtomFeatures, AtomNet, NearNet, PairElements
 
 
 class _GatherRows(torch.autograd.Function):
@@ -61,6 +63,26 @@ class _PairSum(torch.autograd.Function):
         return grad.unsqueeze(1) - grad[neighbour], None, None
 
 
+def start_of_channels(elements: list[int], channels: int) -> Tensor:
+    """w[s, k] before training, (elements, channels).
+
+    One channel for each element where there are as many. Else hydrogen has the first one alone,
+    and the others tell heavy elements apart by signs.
+    """
+    s = len(elements)
+    if channels >= s:
+        return torch.eye(s)
+    w = torch.zeros(s, channels)
+    alone = 1 if 1 in elements and channels > 1 else 0
+    heavy = [k for k, z in enumerate(elements) if not (alone and z == 1)]
+    if alone:
+        w[elements.index(1), 0] = 1.0
+    for place, k in enumerate(heavy):
+        for bit in range(channels - alone):
+            w[k, channels - 1 - bit] = -1.0 if place >> bit & 1 else 1.0
+    return w
+
+
 class Student(nn.Module):
     """The network. ``forward`` maps positions of sorted atoms and a graph to forces and virial."""
 
@@ -91,6 +113,12 @@ class Student(nn.Module):
             "lengths", torch.tensor([[basis.zbl_length(p, q) for q in z] for p in z])
         )
         self.atoms = nn.ModuleList(self.atom_net(a, s) for _ in elements)
+        if a.channels:
+            self.pair_elements = PairElements(a, s)
+            start = start_of_channels(self.elements, a.blocks(s))
+            with torch.no_grad():
+                for net in self.atoms:
+                    net.get_parameter("mixing").copy_(start)
         if a.messages:
             self.rho = nn.Linear(a.radial, a.messages, bias=False)
         if a.near_hidden:
@@ -154,14 +182,20 @@ class Student(nn.Module):
         y = basis.harmonics(u)
         value, slope = self.radial(r, r2)
         density = self.densities(value, y, layout.columns)
+        density = self.mixed(density, layout.counts)
         h = self.by_species(layout.counts, "first", density)
         message = sent = sent_slope = None
         if a.messages:
             q = _GatherRows.apply(self.send(h, layout.counts), g.neighbour, g.reverse)
             sent, sent_slope = self.rho(value) * q, self.rho(slope) * q
             message = torch.bmm(y.transpose(1, 2), sent)
-        base = nn.functional.pad(self.base.reshape(s, -1), (0, a.messages))[g.species]
-        heads = self.by_species(layout.counts, "second", h, density, base, message)
+        base: Tensor | None = None
+        if a.base != "none":
+            base = nn.functional.pad(self.base.reshape(s, -1), (0, a.messages))[g.species]
+        early = None if a.channels else base  # with channels it is added by element, after them
+        heads = self.by_species(layout.counts, "second", h, density, early, message)
+        if a.channels:
+            heads[0] = self.by_species(layout.counts, "unmix", heads[0], base)
 
         radial_coeff = self.contract(heads[0], slope, sent_slope, layout.columns)
         tangential_coeff = self.contract(heads[0][:, 1:], value, sent, layout.columns)
@@ -180,6 +214,10 @@ class Student(nn.Module):
             pairs = self.far_forces(x, cell, g, heads[-1])
             total, virial = self.add_pairs(total, virial, g.far, *pairs)
         return total, 0.5 * (virial + virial.T)
+
+    def mixed(self, density: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """Densities as the atoms' networks read them, (n, 9, blocks * radial)."""
+        return self.by_species(counts, "mix", density) if self.architecture.channels else density
 
     def send(self, h: Tensor, counts: tuple[int, ...]) -> Tensor:
         """Messages q_c of each atom, (n, m)."""
@@ -227,7 +265,7 @@ class Student(nn.Module):
         self, x: Tensor, cell: Tensor, g: Graph, heads: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Force on i of each near pair (e, 3), wall included, and the vector from i to j."""
-        a, s = self.architecture, len(self.elements)
+        a = self.architecture
         i, j = g.near.unbind(0)
         u, r, r2 = self.geometry(x, cell, i, j, g.near_shifts, g.near_pad)
         zi, zj = g.species[i], g.species[j]
@@ -240,22 +278,43 @@ class Student(nn.Module):
         if a.near_hidden:
             value, _ = basis.bessel(r, r2, a.near_cutoff_A, a.near_bessel)
             p, v, t = heads
-            p = p.reshape(-1, a.near_hidden)
-            both = p[i * s + zj] + p[j * s + zi]
+            both = self.near_scalars(p, (i, j, zi, zj), value)
             y2 = basis.harmonics(u)[:, 4:]
             fade = learned * basis.cutoff_and_slope(r2, a.near_cutoff_A)[0]
             f = f + self.pair(u, y2, value, both, (v[i], v[j], t[i], t[j])) * fade.unsqueeze(-1)
         return f, u * r.unsqueeze(-1)
 
+    def near_scalars(
+        self, p: Tensor, pair: tuple[Tensor, Tensor, Tensor, Tensor], radial: Tensor
+    ) -> Tensor:
+        """What both ends of near pairs tell the pair MLP, (e, near_hidden).
+
+        ``pair``: atoms i, j and their elements (e,); ``radial``: Bessel functions (e, b).
+        """
+        a, s = self.architecture, len(self.elements)
+        if a.channels:
+            return self.pair_elements.near(p, pair, radial)
+        i, j, zi, zj = pair
+        p = p.reshape(-1, a.near_hidden)
+        return p[i * s + zj] + p[j * s + zi]
+
+    def far_coefficients(self, head: Tensor, pair: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        """Coefficients of the far part, (e, far_bessel)."""
+        a, s = self.architecture, len(self.elements)
+        i, j, zi, zj = pair
+        if a.channels:
+            return self.pair_elements.far(head, pair) + 2.0 * self.base_far[zi, zj]
+        head = head.reshape(-1, a.far_bessel)
+        return head[i * s + zj] + head[j * s + zi] + 2.0 * self.base_far[zi, zj]
+
     def far_forces(self, x: Tensor, cell: Tensor, g: Graph, head: Tensor) -> tuple[Tensor, Tensor]:
         """Force on i of each far pair (e, 3), and the vector from i to j."""
-        a, s = self.architecture, len(self.elements)
+        a = self.architecture
         i, j = g.far.unbind(0)
         u, r, r2 = self.geometry(x, cell, i, j, g.far_shifts, g.far_pad)
         zi, zj = g.species[i], g.species[j]
         value, _ = basis.bessel(r, r2, a.far_cutoff_A, a.far_bessel)
-        head = head.reshape(-1, a.far_bessel)
-        both = head[i * s + zj] + head[j * s + zi] + 2.0 * self.base_far[zi, zj]
+        both = self.far_coefficients(head, (i, j, zi, zj))
         low, high = self.inner[zi, zj].unbind(-1)
         size = (value * both).sum(-1) * basis.smooth_step(r, low, high)
         return u * size.unsqueeze(-1), u * r.unsqueeze(-1)

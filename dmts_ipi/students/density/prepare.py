@@ -26,28 +26,56 @@ WALL_BEGINS, WALL_ALONE = 0.93, 0.70
 FORCE_SPREAD_EV_PER_A = 0.3
 PRIOR_EV_PER_A, PRIOR_LENGTH_A, PRIOR_STEP_A = 1.0, 0.2, 0.02
 RIDGE = 1e-9
+# A base of bond Gaussians alone is held small from this part of the shortest sampled distance on.
+SHORT_PRIOR_BEGINS = 0.80
 SETUP_FRAMES = 32
+SETUP_ATOMS = 64  # of each element, where the frames have so many
 
 
-def prepare(student: Student, frames: GraphSet, seed: int) -> float:
-    """Everything in this module, from the frames of a training. Returns the RMSE of ``fit_base``.
+def prepare(student: Student, frames: GraphSet, seed: int) -> float | None:
+    """Everything in this module, from the frames of a training.
 
     Args:
         student: untrained, on the CPU.
         frames: those that it trains on.
         seed: of the choice of frames for the fits.
+
+    Returns:
+        The RMSE of ``fit_base`` in eV/A; None for a student without a base pair force.
     """
-    rng = np.random.default_rng([seed, 3])
-    chosen = rng.permutation(len(frames))[:SETUP_FRAMES]
-    batches = [frames.batch([int(k)]) for k in chosen]
+    order = np.random.default_rng([seed, 3]).permutation(len(frames))
+    batches = [frames.batch([k]) for k in setup_frames([r.counts for r in frames.rows], order)]
     calibrate(student, batches)
     set_wall(student, (frames.batch([k]) for k in range(len(frames))))
-    return fit_base(student, batches)
+    return None if student.architecture.base == "none" else fit_base(student, batches)
+
+
+def setup_frames(counts: Sequence[tuple[int, ...]], order: np.ndarray) -> list[int]:
+    """The first frames of an order, and further ones for elements that these have too few of.
+
+    Args:
+        counts: atoms of each element, of each frame.
+        order: (frames,) numbers of all frames.
+    """
+    table = np.asarray(counts)
+    chosen = [int(k) for k in order[:SETUP_FRAMES]]
+    atoms = table[chosen].sum(axis=0)
+    for k in order[SETUP_FRAMES:]:
+        if (table[k][atoms < SETUP_ATOMS] > 0).any():
+            chosen.append(int(k))
+            atoms += table[k]
+    return chosen
 
 
 def _inverse(spread: Tensor) -> Tensor:
-    """1/spread; features that never vary stay small instead of exploding."""
-    floor = torch.clamp(0.02 * spread.max(), min=SMALLEST_SPREAD)
+    """1/spread; features that never vary stay small instead of exploding.
+
+    Where none of them varies (an element that is always alone) they are left as they are.
+    """
+    largest = spread.max()
+    if float(largest) < SMALLEST_SPREAD:
+        return torch.ones_like(spread)
+    floor = torch.clamp(0.02 * largest, min=SMALLEST_SPREAD)
     return 1.0 / spread.clamp(min=floor)
 
 
@@ -66,7 +94,8 @@ def calibrate(student: Student, batches: Sequence[DensityBatch]) -> None:
         u, r, r2 = student.geometry(b.positions, b.cell, n, g.neighbour, g.shifts, g.pad)
         y = basis.harmonics(u)
         value, _ = student.radial(r, r2)
-        density = student.densities(value, y, b.layout.columns)
+        by_element = student.densities(value, y, b.layout.columns)
+        density = student.mixed(by_element, b.layout.counts)
         seen.append((b.layout.counts, density, y, value, g.neighbour))
 
     def of_species(k: int, tensors: Sequence[Tensor]) -> Tensor:
@@ -105,21 +134,24 @@ def calibrate(student: Student, batches: Sequence[DensityBatch]) -> None:
 
 @torch.no_grad()
 def fit_base(student: Student, batches: Sequence[DensityBatch]) -> float:
-    """Least-squares pair force of each pair of species, on the near basis. Returns its RMSE, eV/A.
+    """Least-squares pair force of each pair of species. Returns its RMSE, eV/A.
 
-    Minimises over c, with f_pq(r) = sum_n c[p, q, n] R'_n(r), the sum of squares
+    Minimises over c, with f_pq(r) = sum_n c[p, q, n] R'_n(r) and n over all radial functions or,
+    for a short base, over the Gaussians of bonds, the sum of squares
 
         sum_i |F_i - sum_j f(r_ij) u_ij|^2 / FORCE_SPREAD^2
         + sum_pq integral [f_pq(r) / (1 eV/A + f_ZBL(r))]^2 dr / 0.2 A
 
     The second term is a prior. It keeps the pair force small at distances of which the frames
     say nothing: without it a pair of elements that is rare in them gets thousands of eV/A. The
-    wall must have been set (``set_wall``): the integral begins where it acts alone. The far part
-    is left to the network.
+    wall must have been set (``set_wall``): the integral begins where it acts alone, for a short
+    base somewhat further out. The far part is left to the network.
     """
     a, s = student.architecture, len(student.elements)
     pairs = [(p, q) for p in range(s) for q in range(p, s)]
-    width, dtype = a.radial, student.base.dtype
+    first = a.bessel if a.base == "short" else 0
+    begins = SHORT_PRIOR_BEGINS / WALL_ALONE if a.base == "short" else 1.0
+    width, dtype = a.radial - first, student.base.dtype
     gram = torch.zeros(len(pairs) * width, len(pairs) * width, dtype=torch.float64)
     right = torch.zeros(len(pairs) * width, dtype=torch.float64)
     total, count = 0.0, 0
@@ -129,7 +161,7 @@ def fit_base(student: Student, batches: Sequence[DensityBatch]) -> float:
         columns = torch.zeros(n, 3, len(pairs) * width, dtype=x.dtype)
         rows = torch.arange(n).unsqueeze(1)
         u, r, r2 = student.geometry(x, b.cell, rows, g.neighbour, g.shifts, g.pad)
-        slope = student.radial(r, r2)[1]
+        slope = student.radial(r, r2)[1][..., first:]
         kind = torch.minimum(g.species[g.neighbour], g.species.unsqueeze(1)) * s
         kind = kind + torch.maximum(g.species[g.neighbour], g.species.unsqueeze(1))
         for k, (p, q) in enumerate(pairs):
@@ -143,8 +175,10 @@ def fit_base(student: Student, batches: Sequence[DensityBatch]) -> float:
         count += len(target)
     normal = gram / FORCE_SPREAD_EV_PER_A**2
     for k, (p, q) in enumerate(pairs):
-        r = torch.arange(float(student.inner[p, q, 0]), a.cutoff_A, PRIOR_STEP_A, dtype=dtype)
-        slope = student.radial(r, r * r)[1]
+        r = torch.arange(
+            begins * float(student.inner[p, q, 0]), a.cutoff_A, PRIOR_STEP_A, dtype=dtype
+        )
+        slope = student.radial(r, r * r)[1][..., first:]
         wall = basis.zbl_force(r, student.charges[p, q], student.lengths[p, q])
         matrix = (slope / (PRIOR_EV_PER_A + wall).unsqueeze(-1)).double()
         block = slice(k * width, (k + 1) * width)
@@ -157,8 +191,8 @@ def fit_base(student: Student, batches: Sequence[DensityBatch]) -> float:
     for k, (p, q) in enumerate(pairs):
         # Each atom of a pair contributes one half.
         half = 0.5 * solution[k * width : (k + 1) * width].to(dtype)
-        student.base[p, q] = half
-        student.base[q, p] = half
+        student.base[p, q, first:] = half
+        student.base[q, p, first:] = half
     residual = total - 2 * float(solution @ right) + float(solution @ gram @ solution)
     return max(residual / count, 0.0) ** 0.5
 

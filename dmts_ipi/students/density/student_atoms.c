@@ -13,8 +13,8 @@ enum {
     INV = 2 * I + T, /* invariants of one stage */
     GATES = 2 * C + 2 * T,
     NEAR_GATES = 2 * NEAR_CHANNELS,
-    NEAR_SCALARS = NEAR_HIDDEN * SPECIES,
-    FAR_SCALARS = FAR_BESSEL * SPECIES,
+    NEAR_SCALARS = NEAR_HIDDEN * PARTNERS,
+    FAR_SCALARS = FAR_BESSEL * PARTNERS,
     LIFT1 = FIXED + INV,
     LIFT2 = HIDDEN + MESSAGES + INV,
     ATOMS = 12 /* of a block */

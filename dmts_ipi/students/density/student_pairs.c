@@ -1,7 +1,8 @@
 /* The student's sums over pairs, for CPUs: what student.py writes with tensors, in its order.
 
    Compiled by kernels.py with the sizes of one architecture as constants:
-   REAL, SPECIES, BESSEL, GAUSSIANS, MESSAGES, NEAR_HIDDEN, NEAR_CHANNELS, NEAR_BESSEL, FAR_BESSEL.
+   REAL, SPECIES, BESSEL, GAUSSIANS, MESSAGES, NEAR_HIDDEN, NEAR_CHANNELS, NEAR_BESSEL, FAR_BESSEL,
+   MIXED (channels, 0 for none).
 
    A half pair h joins atoms first[h] and second[h]; its directed edges are 2h (first to second)
    and 2h + 1. Half pairs come in order of reach: those below n_near may be near, below n_rows
@@ -155,6 +156,47 @@ static inline const real *row_of(const system_t *s, int32_t edge, real *u, real 
     return row;
 }
 
+#if MIXED
+/* A' (atoms, 9, FIXED) of a range of atoms: only elements among an atom's neighbours cost time. */
+void densities(const system_t *s, real *out, int64_t a0, int64_t a1)
+{
+    enum { WIDE = PAD(RADIAL) / LANES }; /* what lies after the values in a row fills up lanes */
+    for (int64_t i = a0; i < a1; i++) {
+        ON_LINES vector sum[SPECIES][9][WIDE];
+        unsigned char is_neighbour[SPECIES] = {0};
+        int kinds[SPECIES], count = 0;
+        for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
+            const int32_t edge = s->edges[2 * e], j = s->edges[2 * e + 1];
+            fetch(s->rows + (int64_t)(*ahead(s, e) >> 1) * RECORD, R_SENT);
+            real u[3], y[9];
+            const real *row = row_of(s, edge, u, y);
+            if (!row)
+                continue;
+            const int32_t kind = s->species[j];
+            vector(*to)[WIDE] = sum[kind];
+            if (!is_neighbour[kind]) {
+                is_neighbour[kind] = 1;
+                kinds[count++] = kind;
+                memset(to, 0, sizeof sum[kind]);
+            }
+            for (int n = 0; n < WIDE; n++) {
+                const vector v = *(const vector *)(row + R_VALUE + n * LANES);
+                for (int m = 0; m < 9; m++)
+                    to[m][n] += y[m] * v;
+            }
+        }
+        const real *w = s->parameters + P_MIXING + s->species[i] * SPECIES * MIXED;
+        for (int m = 0; m < 9; m++)
+            for (int k = 0; k < MIXED; k++) {
+                ON_LINES vector mixed[WIDE] = {0};
+                for (int c = 0; c < count; c++)
+                    for (int n = 0; n < WIDE; n++)
+                        mixed[n] += w[kinds[c] * MIXED + k] * sum[kinds[c]][m][n];
+                memcpy(out + ((i - a0) * 9 + m) * FIXED + k * RADIAL, mixed, RADIAL * sizeof(real));
+            }
+    }
+}
+#else
 /* A (atoms, 9, FIXED) of a range of atoms. */
 void densities(const system_t *s, real *out, int64_t a0, int64_t a1)
 {
@@ -179,6 +221,8 @@ void densities(const system_t *s, real *out, int64_t a0, int64_t a1)
                 memcpy(out + ((i - a0) * 9 + m) * FIXED + k * RADIAL, sum[k][m], sizeof sum[k][m]);
     }
 }
+
+#endif
 
 /* B (atoms, 9, MESSAGES) of a range of atoms, from q (n_atoms, MESSAGES). */
 void messages(const system_t *s, const real *q, real *out, int64_t a0, int64_t a1)
@@ -229,6 +273,21 @@ static inline void add_products(const vector *g, const real *a, const real *b, i
     *across = b0 + b1;
 }
 
+#if MIXED
+/* G of one element of neighbours, (RADIAL) vectors, from G' of all channels: student.unmix. */
+static inline void unmix(const system_t *s, int32_t zi, int32_t zj, const vector *g, vector *out)
+{
+    const real *w = s->parameters + P_MIXING + (zi * SPECIES + zj) * MIXED;
+    const real *base = s->parameters + P_BASE + (zi * SPECIES + zj) * RADIAL;
+    for (int n = 0; n < RADIAL; n++) {
+        vector sum = {base[n]};
+        for (int k = 0; k < MIXED; k++)
+            sum += w[k] * g[k * RADIAL + n];
+        out[n] = sum;
+    }
+}
+#endif
+
 /* Gradient-shaped forces along the directed edges of a range of atoms, from their G (atoms, 9, ALL). */
 void gradient_forces(const system_t *s, const real *heads, const real *q, int64_t a0, int64_t a1)
 {
@@ -240,6 +299,10 @@ void gradient_forces(const system_t *s, const real *heads, const real *q, int64_
         for (int m = 0; m < 9; m++)
             for (int n = 0; n < ALL; n++)
                 g[n][m] = heads[((i - a0) * 9 + m) * ALL + n];
+#if MIXED
+        ON_LINES vector by_element[SPECIES * RADIAL]; /* made when a neighbour needs it */
+        unsigned char is_made[SPECIES] = {0};
+#endif
         for (int64_t e = s->row_start[i]; e < s->row_start[i + 1]; e++) {
             const int32_t edge = s->edges[2 * e], j = s->edges[2 * e + 1];
             const int32_t *later = ahead(s, e);
@@ -254,7 +317,16 @@ void gradient_forces(const system_t *s, const real *heads, const real *q, int64_
             const real r = row[R_DISTANCE];
             const int32_t kind = s->species[j];
             vector along = {0}, across = {0};
-            add_products(g + kind * RADIAL, row + R_SLOPE, row + R_VALUE, RADIAL, &along, &across);
+#if MIXED
+            const vector *of_kind = by_element + kind * RADIAL;
+            if (!is_made[kind]) {
+                is_made[kind] = 1;
+                unmix(s, s->species[i], kind, g, by_element + kind * RADIAL);
+            }
+#else
+            const vector *of_kind = g + kind * RADIAL;
+#endif
+            add_products(of_kind, row + R_SLOPE, row + R_VALUE, RADIAL, &along, &across);
 #if MESSAGES
             const real *qj = q + (int64_t)j * MESSAGES;
             const real *vs = row + R_SENT, *ws = row + R_SENT_SLOPE;
@@ -298,7 +370,7 @@ static inline real zbl_force(real r, real zz, real length)
 }
 
 #if NEAR_HIDDEN
-enum { CHANNELS = NEAR_CHANNELS, NEAR_IN = NEAR_BESSEL + 6 * CHANNELS, NEAR_BLOCK = 2 * TILE };
+enum { CHANNELS = NEAR_CHANNELS, NEAR_BLOCK = 2 * TILE };
 
 /* Invariants of both atoms that the pair MLP sees. */
 static inline void near_invariants(const system_t *s, int64_t h, const real *vectors,
@@ -391,13 +463,30 @@ static void near_forces(const system_t *s, const int64_t *pairs, int count, cons
         }
     for (int b = 0; b < count; b++)
         near_invariants(s, pairs[b], vectors, tensors, bounded, in + b * NEAR_IN + NEAR_BESSEL);
-    product(count, NEAR_IN, W, in, NEAR_IN, p + P_NEAR_FIRST, 0, hidden, W);
+    product(count, NEAR_LIFTED, W, in + NEAR_IN - NEAR_LIFTED, NEAR_IN, p + P_NEAR_FIRST, 0, hidden,
+            W);
     for (int b = 0; b < count; b++) {
         const int64_t i = s->first[pairs[b]], j = s->second[pairs[b]];
+#if MIXED
+        const int zi = s->species[i], zj = s->species[j];
+        const real *pi = scalars + i * H, *pj = scalars + j * H;
+        const real *fi = p + P_NEAR_FACTOR + zi * W, *fj = p + P_NEAR_FACTOR + zj * W;
+        const real *terms = p + P_NEAR_TERMS + (zi * SPECIES + zj) * (1 + NEAR_BESSEL) * W;
+        ON_LINES real sum[W];
+        for (int c = 0; c < W; c += LANES) {
+            vector part = *(const vector *)(hidden + b * W + c) + *(const vector *)(terms + c);
+            for (int n = 0; n < NEAR_BESSEL; n++)
+                part += in[b * NEAR_IN + n] * *(const vector *)(terms + (1 + n) * W + c);
+            *(vector *)(sum + c) = part;
+        }
+        for (int k = 0; k < H; k++)
+            hidden[b * W + k] = silu(sum[k] + pi[k] * fj[k] + pj[k] * fi[k]);
+#else
         const real *pi = scalars + (i * SPECIES + s->species[j]) * H;
         const real *pj = scalars + (j * SPECIES + s->species[i]) * H;
         for (int k = 0; k < H; k++)
             hidden[b * W + k] = silu(hidden[b * W + k] + pi[k] + pj[k]);
+#endif
     }
     product(count, H, W, hidden, W, p + P_NEAR_DENSE, p + P_NEAR_DENSE_BIAS, dense, W);
     for (int b = 0; b < count; b++)
@@ -435,7 +524,7 @@ void pair_forces(const system_t *s, const real *scalars, const real *vectors, co
     for (int64_t h = h0; h < end; h++) {
         if (s->distance[h] < near_cutoff) {
             const int64_t j = s->second[h];
-            fetch(scalars + j * SPECIES * NEAR_HIDDEN, SPECIES * NEAR_HIDDEN);
+            fetch(scalars + j * PARTNERS * NEAR_HIDDEN, PARTNERS * NEAR_HIDDEN);
             fetch(vectors + j * 3 * NEAR_CHANNELS, 3 * NEAR_CHANNELS);
             fetch(tensors + j * 5 * NEAR_CHANNELS, 5 * NEAR_CHANNELS);
             block[count++] = h;
@@ -457,12 +546,22 @@ void pair_forces(const system_t *s, const real *scalars, const real *vectors, co
         for (int k = 0; k < LANES; k++) {
             const int64_t h = start + (k < lanes ? k : 0), i = s->first[h], j = s->second[h];
             const int zi = s->species[i], zj = s->species[j];
+#if MIXED
+            const real *a = far + i * FAR_BESSEL, *b = far + j * FAR_BESSEL;
+            const real *fi = p + P_FAR_FACTOR + zi * FAR_BESSEL;
+            const real *fj = p + P_FAR_FACTOR + zj * FAR_BESSEL;
+#else
             const real *a = far + (i * SPECIES + zj) * FAR_BESSEL;
             const real *b = far + (j * SPECIES + zi) * FAR_BESSEL;
+#endif
             const real *c = p + P_BASE_FAR + (zi * SPECIES + zj) * FAR_BESSEL;
             r[k] = s->distance[h];
             for (int n = 0; n < FAR_BESSEL; n++)
+#if MIXED
+                both[n][k] = a[n] * fj[n] + b[n] * fi[n] + 2 * c[n];
+#else
                 both[n][k] = a[n] + b[n] + 2 * c[n];
+#endif
         }
         for (int k = 0; k < LANES; k++)
             sine[k] = s1[k] = REAL_SIN(r[k] / scale);

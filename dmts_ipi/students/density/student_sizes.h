@@ -5,7 +5,11 @@
 #include <string.h>
 
 #define RADIAL (BESSEL + GAUSSIANS)
-#define FIXED (SPECIES * RADIAL)
+/* Blocks of densities that an atom's networks read: channels, each a mixture of elements, or one
+   block for each element. */
+#define BLOCKS (MIXED ? MIXED : SPECIES)
+#define FIXED (BLOCKS * RADIAL)
+#define PARTNERS (MIXED ? 1 : SPECIES) /* near and far heads of an atom */
 #define ALL (FIXED + MESSAGES)
 #define LANES 16
 /* For local arrays: gcc 12 was seen to take one for aligned to 32 bytes that was not. */
@@ -33,6 +37,9 @@ typedef struct {
 #define PAD(n) (((n) + LANES - 1) / LANES * LANES)
 #define NEAR_WIDE PAD(NEAR_HIDDEN)
 #define NEAR_OUT PAD(1 + 2 * NEAR_CHANNELS)
+/* With channels the Bessel functions enter by a matrix of the two elements. */
+#define NEAR_IN (NEAR_BESSEL + 6 * NEAR_CHANNELS)
+#define NEAR_LIFTED (MIXED ? 6 * NEAR_CHANNELS : NEAR_IN)
 
 /* Offsets into a row: all that the sums over pairs read of a half pair lies together, first what
    the densities read, then the messages: in a large system each line comes from memory. */
@@ -56,12 +63,19 @@ enum {
     P_LENGTHS = P_CHARGES + SPECIES * SPECIES,
     P_BASE_FAR = P_LENGTHS + SPECIES * SPECIES,
     P_RHO = P_BASE_FAR + SPECIES * SPECIES * (FAR_BESSEL ? FAR_BESSEL : 1), /* (RADIAL, MESSAGES) */
-    P_NEAR_FIRST = P_RHO + RADIAL * MESSAGES, /* (NEAR_BESSEL + 6 NEAR_CHANNELS, NEAR_WIDE) */
-    P_NEAR_DENSE = P_NEAR_FIRST + (NEAR_BESSEL + 6 * NEAR_CHANNELS) * NEAR_WIDE,
+    P_NEAR_FIRST = P_RHO + RADIAL * MESSAGES, /* (NEAR_LIFTED, NEAR_WIDE) */
+    P_NEAR_DENSE = P_NEAR_FIRST + NEAR_LIFTED * NEAR_WIDE,
     P_NEAR_DENSE_BIAS = P_NEAR_DENSE + NEAR_HIDDEN * NEAR_WIDE,
     P_NEAR_LAST = P_NEAR_DENSE_BIAS + NEAR_WIDE, /* (NEAR_HIDDEN, NEAR_OUT) */
     P_NEAR_LAST_BIAS = P_NEAR_LAST + NEAR_HIDDEN * NEAR_OUT,
-    P_END = P_NEAR_LAST_BIAS + NEAR_OUT
+    P_COMMON_END = P_NEAR_LAST_BIAS + NEAR_OUT,
+    /* With channels only, by element of the atom and of its neighbour: */
+    P_MIXING = P_COMMON_END, /* (SPECIES, SPECIES, MIXED) */
+    P_BASE = P_MIXING + SPECIES * SPECIES * MIXED, /* (SPECIES, SPECIES, RADIAL) */
+    P_NEAR_FACTOR = P_BASE + SPECIES * SPECIES * RADIAL, /* (SPECIES, NEAR_WIDE) */
+    P_NEAR_TERMS = P_NEAR_FACTOR + SPECIES * NEAR_WIDE, /* (.., .., 1 + NEAR_BESSEL, NEAR_WIDE) */
+    P_FAR_FACTOR = P_NEAR_TERMS + SPECIES * SPECIES * (1 + NEAR_BESSEL) * NEAR_WIDE,
+    P_END = MIXED ? P_FAR_FACTOR + SPECIES * FAR_BESSEL : P_COMMON_END
 };
 
 /* Of a range of atoms; student_pairs.c. */
