@@ -386,11 +386,17 @@ def check_distilled_from(
 
     if any(same_identity(origin["identity"], str(k)) for k in known):
         return
+    theirs, ours = str(origin.get("name", "?")), str(teacher.get("name", "?"))
+    if theirs == ours:  # another head or keyword of the same file
+        theirs, ours = (
+            f"{name} ({record.get('spec') or record['identity'][-16:]})"
+            for name, record in ((theirs, origin), (ours, teacher))
+        )
     raise InputError(
         "student",
         student.get("name", ""),
-        f"was distilled from '{origin.get('name', '?')}', not from '{teacher.get('name', '?')}' "
-        "of this run; distill one, or confirm with --allow-teacher-mismatch",
+        f"was distilled from '{theirs}', not from '{ours}' of this run; distill one, or confirm "
+        "with --allow-teacher-mismatch",
     )
 
 

@@ -262,6 +262,7 @@ class Listener:
         elif message.kind == "status" and asked:
             self._status(self.health[name], message.fields, now)
         elif message.kind == "forces" and name in self._fast:
+            self.health[name].last_news = now
             self._forces(message, name)
         else:
             raise BadMessage("not expected here")

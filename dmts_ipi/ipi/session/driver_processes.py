@@ -82,12 +82,17 @@ class Drivers:
     def end_culprits(self, verdict: Verdict, stalled: bool) -> None:
         """Ends, after i-PI, the driver that a verdict names; after repeated stalls, all drivers.
 
+        After a first stall, a driver that does not answer is ended too: one that hangs from its
+        first second on was never heard, so ``Guard.hung`` cannot name it.
+
         Raises:
             NeedsPerson: it must not be ended, because nobody would start it again.
         """
         for driver in self.drivers:
             child = driver.child
-            if child.status is not None or not (stalled or verdict.culprit == child.name):
+            silent = verdict.kind is VerdictKind.STALL and self.guard.hearing(child.name) is False
+            named = verdict.culprit == child.name or (silent and not child.remedy)
+            if child.status is not None or not (stalled or named):
                 continue
             if child.remedy and not stalled:
                 raise NeedsPerson(f"{verdict.text}; end {child.name}; {child.remedy}")
