@@ -1,9 +1,9 @@
 """Compiles the student's kernels into a wheel, for machines without a C compiler.
 
 At run time the sources are compiled for the machine at hand (``-march=native``), which is faster;
-the libraries made here are taken where that fails. They hold the sizes of the shipped student and
-of those that ``distill`` trains by default, for 1 to 5 elements (``prebuilt.json``). Where there is
-no compiler while the wheel is built, it holds Python alone.
+the libraries made here are taken where that fails. They hold the sizes of the student that
+``distill`` trains by default, for 1 to 5 elements, and so of the shipped one (``prebuilt.json``).
+Where there is no compiler while the wheel is built, it holds Python alone.
 """
 
 from __future__ import annotations

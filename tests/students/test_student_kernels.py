@@ -30,7 +30,7 @@ PARTS = [
     {"near_hidden": 0},
     {"far_bessel": 0, "triple_invariants": 0},
     {"hidden": 17, "messages": 21, "invariants": 9, "head_channels": 5, "near_channels": 3},
-    {"channels": 3},
+    {"channels": 1},
     {"channels": 3, "elements": ORGANIC},
     {"channels": 2, "elements": ORGANIC, "messages": 0, "near_hidden": 0},
     {"channels": 3, "elements": ORGANIC, "far_bessel": 0, "near_hidden": 5, "hidden": 17},

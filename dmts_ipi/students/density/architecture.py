@@ -43,8 +43,8 @@ class StudentArchitecture(ArchitectureConfig):
     channels: int = Field(
         default=0,
         ge=0,
-        description="channels in which each atom mixes the densities of its neighbours' elements; "
-        "0: one block of densities for each element",
+        description="channels in which each atom mixes the densities of its neighbours' elements, "
+        "of a student that knows more elements than this; 0: one block for each element",
     )
 
     base: Literal["none", "short", "gaussians"] = Field(
@@ -58,9 +58,13 @@ class StudentArchitecture(ArchitectureConfig):
         """Number of radial functions."""
         return self.bessel + self.gaussians
 
+    def mixed(self, n_elements: int) -> int:
+        """Channels that a student of so many elements has; 0: a block for each element."""
+        return self.channels if self.channels < n_elements else 0
+
     def blocks(self, n_elements: int) -> int:
         """Blocks of ``radial`` densities that an atom's network reads."""
-        return min(self.channels, n_elements) if self.channels else n_elements
+        return self.mixed(n_elements) or n_elements
 
     @property
     def cutoffs_A(self) -> tuple[float, float, float]:

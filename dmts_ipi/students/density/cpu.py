@@ -70,7 +70,7 @@ class CpuStudent:
         self._given = np.asarray(species, dtype=np.int32)
         self._species = self._given.copy()  # in the order of the last list
         n, s = len(species), len(student.elements)
-        partners = 1 if a.channels else s
+        partners = 1 if a.mixed(s) else s
         sizes = {
             "density": (n, 9, a.blocks(s) * a.radial),
             "hidden": (n, a.hidden),

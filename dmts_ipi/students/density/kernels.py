@@ -47,7 +47,7 @@ def sizes_of(student: Student, dtype: torch.dtype) -> dict[str, str]:
         **{f"REAL_{name.upper()}": f"{name}{suffix}" for name in ("exp", "sin", "cos", "sqrt")},
         "FEATURE_BOUND": repr(FEATURE_BOUND),
         "SPECIES": str(len(student.elements)),
-        "MIXED": str(a.blocks(len(student.elements)) if a.channels else 0),
+        "MIXED": str(a.mixed(len(student.elements))),
         "BESSEL": str(a.bessel),
         "GAUSSIANS": str(a.gaussians),
         "MESSAGES": str(a.messages),
@@ -87,12 +87,12 @@ def parameters_of(student: Student) -> torch.Tensor:
     if a.near_hidden:
         pair = s.pair
         lift = pair.lift.weight.T
-        first = lift if a.channels else torch.cat([pair.radial.weight.T, lift])
+        first = lift if s.mixes else torch.cat([pair.radial.weight.T, lift])
         parts += [_padded(first), _padded(pair.dense.weight.T), _padded(pair.dense.bias)]
         parts += [_padded(pair.out.weight.T), _padded(pair.out.bias)]
     else:  # the C side keeps places for what a width of zero leaves
         parts.append(_padded(torch.zeros(1 + 2 * a.near_channels)))
-    if a.channels:
+    if s.mixes:
         parts += _element_tables(student)
     dtype = next(s.parameters()).dtype
     return torch.cat([p.detach().to(device="cpu", dtype=dtype).reshape(-1) for p in parts])
@@ -100,7 +100,7 @@ def parameters_of(student: Student) -> torch.Tensor:
 
 def _far_base(student: Student) -> torch.Tensor:
     """(s, s, far_bessel): half of what a far pair has by its elements alone."""
-    if not (student.architecture.channels and student.architecture.far_bessel):
+    if not (student.mixes and student.architecture.far_bessel):
         return student.base_far
     elements = student.pair_elements
     return student.base_far + 0.5 * elements.far_terms[elements.kind]
@@ -141,9 +141,9 @@ def atom_parameters_of(student: Student) -> torch.Tensor:
     f, m, h, c, t = (
         a.radial * a.blocks(s), a.messages, a.hidden, a.head_channels, a.triple_invariants
     )  # fmt: skip
-    partners = 1 if a.channels else s
+    partners = 1 if student.mixes else s
     # With channels the base is added by element, where forces along edges are made.
-    base = base.new_zeros(s, f) if a.channels else base
+    base = base.new_zeros(s, f) if student.mixes else base
     size = 2 * a.invariants + t
     for k, module in enumerate(student.atoms):
         assert isinstance(module, AtomNet)

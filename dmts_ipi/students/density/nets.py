@@ -70,7 +70,7 @@ class AtomFeatures(nn.Module):
         self.a, self.n_species = a, n_species
         blocks = a.blocks(n_species)
         f, m, h = a.radial * blocks, a.messages, a.hidden
-        if a.channels:
+        if a.mixed(n_species):
             self.mixing = nn.Parameter(torch.zeros(n_species, blocks))  # w[z_i, s, k]
         self.fixed, self.all = f, f + m
         for name, size in (("mean0", f), ("scale0", f), ("scale1", f), ("scale2", f)):
@@ -148,7 +148,8 @@ class AtomFeatures(nn.Module):
     def add_pair_heads(self) -> None:
         """The layers of ``pair_heads``."""
         a, h = self.a, self.a.hidden
-        partners = 1 if a.channels else self.n_species  # else one head for each partner's element
+        # One head for each element of the other atom, or one for all of them.
+        partners = 1 if a.mixed(self.n_species) else self.n_species
         if a.near_hidden:
             self.near = nn.Linear(h, a.near_hidden * partners)
             self.near_mix1 = nn.Linear(self.all, a.near_channels, bias=False)

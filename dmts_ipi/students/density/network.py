@@ -66,13 +66,9 @@ class _PairSum(torch.autograd.Function):
 def start_of_channels(elements: list[int], channels: int) -> Tensor:
     """w[s, k] before training, (elements, channels).
 
-    One channel for each element where there are as many. Else hydrogen has the first one alone,
-    and the others tell heavy elements apart by signs.
+    Hydrogen has the first one alone, and the others tell heavy elements apart by signs.
     """
-    s = len(elements)
-    if channels >= s:
-        return torch.eye(s)
-    w = torch.zeros(s, channels)
+    w = torch.zeros(len(elements), channels)
     alone = 1 if 1 in elements and channels > 1 else 0
     heavy = [k for k, z in enumerate(elements) if not (alone and z == 1)]
     if alone:
@@ -113,7 +109,8 @@ class Student(nn.Module):
             "lengths", torch.tensor([[basis.zbl_length(p, q) for q in z] for p in z])
         )
         self.atoms = nn.ModuleList(self.atom_net(a, s) for _ in elements)
-        if a.channels:
+        self.mixes = a.mixed(s) > 0
+        if self.mixes:
             self.pair_elements = PairElements(a, s)
             start = start_of_channels(self.elements, a.blocks(s))
             with torch.no_grad():
@@ -192,9 +189,9 @@ class Student(nn.Module):
         base: Tensor | None = None
         if a.base != "none":
             base = nn.functional.pad(self.base.reshape(s, -1), (0, a.messages))[g.species]
-        early = None if a.channels else base  # with channels it is added by element, after them
+        early = None if self.mixes else base  # with channels it is added by element, after them
         heads = self.by_species(layout.counts, "second", h, density, early, message)
-        if a.channels:
+        if self.mixes:
             heads[0] = self.by_species(layout.counts, "unmix", heads[0], base)
 
         radial_coeff = self.contract(heads[0], slope, sent_slope, layout.columns)
@@ -217,7 +214,7 @@ class Student(nn.Module):
 
     def mixed(self, density: Tensor, counts: tuple[int, ...]) -> Tensor:
         """Densities as the atoms' networks read them, (n, 9, blocks * radial)."""
-        return self.by_species(counts, "mix", density) if self.architecture.channels else density
+        return self.by_species(counts, "mix", density) if self.mixes else density
 
     def send(self, h: Tensor, counts: tuple[int, ...]) -> Tensor:
         """Messages q_c of each atom, (n, m)."""
@@ -292,7 +289,7 @@ class Student(nn.Module):
         ``pair``: atoms i, j and their elements (e,); ``radial``: Bessel functions (e, b).
         """
         a, s = self.architecture, len(self.elements)
-        if a.channels:
+        if self.mixes:
             return self.pair_elements.near(p, pair, radial)
         i, j, zi, zj = pair
         p = p.reshape(-1, a.near_hidden)
@@ -302,7 +299,7 @@ class Student(nn.Module):
         """Coefficients of the far part, (e, far_bessel)."""
         a, s = self.architecture, len(self.elements)
         i, j, zi, zj = pair
-        if a.channels:
+        if self.mixes:
             return self.pair_elements.far(head, pair) + 2.0 * self.base_far[zi, zj]
         head = head.reshape(-1, a.far_bessel)
         return head[i * s + zj] + head[j * s + zi] + 2.0 * self.base_far[zi, zj]

@@ -56,6 +56,12 @@ class TorchStudent:
     def _compile(self) -> Callable[..., tuple[Tensor, ...]]:
         import torch._dynamo.config as dynamo
 
+        if not self._device.startswith("cpu"):  # on a CPU the reason for compiling has been logged
+            log.warning(
+                "%s: note: compiles for %s; its first evaluation takes a minute or two",
+                self.name,
+                self._device,
+            )
         dynamo.recompile_limit = max(dynamo.recompile_limit, MOST_RECOMPILATIONS)
         options: dict[str, Any] = {"triton.cudagraphs": self._device.startswith("cuda")}
         skip = getattr(torch.compiler, "skip_guard_on_inbuilt_nn_modules_unsafe", None)
