@@ -21,6 +21,7 @@ from dmts_ipi.core.durations import duration
 from dmts_ipi.core.errors import InputError, RunFault
 from dmts_ipi.core.files import read_record, replace_file, write_json
 from dmts_ipi.core.tasks import INTERRUPTED, TERMINATED, Stopped, run_here
+from dmts_ipi.ipi.session.lock import LOCK, FolderLock
 
 from .many import ours
 
@@ -86,8 +87,10 @@ def run(args: argparse.Namespace) -> int:
     """Runs the stages that are not done; status 0 when the report is written."""
     config = read_config(args)
     auto = Auto(args.folder, config)
+    args.folder.mkdir(parents=True, exist_ok=True)
     try:
-        auto.run()
+        with FolderLock(args.folder):
+            auto.run()
     except KeyboardInterrupt:
         auto.say("interrupted; the same command goes on")
         return INTERRUPTED
@@ -98,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_config(args: argparse.Namespace) -> AutoConfig:
-    """The options, or those of the folder; written into a new folder.
+    """The options, or those that the folder was begun with.
 
     Raises:
         InputError: a wrong value, or another one than the folder was begun with.
@@ -106,15 +109,13 @@ def read_config(args: argparse.Namespace) -> AutoConfig:
     given = {k: v for k, v in vars(args).items() if k in AutoConfig.model_fields}
     file = args.folder / CONFIG
     if not file.exists():
-        if args.folder.exists() and (not args.folder.is_dir() or any(args.folder.iterdir())):
+        if args.folder.exists() and not _is_empty(args.folder):
             raise InputError("folder", args.folder, f"is not empty and has no {CONFIG}")
         config = parse(AutoConfig, given, "option")
         if "structure" in given and given["structure"] != "water64":
             config = config.model_copy(
                 update={"structure": str(Path(given["structure"]).resolve())}
             )
-        args.folder.mkdir(parents=True, exist_ok=True)
-        write_yaml(config, file)
         return config
     config = read_yaml(AutoConfig, file)
     before = config.model_dump()
@@ -127,6 +128,11 @@ def read_config(args: argparse.Namespace) -> AutoConfig:
                 name, value, f"the folder was begun with {old}; make another folder for this"
             )
     return config
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing, or only the lock of a call that found a wrong input."""
+    return folder.is_dir() and all(file.name == LOCK for file in folder.iterdir())
 
 
 class Auto:
@@ -187,7 +193,7 @@ class Auto:
             RunFault: it failed; its own message is above.
         """
         status, output = run_here(ours(*words))
-        if status in (130, INTERRUPTED):
+        if status == INTERRUPTED:
             raise KeyboardInterrupt
         if status not in accept:
             line = " ".join(str(w) for w in words)
@@ -204,13 +210,13 @@ class Auto:
     def start(self) -> dict[str, Any]:
         """Reads and relaxes the structure; measures fastest vibration and cost; plans."""
         import numpy as np
-        from ase.io import write
 
-        from dmts_ipi.core.model import check_structure, compute, set_charge
+        from dmts_ipi.core.model import ForceResult, check_structure, compute, set_charge
         from dmts_ipi.core.structure import Structure, describe
         from dmts_ipi.core.structure_files import HMR_KEY, read_atoms
         from dmts_ipi.ipi.client.driver import limit_threads
         from dmts_ipi.ipi.run_folder.resources import inputs_folder
+        from dmts_ipi.ipi.run_folder.structure import write_structure
         from dmts_ipi.learning.auto_plan import make_plan
         from dmts_ipi.learning.fastest_motion import fastest_motion
         from dmts_ipi.learning.labelling.sampler import hmr_masses, relax
@@ -241,13 +247,19 @@ class Auto:
             raise InputError(
                 "teacher", c.teacher, "gives no energy, which the choice of the outer step needs"
             )
-        force = float(np.linalg.norm(result.forces_eV_per_A, axis=1).max())
+
+        def largest(result: ForceResult) -> float:
+            """Of the atoms that move, eV/A."""
+            size = np.linalg.norm(result.forces_eV_per_A, axis=1)
+            size[structure.fixed] = 0.0
+            return float(size.max())
+
+        force = largest(result)
         if force > RELAX_BELOW_EV_PER_A:
             self.say(f"the largest force is {force:.1f} eV/A: relaxing")
             positions = relax(teacher, structure, RELAX_BELOW_EV_PER_A, RELAX_STEPS)
             structure = structure.at(positions)
-            left = compute(teacher, structure).forces_eV_per_A
-            rest = float(np.linalg.norm(left, axis=1).max())
+            rest = largest(compute(teacher, structure))
             if rest > RELAX_BELOW_EV_PER_A:
                 raise InputError(
                     "structure",
@@ -275,7 +287,9 @@ class Auto:
             bool(structure.pbc.any()),
             c.budget,
         )
-        write(self.folder / START, atoms, format="extxyz")
+        atoms.set_masses(atoms.get_masses())  # those of the elements, where the file has none
+        write_structure(self.folder / START, atoms)
+        write_yaml(c, self.folder / CONFIG)  # only now: a wrong input begins no folder
         figures = {k: v for k, v in vars(plan).items() if k != "reasons"}
         return {
             "teacher_ms": 1000 * teacher_s,
@@ -410,7 +424,6 @@ class Auto:
             if chosen is not None
             else "no outer step that was tried keeps its heating within the tolerance"
         )
-        self._init(RUN, "sts", p["sts_fs"], 1, c.time_ps)
         reasons = [f"single time steps of {p['sts_fs']:g} fs, without a student: {why}"]
         return {**figures, "mode": "sts", "reasons": reasons}
 
@@ -423,6 +436,9 @@ class Auto:
 
     def production(self) -> dict[str, Any]:
         """The run itself."""
+        single = self.journal["stages"]["tune"]["mode"] == "sts"
+        if single and not (self.folder / RUN / LOCK).exists():  # it has not begun
+            self._init(RUN, "sts", self.plan["sts_fs"], 1, self.config.time_ps)
         self._command("run", self.folder / RUN)
         summary = read_record(self.folder / RUN / "summary.json")
         speed = summary.get("ns_per_day")

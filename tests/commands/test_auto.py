@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 
+from dmts_ipi.ipi.session.lock import FolderLock
 from places import SUPPORT
 
 EMT = "ase:ase.calculators.emt.EMT"
@@ -67,9 +68,22 @@ def test_wrong_input_is_one_line(tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert field in done.stderr
         assert "Traceback" not in done.stderr
+        assert not (tmp_path / f"r{k}" / "auto.yaml").exists()  # the folder can be used again
 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
     done = auto(tmp_path / "full", *given, "--time-ps", 1)
     assert done.returncode == 2
     assert "is not empty" in done.stderr
+
+
+def test_a_second_start_in_a_folder_is_refused(tmp_path: Path) -> None:
+    bulk("Cu", cubic=True).write(tmp_path / "cu.extxyz")
+    given = ["--structure", tmp_path / "cu.extxyz", "--teacher", EMT, "--time-ps", 1]
+    folder = tmp_path / "auto"
+    folder.mkdir()
+    with FolderLock(folder):
+        done = auto(folder, *given)
+    assert done.returncode == 2
+    assert "a run is in progress in it" in done.stderr
+    assert "Traceback" not in done.stderr
